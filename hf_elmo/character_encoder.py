@@ -1,0 +1,133 @@
+"""The character CNN: from the bytes of a word to its context-free vector (Peters et al. 2018, section 3.4)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ScaledLinear(nn.Linear):
+    """A linear layer that starts as in bilm-tf: weights of variance `1 / in_features`, a constant bias."""
+
+    def __init__(self, in_features: int, out_features: int, initial_bias: float = 0.0):
+        super().__init__(in_features, out_features)
+        self.initial_bias = initial_bias
+
+
+class Highway(nn.Module):
+    """A highway layer (Srivastava et al. 2015): `gate * relu(transform(x)) + (1 - gate) * x`, `gate` from `carry`.
+
+    The gate multiplies the transformed input, as in bilm-tf; AllenNLP stores its weights with the sign turned.
+    """
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.transform = ScaledLinear(size, size)
+        self.carry = ScaledLinear(size, size, initial_bias=-2.0)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """``(..., size)`` to ``(..., size)``."""
+        gate = torch.sigmoid(self.carry(inputs))
+        return gate * F.relu(self.transform(inputs)) + (1 - gate) * inputs
+
+
+class CharacterEncoder(nn.Module):
+    """Character embedding, convolutions, max-pooling over the word, highway layers and projection.
+
+    A word's vector depends on its characters alone, so `forward` computes each distinct word of its input once;
+    `encode` is the plain computation.
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        self.char_embedding = nn.Embedding(config.char_vocab_size, config.char_embed_dim, padding_idx=0)
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(config.char_embed_dim, count, kernel_size=width) for width, count in config.filters
+        )
+        self.activation = {"relu": F.relu, "tanh": torch.tanh}[config.activation]
+        self.highways = nn.ModuleList(Highway(config.num_filters) for _ in range(config.num_highway_layers))
+        self.projection = (
+            ScaledLinear(config.num_filters, config.projection_dim) if config.has_character_projection else None
+        )
+
+    def forward(self, character_ids: Tensor) -> Tensor:
+        """The vectors of words.
+
+        Args:
+            character_ids: ``(..., chars)``, integers below `char_vocab_size`; 0 is padding.
+
+        Returns:
+            ``(..., projection_dim)``, in the dtype of the weights. A row of zeros has a vector too (the convolutions
+            have biases): leave padding out before, or mask it after.
+
+        Raises:
+            ValueError: for an id that has no embedding, or rows shorter than the widest filter.
+        """
+        rows = character_ids.reshape(-1, character_ids.shape[-1]).long()
+        self._check(rows)
+        distinct, index = distinct_rows(rows)
+        # F.embedding, because its gradient is deterministic where that of `vectors[index]` is not.
+        vectors = F.embedding(index, self.encode(self.trim(distinct)))
+        return vectors.view(*character_ids.shape[:-1], vectors.shape[-1])
+
+    def encode(self, rows: Tensor) -> Tensor:
+        """``(words, chars)`` to ``(words, projection_dim)``, one computation per row, every character included."""
+        characters = self.char_embedding(rows).transpose(1, 2)
+        # The activation after the maximum gives what the activation before it would: both kinds are monotone.
+        features = [self.activation(convolution(characters).amax(dim=-1)) for convolution in self.convolutions]
+        vectors = torch.cat(features, dim=-1)
+        for highway in self.highways:
+            vectors = highway(vectors)
+        return vectors if self.projection is None else self.projection(vectors)
+
+    def trim(self, rows: Tensor) -> Tensor:
+        """Drops trailing characters that cannot change the result: ``(words, chars)`` to ``(words, fewer chars)``.
+
+        Behind the longest word every row only repeats its last character (the padding of words). Of the windows
+        that see nothing else one is as good as many, because the maximum is taken over all of them.
+        """
+        if rows.numel() == 0:
+            return rows
+        repeats_last = (rows == rows[:, -1:]).all(dim=0)
+        used = rows.shape[1] - int(repeats_last.flip(0).cumprod(0).sum())
+        widest = max(convolution.kernel_size[0] for convolution in self.convolutions)
+        return rows[:, : used + widest]
+
+    def _check(self, rows: Tensor) -> None:
+        widest = max(convolution.kernel_size[0] for convolution in self.convolutions)
+        if rows.shape[1] < widest:
+            raise ValueError(
+                f"Words come with {rows.shape[1]} characters, but the widest filter spans {widest}: pad every word to "
+                "max_characters_per_token characters, as ElmoTokenizer does."
+            )
+        # On an accelerator the check would wait for the device; there the embedding itself reports it.
+        if rows.device.type == "cpu" and rows.numel() and not 0 <= int(rows.min()) <= int(rows.max()) < self.num_chars:
+            raise ValueError(
+                f"character_ids reach from {int(rows.min())} to {int(rows.max())}, but the model knows characters 0 to "
+                f"{self.num_chars - 1}: were they made by this model's tokenizer?"
+            )
+
+    @property
+    def num_chars(self) -> int:
+        return self.char_embedding.num_embeddings
+
+
+def distinct_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The distinct rows of a matrix of integers, and where each row is found among them.
+
+    Args:
+        rows: ``(rows, columns)``, int64.
+
+    Returns:
+        ``(distinct, columns)`` and ``(rows,)``, int64, so that ``distinct[index] == rows``.
+    """
+    # Sorting one hash per row is many times faster than sorting rows, and the comparison makes it exact.
+    generator = torch.Generator().manual_seed(0)
+    factors = torch.randint(-(2**62), 2**62, (rows.shape[1],), generator=generator).to(rows.device)
+    hashes, index = torch.unique((rows * factors).sum(dim=1), return_inverse=True)
+    member = torch.empty_like(hashes).scatter_(0, index, torch.arange(len(rows), device=rows.device))
+    distinct = rows.index_select(0, member)
+    if torch.equal(distinct.index_select(0, index), rows):
+        return distinct, index
+    return torch.unique(rows, dim=0, return_inverse=True)

@@ -1,0 +1,288 @@
+"""The configuration of an ELMo: every size and switch of the biLM and of the scalar mix on top of it."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+_ORIGINAL_FILTERS = [[1, 32], [2, 32], [3, 64], [4, 128], [5, 256], [6, 512], [7, 1024]]
+
+#: The published English models (https://allenai.org/allennlp/software/elmo); "original" is also the shape of "5.5B".
+PRESETS: dict[str, dict[str, Any]] = {
+    "small": {"cell_size": 1024, "projection_dim": 128, "num_highway_layers": 1},
+    "medium": {"cell_size": 2048, "projection_dim": 256, "num_highway_layers": 1},
+    "original": {"cell_size": 4096, "projection_dim": 512, "num_highway_layers": 2},
+}
+
+# options.json (section, key) <-> field of ElmoConfig. Where the original programs read a key with a default, that
+# default stands third; a key without one must be there (bilm-tf, bilm/model.py and bilm/training.py).
+_REQUIRED = object()
+_OPTIONS: list[tuple[tuple[str, ...], str, Any]] = [
+    (("char_cnn", "embedding", "dim"), "char_embed_dim", _REQUIRED),
+    (("char_cnn", "filters"), "filters", _REQUIRED),
+    (("char_cnn", "n_highway"), "num_highway_layers", 0),
+    (("char_cnn", "activation"), "activation", _REQUIRED),
+    (("char_cnn", "max_characters_per_token"), "max_characters_per_token", _REQUIRED),
+    (("lstm", "dim"), "cell_size", _REQUIRED),
+    (("lstm", "projection_dim"), "projection_dim", _REQUIRED),
+    (("lstm", "n_layers"), "num_layers", 1),
+    (("lstm", "use_skip_connections"), "use_skip_connections", False),
+    (("lstm", "cell_clip"), "cell_clip", None),
+    (("lstm", "proj_clip"), "proj_clip", None),
+]
+
+# Training writes 261 (bytes and five marks); prediction wants 262 (one more, for padding). The weights are the same.
+_N_CHARACTERS = (261, 262)
+
+
+class ElmoConfig(PreTrainedConfig):
+    r"""Sizes and switches of an ELMo (Peters et al. 2018, https://arxiv.org/abs/1802.05365).
+
+    The defaults are the published "original" model; `from_preset` gives the others, `from_options` reads the
+    `options.json` that accompanies every ELMo trained with bilm-tf.
+
+    Args:
+        vocab_size: Size of the word vocabulary, four special words (`[PAD]`, `[UNK]`, `<S>`, `</S>`) included. The
+            model reads characters: words serve as targets of the language model and as keys, never as inputs.
+        char_vocab_size: Rows of the character embedding: 256 bytes, five marks and padding.
+        char_embed_dim: Size of a character's vector.
+        filters: `[width, count]` of every convolution of the character CNN.
+        num_highway_layers: Highway layers on top of the convolutions; 0 for none.
+        activation: `"relu"` or `"tanh"`, after the max-pooling over a word's characters.
+        max_characters_per_token: Length of a word's row of characters, its two word marks included.
+        cell_size: Size of an LSTM's cell.
+        projection_dim: Size of a word's vector and of an LSTM's output, per direction. The LSTM projects its output
+            down to it where it is smaller than `cell_size`, and has no projection where the two are equal. The
+            character CNN likewise has none where its number of filters equals `projection_dim`.
+        num_layers: biLSTM layers.
+        use_skip_connections: Whether layers above the first add their input to their output.
+        cell_clip: Bound of the absolute value of an LSTM's cell; `None` for no bound.
+        proj_clip: Bound of the absolute value of an LSTM's projected output; `None` for no bound.
+        forget_bias: Added to the forget gate at run time, not part of the weights (as in TensorFlow's `LSTMCell`).
+        dropout: Dropout of the biLM while it is trained: on each LSTM layer's input and on the top layer's output.
+        num_representations: Number of scalar mixes, each with weights of its own (AllenNLP's
+            `num_output_representations`).
+        do_layer_norm: Whether a mix first normalises each layer, with one mean and variance over all words of the
+            batch. A sentence's vectors then depend on its batch, so it is off by default, as in the paper.
+        scalar_mix_parameters: Fixed weights of the mixes, before the softmax, one per layer (`num_layers + 1`); then
+            neither they nor gamma are trained. `None`: learned, from equal weights.
+        representation_dropout: Dropout of the mixed representations (AllenNLP's `Elmo(dropout=0.5)`).
+        initializer_range: Standard deviation of a fresh task head's weights.
+        original_options: The `options.json` that the model came from. `to_options` returns it with the values of
+            today, so that keys which nothing here uses survive the way back.
+
+    Raises:
+        ValueError: for values that contradict each other, with the reason and the remedy.
+    """
+
+    model_type = "elmo"
+    attribute_map = {"num_hidden_layers": "num_layers"}  # noqa: RUF012 (the library's convention)
+
+    vocab_size: int = 4
+    char_vocab_size: int = 262
+    char_embed_dim: int = 16
+    filters: list[list[int]] | None = None
+    num_highway_layers: int = 2
+    activation: str = "relu"
+    max_characters_per_token: int = 50
+    cell_size: int = 4096
+    projection_dim: int = 512
+    num_layers: int = 2
+    use_skip_connections: bool = True
+    cell_clip: float | None = 3.0
+    proj_clip: float | None = 3.0
+    forget_bias: float = 1.0
+    dropout: float = 0.1
+    num_representations: int = 1
+    do_layer_norm: bool = False
+    scalar_mix_parameters: list[float] | None = None
+    representation_dropout: float = 0.5
+    initializer_range: float = 0.02
+    original_options: dict | None = None
+
+    pad_token_id: int | None = 0
+    bos_token_id: int | None = 2
+    eos_token_id: int | list[int] | None = 3
+
+    def __post_init__(self, **kwargs):
+        # `hidden_size` follows from projection_dim; config.json carries it for readers that look for it.
+        hidden_size = kwargs.pop("hidden_size", None)
+        if self.filters is None:
+            self.filters = copy.deepcopy(_ORIGINAL_FILTERS)
+        super().__post_init__(**kwargs)
+        self._check()
+        if hidden_size is not None and hidden_size != self.hidden_size:
+            raise ValueError(
+                f"hidden_size is {hidden_size}, but it is twice projection_dim ({self.projection_dim}), one half per "
+                f"direction: leave it out, or set projection_dim to {hidden_size // 2}."
+            )
+
+    @property
+    def hidden_size(self) -> int:
+        """Size of a word's representation: both directions, `2 * projection_dim`."""
+        return 2 * self.projection_dim
+
+    @property
+    def num_filters(self) -> int:
+        """Features that the convolutions give for a word, all widths together."""
+        return sum(count for _, count in self.filters)
+
+    @property
+    def has_lstm_projection(self) -> bool:
+        """Whether the LSTMs project their output (they do where it is smaller than the cell)."""
+        return self.projection_dim != self.cell_size
+
+    @property
+    def has_character_projection(self) -> bool:
+        """Whether the character encoder ends in a projection (it does where its features are not of the right size)."""
+        return self.num_filters != self.projection_dim
+
+    @classmethod
+    def from_preset(cls, name: str, **overrides) -> ElmoConfig:
+        """The configuration of a published size.
+
+        Args:
+            name: `"small"`, `"medium"` or `"original"`: 13,593,312, 28,027,744 and 93,600,864 parameters, scalar mix
+                aside.
+            overrides: Fields to set otherwise.
+
+        Raises:
+            ValueError: for a name that is none of these.
+        """
+        if name not in PRESETS:
+            raise ValueError(f"There is no preset {name!r}; the presets are {', '.join(PRESETS)}.")
+        return cls(**{**PRESETS[name], **overrides})
+
+    @classmethod
+    def from_options(cls, options: dict, **overrides) -> ElmoConfig:
+        """Reads the content of an `options.json` as bilm-tf writes it (see its `bin/train_elmo.py`).
+
+        Args:
+            options: The file's content. `n_characters` may be 261 (as training writes it) or 262.
+            overrides: Fields to set otherwise.
+
+        Raises:
+            ValueError: for a missing key, one with an impossible value, or values that contradict each other.
+        """
+        if not isinstance(options, dict):
+            raise ValueError(f"options.json must hold a JSON object, but holds {type(options).__name__}.")
+        fields = {
+            field: _read_option(options, path, default)
+            for path, field, default in _OPTIONS
+            if field not in overrides
+        }
+        n_characters = _read_option(options, ("char_cnn", "n_characters"), 262)
+        if n_characters not in _N_CHARACTERS:
+            raise ValueError(
+                f"options.json: char_cnn.n_characters is {n_characters!r}; an ELMo of UTF-8 bytes has 261 (in training) "
+                "or 262 (in prediction)."
+            )
+        if fields.get("use_skip_connections") is None:
+            fields["use_skip_connections"] = False
+        if fields.get("num_highway_layers") is None:
+            fields["num_highway_layers"] = 0
+        if isinstance(options.get("dropout"), (int, float)):
+            fields["dropout"] = float(options["dropout"])
+        return cls(**{**fields, "original_options": copy.deepcopy(options), **overrides})
+
+    def to_options(self) -> dict:
+        """The `options.json` of this configuration: where it came from one, that one with the values of today.
+
+        Raises:
+            ValueError: if the model is not one of UTF-8 bytes, which is all that the format can say.
+        """
+        if self.char_vocab_size != 262:
+            raise ValueError(
+                f"An options.json describes ELMos over UTF-8 bytes, with 262 characters; this one has "
+                f"{self.char_vocab_size}, and cannot be written in that format."
+            )
+        options = copy.deepcopy(self.original_options or {})
+        for path, field, default in _OPTIONS:
+            value = getattr(self, field)
+            section = options
+            for key in path[:-1]:
+                section = section.setdefault(key, {})
+            # What is absent means its default: only a value that differs from it has to be added.
+            if path[-1] in section or default is _REQUIRED or value != default:
+                section[path[-1]] = copy.deepcopy(_as_written(section.get(path[-1]), value))
+        options["char_cnn"].setdefault("n_characters", 262)
+        if "dropout" in options:
+            options["dropout"] = _as_written(options["dropout"], self.dropout)
+        return options
+
+    def _check(self) -> None:
+        """Raises ValueError, with the reason and the remedy, for sizes and switches that cannot be."""
+        for name in ("char_vocab_size", "char_embed_dim", "cell_size", "projection_dim", "num_layers", "vocab_size"):
+            _check_whole_number(name, getattr(self, name), least=1)
+        _check_whole_number("num_highway_layers", self.num_highway_layers, least=0)
+        _check_whole_number("num_representations", self.num_representations, least=1)
+        _check_whole_number("max_characters_per_token", self.max_characters_per_token, least=3)
+        if not isinstance(self.filters, (list, tuple)) or not self.filters:
+            raise ValueError(f"filters must be a list of [width, count] pairs, was: {self.filters!r}.")
+        self.filters = [list(entry) if isinstance(entry, tuple) else entry for entry in self.filters]
+        for entry in self.filters:
+            if not isinstance(entry, list) or len(entry) != 2:
+                raise ValueError(f"filters must be a list of [width, count] pairs, but one entry is {entry!r}.")
+            _check_whole_number("a filter's width", entry[0], least=1)
+            _check_whole_number("a filter's count", entry[1], least=1)
+            if entry[0] > self.max_characters_per_token:
+                raise ValueError(
+                    f"A filter of width {entry[0]} does not fit into a word of {self.max_characters_per_token} "
+                    "characters: raise max_characters_per_token or take narrower filters."
+                )
+        if self.activation not in ("relu", "tanh"):
+            raise ValueError(f"activation must be 'relu' or 'tanh', was: {self.activation!r}.")
+        if self.projection_dim > self.cell_size:
+            raise ValueError(
+                f"projection_dim ({self.projection_dim}) is larger than cell_size ({self.cell_size}), but an LSTM's "
+                "projection only makes its output smaller: lower projection_dim, or make the two equal for an LSTM "
+                "without projection."
+            )
+        for name in ("cell_clip", "proj_clip"):
+            value = getattr(self, name)
+            if value is not None and not (_is_number(value) and value > 0):
+                raise ValueError(f"{name} must be a number above 0, or None for no clipping, was: {value!r}.")
+        for name in ("dropout", "representation_dropout"):
+            value = getattr(self, name)
+            if not (_is_number(value) and 0 <= value < 1):
+                raise ValueError(f"{name} must be at least 0 and below 1, was: {value!r}.")
+        if not _is_number(self.forget_bias):
+            raise ValueError(f"forget_bias must be a finite number, was: {self.forget_bias!r}.")
+        weights = self.scalar_mix_parameters
+        if weights is not None and (len(weights) != self.num_layers + 1 or not all(map(_is_number, weights))):
+            raise ValueError(
+                f"scalar_mix_parameters must be {self.num_layers + 1} numbers, one for the word layer and one for each "
+                f"of the {self.num_layers} biLSTM layers, was: {weights!r}."
+            )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _check_whole_number(name: str, value: Any, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, was: {value!r}.")
+
+
+def _read_option(options: dict, path: tuple[str, ...], default: Any) -> Any:
+    section: Any = options
+    for depth, key in enumerate(path):
+        if not isinstance(section, dict):
+            raise ValueError(f"options.json: {'.'.join(path[:depth])} must be a JSON object, was: {section!r}.")
+        if key not in section:
+            if default is _REQUIRED:
+                raise ValueError(f"options.json: the key {'.'.join(path)} is missing.")
+            return default
+        section = section[key]
+    return section
+
+
+def _as_written(written: Any, value: Any) -> Any:
+    """The value in the way the file has it: 3 is not rewritten as 3.0, nor null as false."""
+    if written == value or (written is None and not value):
+        return written
+    return value

@@ -1,0 +1,470 @@
+"""ELMo as a transformers model: the biLM with its scalar mixes, and the language model that it was trained as."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.utils import ModelOutput, can_return_tuple
+
+from .bilstm import BiLstm, ElmoState, LstmLayer, Packing
+from .character_encoder import CharacterEncoder, ScaledLinear
+from .configuration_elmo import ElmoConfig
+from .scalar_mix import ScalarMix
+
+
+@dataclass
+class ElmoModelOutput(ModelOutput):
+    """What `ElmoModel` returns. All tensors are in the dtype of the weights; rows of padding are zeros.
+
+    Attributes:
+        last_hidden_state: ``(batch, words, 2 * projection_dim)``: the ELMo representation, which is the first mix.
+        elmo_representations: All `num_representations` mixes, each of that shape.
+        hidden_states: With `output_hidden_states`: the `num_layers + 1` layers, each of that shape. The first is the
+            context-free word vector, twice side by side, so that all layers are of one size.
+        state: With `return_state`: the LSTM state after the last word of each row.
+    """
+
+    last_hidden_state: torch.FloatTensor | None = None
+    elmo_representations: tuple[torch.FloatTensor, ...] | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    state: ElmoState | None = None
+
+
+@dataclass
+class ElmoForPreTrainingOutput(ModelOutput):
+    """What `ElmoForPreTraining` returns.
+
+    Attributes:
+        loss: With labels: mean of `forward_loss` and `backward_loss`.
+        forward_loss: Cross entropy of the next word, in nats per word.
+        backward_loss: Cross entropy of the previous word, likewise.
+        logits: Without labels, or on request: ``(batch, words, vocab_size)``: at each word, scores of the next one.
+        backward_logits: Likewise, scores of the previous word.
+        hidden_states: With `output_hidden_states`, as in `ElmoModelOutput`.
+        state: With `return_state`, as in `ElmoModelOutput`.
+    """
+
+    loss: torch.FloatTensor | None = None
+    forward_loss: torch.FloatTensor | None = None
+    backward_loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+    backward_logits: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    state: ElmoState | None = None
+
+
+class ElmoPreTrainedModel(PreTrainedModel):
+    """What all ELMo models share: configuration, initialisation, loading and saving."""
+
+    config_class = ElmoConfig
+    base_model_prefix = "elmo"
+    main_input_name = "input_ids"
+    _no_split_modules = ["CharacterEncoder", "BiLstm"]  # noqa: RUF012 (the library's convention)
+    # A language model's folder is a base model's folder too: its softmax is not missed there.
+    _keys_to_ignore_on_load_unexpected = [r"^softmax\."]  # noqa: RUF012
+
+    @classmethod
+    def from_pretrained(cls, *args, **kwargs):
+        """As in `transformers.PreTrainedModel`; parameters that are not to be trained stay frozen."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        # Loading makes new parameters, all of which require gradients.
+        model._freeze()
+        return loaded
+
+    def post_init(self):
+        super().post_init()
+        self._freeze()
+
+    def _freeze(self) -> None:
+        """Freezes what the configuration says is fixed."""
+        for module in self.modules():
+            if isinstance(module, ScalarMix):
+                module.requires_grad_(self.config.scalar_mix_parameters is None)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """The original's initialisation (bilm-tf, `bilm/training.py`)."""
+        # Only modules with parameters of their own come here: the library passes over those that hold others.
+        config = self.config
+        if isinstance(module, nn.Embedding):
+            init.uniform_(module.weight, -1.0, 1.0)
+            if not getattr(module.weight, "_is_hf_initialized", False):
+                module.weight[module.padding_idx].zero_()
+        elif isinstance(module, nn.Conv1d):
+            if config.activation == "relu":
+                init.uniform_(module.weight, -0.05, 0.05)
+            else:
+                init.normal_(module.weight, std=math.sqrt(1 / (module.in_channels * module.kernel_size[0])))
+            init.zeros_(module.bias)
+        elif isinstance(module, ScaledLinear):
+            init.normal_(module.weight, std=math.sqrt(1 / module.in_features))
+            init.constant_(module.bias, module.initial_bias)
+        elif isinstance(module, LstmLayer):
+            # Glorot-uniform of TensorFlow's one kernel over input and output together.
+            bound = math.sqrt(6 / (2 * config.projection_dim + 4 * config.cell_size))
+            init.uniform_(module.weight_ih, -bound, bound)
+            init.uniform_(module.weight_hh, -bound, bound)
+            init.zeros_(module.bias)
+            if module.weight_hr is not None:
+                init.xavier_uniform_(module.weight_hr)
+        elif isinstance(module, ScalarMix):
+            init.copy_(module.weights, torch.tensor(module.initial_weights))
+            init.ones_(module.gamma)
+        else:
+            super()._init_weights(module)
+
+    @property
+    def dummy_inputs(self) -> dict[str, Tensor]:
+        """Two short sentences, as `input_ids` and `character_ids`."""
+        characters = torch.full((2, 3, self.config.max_characters_per_token), 1)
+        return {"input_ids": torch.ones(2, 3, dtype=torch.long), "character_ids": characters}
+
+
+class ElmoModel(ElmoPreTrainedModel):
+    """The biLM and its scalar mixes: one vector per word, from its characters and its whole sentence.
+
+    By default it keeps no state and has no chance in it: a sentence's vectors depend on that sentence alone. The
+    original programs instead carried the LSTM state from batch to batch; pass `state` to do the same.
+    """
+
+    def __init__(self, config: ElmoConfig):
+        super().__init__(config)
+        self.character_encoder = CharacterEncoder(config)
+        self.bilstm = BiLstm(config)
+        self.scalar_mixes = nn.ModuleList(
+            ScalarMix(config.num_layers + 1, config.do_layer_norm, config.scalar_mix_parameters)
+            for _ in range(config.num_representations)
+        )
+        self.dropout = nn.Dropout(config.representation_dropout)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The character embedding, ``(char_vocab_size, char_embed_dim)``."""
+        return self.character_encoder.char_embedding
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        self.character_encoder.char_embedding = value
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        character_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        layer_states: Tensor | None = None,
+        state: ElmoState | None = None,
+        return_state: bool = False,
+        output_hidden_states: bool | None = None,
+        **kwargs,
+    ) -> ElmoModelOutput:
+        """Reads a batch of sentences.
+
+        Args:
+            input_ids: ``(batch, words)``, word ids. Not read, unless it comes as ``(batch, words, chars)``: then it is
+                taken for `character_ids` (AllenNLP's habit).
+            character_ids: ``(batch, words, chars)``, integers as `ElmoTokenizer` makes them; 0 is padding.
+            attention_mask: ``(batch, words)``, nonzero for words, in any place. None: every word that has characters.
+            token_type_ids: ``(batch, words)``. Where it changes within a row a new sentence begins, with an LSTM state
+                of its own. None: each row is one sentence.
+            layer_states: ``(batch, num_layers + 1, words, 2 * projection_dim)``: layers computed before, BOS and EOS
+                included, to be mixed only. Instead of `character_ids`.
+            state: State to start from, one column per row; zeros if None.
+            return_state: Return the state after each row.
+            output_hidden_states: Return the layers; None: as the configuration says.
+
+        Raises:
+            ValueError: for missing or mis-shaped inputs, and for a state together with rows of several sentences.
+        """
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        if layer_states is not None:
+            if state is not None or return_state:
+                raise ValueError("layer_states are computed already: there is no LSTM state to start from or to return.")
+            layers, new_state = self._split_layer_states(layer_states), None
+            mask = _word_mask(layers[0].abs(), attention_mask)
+        else:
+            character_ids = _character_ids(input_ids, character_ids)
+            mask = _word_mask(character_ids, attention_mask)
+            layers, new_state = self.read(character_ids, mask, token_type_ids, state, return_state)
+        representations = tuple(self.dropout(mix(layers, mask)) for mix in self.scalar_mixes)
+        return ElmoModelOutput(
+            last_hidden_state=representations[0],
+            elmo_representations=representations,
+            hidden_states=tuple(layers) if output_hidden_states else None,
+            state=new_state,
+        )
+
+    # The work depends on the lengths of the sentences, for each of which a compiler would make a graph of its own.
+    @torch.compiler.disable
+    def read(
+        self,
+        character_ids: Tensor,
+        mask: Tensor,
+        token_type_ids: Tensor | None = None,
+        state: ElmoState | None = None,
+        return_state: bool = False,
+        backward_character_ids: Tensor | None = None,
+    ) -> tuple[list[Tensor], ElmoState | None]:
+        """The biLM's layers, before any mix.
+
+        Args:
+            character_ids: ``(batch, words, chars)``.
+            mask: ``(batch, words)``, bool.
+            token_type_ids: ``(batch, words)`` or None, as in `forward`.
+            state: As in `forward`.
+            return_state: As in `forward`.
+            backward_character_ids: Like `character_ids`, if the backward stack is to read other words.
+
+        Returns:
+            `num_layers + 1` tensors ``(batch, words, 2 * projection_dim)``, zeros outside of the mask, and the state, in
+            the order of the batch, if asked for.
+        """
+        packing = Packing.from_mask(mask, token_type_ids)
+        batch = len(mask)
+        if state is not None:
+            self._check_state(state, batch)
+        carries = state is not None or return_state
+        if carries and len(packing.rows.unique()) < len(packing.rows):
+            raise ValueError(
+                "A row holds several sentences (token_type_ids changes within it), and each begins with a fresh LSTM "
+                "state: give every sentence a row of its own to carry a state, or leave state and return_state out."
+            )
+        words = self.character_encoder(packing.pack(character_ids))
+        backward_words = None
+        if backward_character_ids is not None:
+            backward_words = self.character_encoder(packing.pack(backward_character_ids))
+        start = None
+        if state is not None:
+            start = ElmoState(*(part.to(words).index_select(2, packing.rows) for part in state))
+        packed_layers, end = self.bilstm(words, packing, start, backward_words)
+        word_layer = torch.cat([words, words if backward_words is None else backward_words], dim=-1)
+        layers = [packing.unpack(layer) for layer in [word_layer, *packed_layers]]
+        if not return_state:
+            return layers, None
+        before = state if state is not None else self.bilstm.initial_state(batch, words)
+        # A row without words leaves its state as it was.
+        return layers, ElmoState(
+            *(old.to(new).index_copy(2, packing.rows, new) for old, new in zip(before, end, strict=True))
+        )
+
+    def _split_layer_states(self, layer_states: Tensor) -> tuple[Tensor, ...]:
+        expected = (self.config.num_layers + 1, self.config.hidden_size)
+        if layer_states.dim() != 4 or (layer_states.shape[1], layer_states.shape[3]) != expected:
+            raise ValueError(
+                f"layer_states must be (batch, layers, words, dim) with {expected[0]} layers of dim {expected[1]}, was: "
+                f"{tuple(layer_states.shape)}."
+            )
+        return layer_states.to(self.dtype).unbind(dim=1)
+
+    def _check_state(self, state: ElmoState, batch: int) -> None:
+        sizes = (self.config.projection_dim, self.config.cell_size)
+        for name, part, size in zip(("hidden", "cell"), state, sizes, strict=True):
+            expected = (2, self.config.num_layers, batch, size)
+            if tuple(part.shape) != expected:
+                raise ValueError(
+                    f"state.{name} must be (directions, layers, batch, dim) = {expected}, was: {tuple(part.shape)}. "
+                    "A state belongs to the rows of the batch that it came from."
+                )
+
+
+class WordSoftmax(ScaledLinear):
+    """The output layer over the word vocabulary. `[PAD]` is no word: its score is the lowest there is."""
+
+    def __init__(self, config):
+        super().__init__(config.projection_dim, config.vocab_size)
+        self.pad_token_id = config.pad_token_id
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """``(..., projection_dim)`` to logits ``(..., vocab_size)``."""
+        logits = super().forward(inputs)
+        if self.pad_token_id is None:
+            return logits
+        padding = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
+        padding[self.pad_token_id] = True
+        return logits.masked_fill(padding, torch.finfo(logits.dtype).min)
+
+
+class ElmoForPreTraining(ElmoPreTrainedModel):
+    """The bidirectional language model itself: at each word it predicts the next one, and the previous one.
+
+    Both directions share the softmax (section 3.1), over the words of the tokenizer's vocabulary; others are predicted
+    as `[UNK]`. The scalar mixes take no part and are frozen.
+    """
+
+    def __init__(self, config: ElmoConfig):
+        super().__init__(config)
+        self.elmo = ElmoModel(config)
+        self.dropout = nn.Dropout(config.dropout)
+        self.softmax = WordSoftmax(config)
+        self.post_init()
+
+    def get_output_embeddings(self) -> nn.Linear:
+        """The softmax, ``(vocab_size, projection_dim)``."""
+        return self.softmax
+
+    def set_output_embeddings(self, value: nn.Linear) -> None:
+        self.softmax = value
+
+    def _freeze(self) -> None:
+        super()._freeze()
+        self.elmo.scalar_mixes.requires_grad_(False)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        character_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        backward_character_ids: Tensor | None = None,
+        backward_labels: Tensor | None = None,
+        state: ElmoState | None = None,
+        return_state: bool = False,
+        output_hidden_states: bool | None = None,
+        output_logits: bool | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        **kwargs,
+    ) -> ElmoForPreTrainingOutput:
+        """Predicts neighbours, and scores them against labels.
+
+        Args:
+            input_ids: As in `ElmoModel`.
+            character_ids: As in `ElmoModel`.
+            attention_mask: As in `ElmoModel`; holds for both streams.
+            token_type_ids: As in `ElmoModel`. No word is predicted across the border of two sentences.
+            labels: ``(batch, words)``: the id of the word at each position (the tokenizer's `input_ids`), -100 for words
+                that are not to be predicted. Position t's forward prediction is scored against label t + 1, its
+                backward prediction against label t - 1. A row of a running text may have one label more, the word that
+                follows: ``(batch, words + 1)``.
+            backward_character_ids: ``(batch, words, chars)``: the words for the backward direction, if others than
+                `character_ids`.
+            backward_labels: Their labels, ``(batch, words)``, or ``(batch, words + 1)`` with the word before first.
+            state: As in `ElmoModel`.
+            return_state: As in `ElmoModel`.
+            output_hidden_states: As in `ElmoModel`.
+            output_logits: Return logits, ``(batch, words, vocab_size)`` for each direction; None: without labels only.
+            num_items_in_batch: Divide the summed losses by this number of words, instead of by the number of labels
+                that were scored (`Trainer` passes it, to accumulate gradients exactly).
+
+        Raises:
+            ValueError: for inputs as in `ElmoModel`, or labels that do not fit the words.
+        """
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        if backward_labels is not None and backward_character_ids is None:
+            raise ValueError("backward_labels belong to backward_character_ids, which are missing.")
+        character_ids = _character_ids(input_ids, character_ids)
+        mask = _word_mask(character_ids, attention_mask)
+        layers, new_state = self.elmo.read(
+            character_ids, mask, token_type_ids, state, return_state, backward_character_ids
+        )
+        forward_top, backward_top = self.dropout(layers[-1]).chunk(2, dim=-1)
+        losses: list[Tensor] = []
+        if labels is not None:
+            if backward_character_ids is None:
+                backward_labels = labels
+            elif backward_labels is None:
+                raise ValueError("backward_character_ids came without backward_labels.")
+            targets = _next_words(labels, mask, token_type_ids), _previous_words(backward_labels, mask, token_type_ids)
+            losses = [
+                self._loss(top, target, num_items_in_batch)
+                for top, target in zip((forward_top, backward_top), targets, strict=True)
+            ]
+        with_logits = labels is None if output_logits is None else output_logits
+        return ElmoForPreTrainingOutput(
+            loss=(losses[0] + losses[1]) / 2 if losses else None,
+            forward_loss=losses[0] if losses else None,
+            backward_loss=losses[1] if losses else None,
+            logits=self.softmax(forward_top) if with_logits else None,
+            backward_logits=self.softmax(backward_top) if with_logits else None,
+            hidden_states=tuple(layers) if output_hidden_states else None,
+            state=new_state,
+        )
+
+    def _loss(self, top: Tensor, targets: Tensor, num_items: Tensor | int | None) -> Tensor:
+        """Cross entropy of the labelled positions only: a softmax over words is too dear for the others."""
+        chosen = targets.flatten().ne(-100).nonzero().squeeze(1)
+        targets = targets.flatten().index_select(0, chosen)
+        logits = self.softmax(top.flatten(0, 1).index_select(0, chosen)).float()
+        total = F.cross_entropy(logits, targets, reduction="sum")
+        count = num_items if num_items is not None else len(targets)
+        return total / (count.to(total.device) if isinstance(count, Tensor) else max(count, 1))
+
+
+def _character_ids(input_ids: Tensor | None, character_ids: Tensor | None) -> Tensor:
+    """Finds the character ids among the inputs, ``(batch, words, chars)``."""
+    if character_ids is None and input_ids is not None and input_ids.dim() == 3:
+        character_ids = input_ids
+    if character_ids is None:
+        given = "input_ids alone, which name words but not their letters" if input_ids is not None else "neither"
+        raise ValueError(
+            f"ELMo reads character_ids of shape (batch, words, chars), but got {given}: pass everything that "
+            "ElmoTokenizer returns, as in model(**tokenizer(text, return_tensors='pt'))."
+        )
+    if character_ids.dim() != 3:
+        raise ValueError(f"character_ids must be (batch, words, chars), was: {tuple(character_ids.shape)}.")
+    return character_ids
+
+
+def _word_mask(words: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """``(batch, words)``, bool: the given mask, or else every word with a value above 0 in ``(batch, words, ...)``."""
+    if attention_mask is None:
+        return (words > 0).any(dim=-1)
+    if attention_mask.shape != words.shape[:2]:
+        raise ValueError(
+            f"attention_mask is {tuple(attention_mask.shape)}, but there are (batch, words) = {tuple(words.shape[:2])}."
+        )
+    return attention_mask != 0
+
+
+def _next_words(labels: Tensor, mask: Tensor, segments: Tensor | None) -> Tensor:
+    """Targets of the forward direction, ``(batch, words)``: at each word the label behind it, -100 for none."""
+    targets = _neighbours(labels, mask, shift=1)
+    if segments is not None:
+        targets[:, :-1] = targets[:, :-1].masked_fill(segments[:, :-1] != segments[:, 1:], -100)
+    return targets
+
+
+def _previous_words(labels: Tensor, mask: Tensor, segments: Tensor | None) -> Tensor:
+    """Targets of the backward direction, ``(batch, words)``: at each word the label before it, -100 for none."""
+    targets = _neighbours(labels, mask, shift=-1)
+    if segments is not None:
+        targets[:, 1:] = targets[:, 1:].masked_fill(segments[:, :-1] != segments[:, 1:], -100)
+    return targets
+
+
+def _neighbours(labels: Tensor, mask: Tensor, shift: int) -> Tensor:
+    width = mask.shape[1]
+    if labels.shape[0] != mask.shape[0] or labels.shape[1] not in (width, width + 1):
+        raise ValueError(
+            f"labels must be (batch, words) or (batch, words + 1) for words of {tuple(mask.shape)}, was: "
+            f"{tuple(labels.shape)}."
+        )
+    neighbours = labels.new_full(mask.shape, -100)
+    if shift > 0:
+        following = labels[:, 1:]
+        present = mask[:, 1:] if following.shape[1] < width else F.pad(mask[:, 1:], (0, 1), value=True)
+        neighbours[:, : following.shape[1]] = following.masked_fill(~present, -100)
+    else:
+        preceding = labels[:, :-1]
+        present = mask[:, :-1] if preceding.shape[1] < width else F.pad(mask[:, :-1], (1, 0), value=True)
+        neighbours[:, width - preceding.shape[1] :] = preceding.masked_fill(~present, -100)
+    return neighbours.masked_fill(~mask, -100)
+
+
+__all__ = [
+    "ElmoForPreTraining",
+    "ElmoForPreTrainingOutput",
+    "ElmoModel",
+    "ElmoModelOutput",
+    "ElmoPreTrainedModel",
+]
