@@ -12,7 +12,7 @@ from .tokenization_elmo import ElmoTokenizer
 __version__ = "0.1.0"
 
 AutoConfig.register("elmo", ElmoConfig)
-#AutoTokenizer.register(ElmoConfig, tokenizer_class=ElmoTokenizer)
+AutoTokenizer.register(ElmoConfig, tokenizer_class=ElmoTokenizer)
 AutoModel.register(ElmoConfig, ElmoModel)
 AutoModelForPreTraining.register(ElmoConfig, ElmoForPreTraining)
 

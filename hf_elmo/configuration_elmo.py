@@ -170,9 +170,7 @@ class ElmoConfig(PreTrainedConfig):
         if not isinstance(options, dict):
             raise ValueError(f"options.json must hold a JSON object, but holds {type(options).__name__}.")
         fields = {
-            field: _read_option(options, path, default)
-            for path, field, default in _OPTIONS
-            if field not in overrides
+            field: _read_option(options, path, default) for path, field, default in _OPTIONS if field not in overrides
         }
         n_characters = _read_option(options, ("char_cnn", "n_characters"), 262)
         if n_characters not in _N_CHARACTERS:

@@ -187,7 +187,9 @@ class ElmoModel(ElmoPreTrainedModel):
             output_hidden_states = self.config.output_hidden_states
         if layer_states is not None:
             if state is not None or return_state:
-                raise ValueError("layer_states are computed already: there is no LSTM state to start from or to return.")
+                raise ValueError(
+                    "layer_states are computed already: there is no LSTM state to start from or to return."
+                )
             layers, new_state = self._split_layer_states(layer_states), None
             mask = _word_mask(layers[0].abs(), attention_mask)
         else:
