@@ -4,6 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+
+import hf_elmo
 
 
 @pytest.fixture(scope="session")
@@ -13,4 +16,33 @@ def shared_data() -> Path:
     folder = Path(os.environ.get("HF_ELMO_SHARED_DATA", beside))
     if not folder.is_dir():
         pytest.skip(f"no shared data: neither HF_ELMO_SHARED_DATA nor {beside} is a folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model_folder(tmp_path_factory) -> Path:
+    """A saved `ElmoModel` (two layers of 2 x 16) and its tokenizer, with random weights. To be read, not changed.
+
+    Activations are of order 1, so that layers, words and sentences differ visibly, and the mix is no plain average.
+    """
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    filters = [[1, 8], [2, 16], [3, 24]]
+    config = hf_elmo.ElmoConfig(
+        char_embed_dim=8, filters=filters, num_highway_layers=1, cell_size=40, projection_dim=16
+    )
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(20)
+        model = hf_elmo.ElmoModel(config)
+        # Freshly initialised activations are of order 0.01, where a wrong model is near enough to a right one.
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.add_(0.3 * torch.randn_like(parameter))
+            elif ".convolutions." in name:
+                parameter.mul_(5)
+            elif name.startswith("bilstm."):
+                parameter.mul_(2.5)
+        model.scalar_mixes[0].weights.copy_(torch.tensor([0.2, -0.4, 0.6]))
+        model.scalar_mixes[0].gamma.fill_(1.3)
+    model.save_pretrained(folder)
+    hf_elmo.ElmoTokenizer.create().save_pretrained(folder)
     return folder
