@@ -262,4 +262,4 @@ def reference_lstm(
         here = (t < lengths).unsqueeze(1)
         hidden, cell = torch.where(here, next_hidden, hidden), torch.where(here, next_cell, cell)
         outputs[t] = torch.where(here, hidden, 0)
-    return torch.stack(outputs, dim=1) if words else inputs[:, :, :0], hidden, cell
+    return torch.stack(outputs, dim=1) if words else inputs, hidden, cell
