@@ -70,6 +70,10 @@ class ElmoConfig(PreTrainedConfig):
         scalar_mix_parameters: Fixed weights of the mixes, before the softmax, one per layer (`num_layers + 1`); then
             neither they nor gamma are trained. `None`: learned, from equal weights.
         representation_dropout: Dropout of the mixed representations (AllenNLP's `Elmo(dropout=0.5)`).
+        freeze_bilm: Whether task heads leave the biLM as it is and train only the mix and themselves, as in the paper.
+        task_encoder_layers: biLSTM layers between ELMo and a task head; 0 for none.
+        task_encoder_size: Size of their output per direction.
+        task_dropout: Dropout before, between and behind them.
         initializer_range: Standard deviation of a fresh task head's weights.
         original_options: The `options.json` that the model came from. `to_options` returns it with the values of
             today, so that keys which nothing here uses survive the way back.
@@ -100,6 +104,10 @@ class ElmoConfig(PreTrainedConfig):
     do_layer_norm: bool = False
     scalar_mix_parameters: list[float] | None = None
     representation_dropout: float = 0.5
+    freeze_bilm: bool = True
+    task_encoder_layers: int = 2
+    task_encoder_size: int = 200
+    task_dropout: float = 0.5
     initializer_range: float = 0.02
     original_options: dict | None = None
 
@@ -175,8 +183,8 @@ class ElmoConfig(PreTrainedConfig):
         n_characters = _read_option(options, ("char_cnn", "n_characters"), 262)
         if n_characters not in _N_CHARACTERS:
             raise ValueError(
-                f"options.json: char_cnn.n_characters is {n_characters!r}; an ELMo of UTF-8 bytes has 261 (in training) "
-                "or 262 (in prediction)."
+                f"options.json: char_cnn.n_characters is {n_characters!r}; an ELMo of UTF-8 bytes has 261 (in "
+                "training) or 262 (in prediction)."
             )
         if fields.get("use_skip_connections") is None:
             fields["use_skip_connections"] = False
@@ -216,6 +224,8 @@ class ElmoConfig(PreTrainedConfig):
         for name in ("char_vocab_size", "char_embed_dim", "cell_size", "projection_dim", "num_layers", "vocab_size"):
             _check_whole_number(name, getattr(self, name), least=1)
         _check_whole_number("num_highway_layers", self.num_highway_layers, least=0)
+        _check_whole_number("task_encoder_layers", self.task_encoder_layers, least=0)
+        _check_whole_number("task_encoder_size", self.task_encoder_size, least=1)
         _check_whole_number("num_representations", self.num_representations, least=1)
         _check_whole_number("max_characters_per_token", self.max_characters_per_token, least=3)
         if not isinstance(self.filters, (list, tuple)) or not self.filters:
@@ -243,7 +253,7 @@ class ElmoConfig(PreTrainedConfig):
             value = getattr(self, name)
             if value is not None and not (_is_number(value) and value > 0):
                 raise ValueError(f"{name} must be a number above 0, or None for no clipping, was: {value!r}.")
-        for name in ("dropout", "representation_dropout"):
+        for name in ("dropout", "representation_dropout", "task_dropout"):
             value = getattr(self, name)
             if not (_is_number(value) and 0 <= value < 1):
                 raise ValueError(f"{name} must be at least 0 and below 1, was: {value!r}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,7 @@ from transformers.utils import ModelOutput, can_return_tuple
 from .bilstm import BiLstm, ElmoState, LstmLayer, Packing
 from .character_encoder import CharacterEncoder, ScaledLinear
 from .configuration_elmo import ElmoConfig
+from .remote_code import add_remote_code
 from .scalar_mix import ScalarMix
 
 
@@ -65,6 +67,8 @@ class ElmoPreTrainedModel(PreTrainedModel):
     config_class = ElmoConfig
     base_model_prefix = "elmo"
     main_input_name = "input_ids"
+    # Task heads take the biLM as it is (section 3.2) unless the configuration says otherwise; base models train it.
+    freezes_bilm = False
     _no_split_modules = ["CharacterEncoder", "BiLstm"]  # noqa: RUF012 (the library's convention)
     # A language model's folder is a base model's folder too: its softmax is not missed there.
     _keys_to_ignore_on_load_unexpected = [r"^softmax\."]  # noqa: RUF012
@@ -78,15 +82,26 @@ class ElmoPreTrainedModel(PreTrainedModel):
         model._freeze()
         return loaded
 
+    def save_pretrained(self, save_directory, is_main_process: bool = True, **kwargs):
+        """As in `transformers.PreTrainedModel`; the folder also gets the code of all ELMo models (`remote_code.py`)."""
+        if is_main_process and not os.path.isfile(save_directory):
+            add_remote_code(self.config, save_directory)
+        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+
     def post_init(self):
         super().post_init()
         self._freeze()
 
     def _freeze(self) -> None:
-        """Freezes what the configuration says is fixed."""
+        """Freezes what the configuration says is fixed: the mixes' weights if given, the biLM in task heads."""
+        if self.base_model is not self and self.freezes_bilm and self.config.freeze_bilm:
+            self.base_model.character_encoder.requires_grad_(False)
+            self.base_model.bilstm.requires_grad_(False)
         for module in self.modules():
             if isinstance(module, ScalarMix):
                 module.requires_grad_(self.config.scalar_mix_parameters is None)
+        # A frozen biLM is to leave training mode.
+        self.train(self.training)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -145,6 +160,18 @@ class ElmoModel(ElmoPreTrainedModel):
         self.dropout = nn.Dropout(config.representation_dropout)
         self.post_init()
 
+    def train(self, mode: bool = True) -> ElmoModel:
+        """As in `torch.nn.Module`; but a biLM none of whose parameters is trained stays in evaluation mode."""
+        super().train(mode)
+        if mode and not self._trains_bilm():
+            self.character_encoder.eval()
+            self.bilstm.eval()
+        return self
+
+    def _trains_bilm(self) -> bool:
+        parts = (self.character_encoder, self.bilstm)
+        return any(parameter.requires_grad for part in parts for parameter in part.parameters())
+
     def get_input_embeddings(self) -> nn.Embedding:
         """The character embedding, ``(char_vocab_size, char_embed_dim)``."""
         return self.character_encoder.char_embedding
@@ -185,17 +212,15 @@ class ElmoModel(ElmoPreTrainedModel):
         """
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
+        mask = self.word_mask(input_ids, character_ids, attention_mask, layer_states)
+        new_state = None
         if layer_states is not None:
             if state is not None or return_state:
-                raise ValueError(
-                    "layer_states are computed already: there is no LSTM state to start from or to return."
-                )
-            layers, new_state = self._split_layer_states(layer_states), None
-            mask = _word_mask(layers[0].abs(), attention_mask)
+                raise ValueError("layer_states are computed already: there is no LSTM state to start from or return.")
+            layers = layer_states.to(self.dtype).unbind(dim=1)
         else:
-            character_ids = _character_ids(input_ids, character_ids)
-            mask = _word_mask(character_ids, attention_mask)
-            layers, new_state = self.read(character_ids, mask, token_type_ids, state, return_state)
+            characters = _character_ids(input_ids, character_ids)
+            layers, new_state = self.read(characters, mask, token_type_ids, state, return_state)
         representations = tuple(self.dropout(mix(layers, mask)) for mix in self.scalar_mixes)
         return ElmoModelOutput(
             last_hidden_state=representations[0],
@@ -226,8 +251,8 @@ class ElmoModel(ElmoPreTrainedModel):
             backward_character_ids: Like `character_ids`, if the backward stack is to read other words.
 
         Returns:
-            `num_layers + 1` tensors ``(batch, words, 2 * projection_dim)``, zeros outside of the mask, and the state, in
-            the order of the batch, if asked for.
+            `num_layers + 1` tensors ``(batch, words, 2 * projection_dim)``, zeros outside of the mask, and the state,
+            in the order of the batch, if asked for.
         """
         packing = Packing.from_mask(mask, token_type_ids)
         batch = len(mask)
@@ -257,14 +282,36 @@ class ElmoModel(ElmoPreTrainedModel):
             *(old.to(new).index_copy(2, packing.rows, new) for old, new in zip(before, end, strict=True))
         )
 
-    def _split_layer_states(self, layer_states: Tensor) -> tuple[Tensor, ...]:
-        expected = (self.config.num_layers + 1, self.config.hidden_size)
-        if layer_states.dim() != 4 or (layer_states.shape[1], layer_states.shape[3]) != expected:
+    def word_mask(
+        self,
+        input_ids: Tensor | None = None,
+        character_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        layer_states: Tensor | None = None,
+    ) -> Tensor:
+        """Where the words are, ``(batch, words)``, bool: the arguments are those of `forward`.
+
+        Raises:
+            ValueError: for missing or mis-shaped inputs.
+        """
+        if layer_states is None:
+            present = _character_ids(input_ids, character_ids) > 0
+        else:
+            expected = (self.config.num_layers + 1, self.config.hidden_size)
+            if layer_states.dim() != 4 or (layer_states.shape[1], layer_states.shape[3]) != expected:
+                raise ValueError(
+                    f"layer_states must be (batch, layers, words, dim) with {expected[0]} layers of dim {expected[1]}, "
+                    f"was: {tuple(layer_states.shape)}."
+                )
+            present = layer_states[:, 0] != 0
+        if attention_mask is None:
+            return present.any(dim=-1)
+        if attention_mask.shape != present.shape[:2]:
             raise ValueError(
-                f"layer_states must be (batch, layers, words, dim) with {expected[0]} layers of dim {expected[1]}, was: "
-                f"{tuple(layer_states.shape)}."
+                f"attention_mask is {tuple(attention_mask.shape)}, but there are (batch, words) = "
+                f"{tuple(present.shape[:2])}."
             )
-        return layer_states.to(self.dtype).unbind(dim=1)
+        return attention_mask != 0
 
     def _check_state(self, state: ElmoState, batch: int) -> None:
         sizes = (self.config.projection_dim, self.config.cell_size)
@@ -343,8 +390,8 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
             character_ids: As in `ElmoModel`.
             attention_mask: As in `ElmoModel`; holds for both streams.
             token_type_ids: As in `ElmoModel`. No word is predicted across the border of two sentences.
-            labels: ``(batch, words)``: the id of the word at each position (the tokenizer's `input_ids`), -100 for words
-                that are not to be predicted. Position t's forward prediction is scored against label t + 1, its
+            labels: ``(batch, words)``: the id of the word at each position (the tokenizer's `input_ids`), -100 for
+                words that are not to be predicted. Position t's forward prediction is scored against label t + 1, its
                 backward prediction against label t - 1. A row of a running text may have one label more, the word that
                 follows: ``(batch, words + 1)``.
             backward_character_ids: ``(batch, words, chars)``: the words for the backward direction, if others than
@@ -364,8 +411,8 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
             output_hidden_states = self.config.output_hidden_states
         if backward_labels is not None and backward_character_ids is None:
             raise ValueError("backward_labels belong to backward_character_ids, which are missing.")
+        mask = self.elmo.word_mask(input_ids, character_ids, attention_mask)
         character_ids = _character_ids(input_ids, character_ids)
-        mask = _word_mask(character_ids, attention_mask)
         layers, new_state = self.elmo.read(
             character_ids, mask, token_type_ids, state, return_state, backward_character_ids
         )
@@ -415,17 +462,6 @@ def _character_ids(input_ids: Tensor | None, character_ids: Tensor | None) -> Te
     if character_ids.dim() != 3:
         raise ValueError(f"character_ids must be (batch, words, chars), was: {tuple(character_ids.shape)}.")
     return character_ids
-
-
-def _word_mask(words: Tensor, attention_mask: Tensor | None) -> Tensor:
-    """``(batch, words)``, bool: the given mask, or else every word with a value above 0 in ``(batch, words, ...)``."""
-    if attention_mask is None:
-        return (words > 0).any(dim=-1)
-    if attention_mask.shape != words.shape[:2]:
-        raise ValueError(
-            f"attention_mask is {tuple(attention_mask.shape)}, but there are (batch, words) = {tuple(words.shape[:2])}."
-        )
-    return attention_mask != 0
 
 
 def _next_words(labels: Tensor, mask: Tensor, segments: Tensor | None) -> Tensor:

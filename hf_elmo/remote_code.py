@@ -1,0 +1,37 @@
+"""What a saved folder needs so that `trust_remote_code=True` reads it where this package is not installed."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from transformers.dynamic_module_utils import get_relative_import_files
+
+# Every folder names every class, so that a base model's folder can be fine-tuned with any head.
+AUTO_MAP = {
+    "AutoConfig": "configuration_elmo.ElmoConfig",
+    "AutoModel": "elmo_models.ElmoModel",
+    "AutoModelForPreTraining": "elmo_models.ElmoForPreTraining",
+}
+
+CUSTOM_PIPELINES: dict[str, dict] = {}
+
+
+def add_remote_code(config, folder: str | Path) -> None:
+    """Copies the code of all models into a folder, and enters it in the configuration that is to be saved there.
+
+    The files are those that `elmo_models.py` imports, directly or not; they lie flat beside each other here as there.
+
+    Args:
+        config: Gets `auto_map` and `custom_pipelines`.
+        folder: Is made if it is missing.
+    """
+    config.auto_map = dict(AUTO_MAP)
+    if CUSTOM_PIPELINES:
+        config.custom_pipelines = {task: dict(entry) for task, entry in CUSTOM_PIPELINES.items()}
+    entry = Path(__file__).with_name("elmo_models.py")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for source in {entry, *map(Path, get_relative_import_files(entry))}:
+        if source.resolve() != (folder / source.name).resolve():
+            shutil.copyfile(source, folder / source.name)
