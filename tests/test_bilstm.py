@@ -202,7 +202,7 @@ def run_padded(bilstm, inputs, mask, state=None, **kwargs):
 
 @pytest.mark.parametrize("skip", [False, True])
 def test_state_reads_on(skip):
-    """A sentence in two pieces: the forward half is that of the whole, and from the other end so is the backward one."""
+    """A sentence in two pieces: the forward half is that of the whole; from the other end so is the backward one."""
     bilstm = fill(BiLstm(small_config(num_layers=3, use_skip_connections=skip))).double()
     inputs = torch.randn(2, 9, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     mask, cut = mask_of([9, 7]), 4
