@@ -22,7 +22,7 @@ class ScalarMix(nn.Module):
     def __init__(self, num_layers: int, do_layer_norm: bool = False, initial_weights: Sequence[float] | None = None):
         super().__init__()
         self.do_layer_norm = do_layer_norm
-        self.initial_weights = list(initial_weights) if initial_weights is not None else [0.0] * num_layers
+        self.initial_weights = [float(w) for w in initial_weights or [0] * num_layers]
         self.weights = nn.Parameter(torch.tensor(self.initial_weights))
         self.gamma = nn.Parameter(torch.ones(1))
 
@@ -52,8 +52,10 @@ class ScalarMix(nn.Module):
 
 def _normalize(layer: Tensor, mask: Tensor) -> Tensor:
     """One mean and one variance over all elements of all words, as AllenNLP (`eps` 1e-12 inside the root)."""
-    kept = mask.to(layer.dtype).unsqueeze(-1)
-    count = (kept.sum() * layer.shape[-1]).clamp(min=1)
-    mean = (layer * kept).sum() / count
-    variance = (((layer - mean) * kept) ** 2).sum() / count
-    return (layer - mean) / torch.sqrt(variance + 1e-12)
+    # A batch has more elements than float16 can count.
+    exact = layer.to(torch.promote_types(layer.dtype, torch.float32))
+    kept = mask.to(exact.dtype).unsqueeze(-1)
+    count = (kept.sum() * exact.shape[-1]).clamp(min=1)
+    mean = (exact * kept).sum() / count
+    variance = (((exact - mean) * kept) ** 2).sum() / count
+    return ((exact - mean) / torch.sqrt(variance + 1e-12)).to(layer.dtype)
