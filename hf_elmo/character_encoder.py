@@ -64,8 +64,8 @@ class CharacterEncoder(nn.Module):
         Raises:
             ValueError: for an id that has no embedding, or rows shorter than the widest filter.
         """
+        self._check(character_ids)
         rows = character_ids.reshape(-1, character_ids.shape[-1]).long()
-        self._check(rows)
         distinct, index = distinct_rows(rows)
         # F.embedding, because its gradient is deterministic where that of `vectors[index]` is not.
         vectors = F.embedding(index, self.encode(self.trim(distinct)))
@@ -96,9 +96,9 @@ class CharacterEncoder(nn.Module):
 
     def _check(self, rows: Tensor) -> None:
         widest = max(convolution.kernel_size[0] for convolution in self.convolutions)
-        if rows.shape[1] < widest:
+        if rows.shape[-1] < widest:
             raise ValueError(
-                f"Words come with {rows.shape[1]} characters, but the widest filter spans {widest}: pad every word to "
+                f"Words come with {rows.shape[-1]} characters, but the widest filter spans {widest}: pad every word to "
                 "max_characters_per_token characters, as ElmoTokenizer does."
             )
         # On an accelerator the check would wait for the device; there the embedding itself reports it.
