@@ -190,8 +190,8 @@ class ElmoConfig(PreTrainedConfig):
             fields["use_skip_connections"] = False
         if fields.get("num_highway_layers") is None:
             fields["num_highway_layers"] = 0
-        if isinstance(options.get("dropout"), (int, float)):
-            fields["dropout"] = float(options["dropout"])
+        if options.get("dropout") is not None:
+            fields["dropout"] = options["dropout"]
         return cls(**{**fields, "original_options": copy.deepcopy(options), **overrides})
 
     def to_options(self) -> dict:
@@ -215,7 +215,7 @@ class ElmoConfig(PreTrainedConfig):
             if path[-1] in section or default is _REQUIRED or value != default:
                 section[path[-1]] = copy.deepcopy(_as_written(section.get(path[-1]), value))
         options["char_cnn"].setdefault("n_characters", 262)
-        if "dropout" in options:
+        if options.get("dropout") is not None:
             options["dropout"] = _as_written(options["dropout"], self.dropout)
         return options
 
@@ -260,7 +260,9 @@ class ElmoConfig(PreTrainedConfig):
         if not _is_number(self.forget_bias):
             raise ValueError(f"forget_bias must be a finite number, was: {self.forget_bias!r}.")
         weights = self.scalar_mix_parameters
-        if weights is not None and (len(weights) != self.num_layers + 1 or not all(map(_is_number, weights))):
+        if weights is not None and not (
+            isinstance(weights, (list, tuple)) and len(weights) == self.num_layers + 1 and all(map(_is_number, weights))
+        ):
             raise ValueError(
                 f"scalar_mix_parameters must be {self.num_layers + 1} numbers, one for the word layer and one for each "
                 f"of the {self.num_layers} biLSTM layers, was: {weights!r}."
