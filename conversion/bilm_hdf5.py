@@ -1,0 +1,310 @@
+"""The original format of ELMo: `options.json` and an HDF5 file of weights (bilm-tf, AllenNLP, the NLPL repository).
+
+The layout is that of bilm-tf's `dump_weights` (`bilm/training.py`); every published ELMo but those of
+ELMoForManyLangs has it. Neither the softmax of the language model nor scalar mixes are part of it.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from ..configuration_elmo import ElmoConfig
+from ..modeling_elmo import ElmoModel
+from ..scalar_mix import ScalarMix
+from .bilm_files import OPTIONS_NAME, VOCABULARY_NAME, WEIGHTS_NAME, OptionsSource, VocabularySource, bilm_files
+from .errors import ConversionError
+from .files import InputFile, check_new_folder, new_folder, read_json_object
+from .hdf5_arrays import list_arrays, opened_hdf5, read_float32
+from .key_map import (
+    TRANSPOSED,
+    ArrayInfo,
+    Entry,
+    Link,
+    Transform,
+    check_arrays,
+    raise_problems,
+    resolve,
+    to_foreign,
+    to_ours,
+)
+from .model_folder import load_model_folder, write_model_folder
+from .vocabulary import distinct_words, read_vocabulary_lines, write_bilm_vocabulary
+
+# No ELMo has a hundredth of them; a model is not to be built from any number that a file claims.
+_MOST_LAYERS, _LARGEST_SIZE = 1000, 1_000_000
+
+
+def _without_padding_row(embedding: Tensor) -> Tensor:
+    if not embedding.is_meta and embedding[0].count_nonzero():
+        raise ValueError(
+            "its row 0, padding, is not zero, but the format has no place for it (every reader puts zeros there)."
+        )
+    return embedding[1:]
+
+
+#: ``(261, dim)``, and a row of zeros for padding before it.
+PADDING_ROW_ADDED = Transform(
+    lambda rows: (torch.cat([rows.new_zeros(1, *rows.shape[1:]), rows]),), _without_padding_row
+)
+
+#: TensorFlow's ``(height 1, width, in, out)`` and torch's ``(out, in, width)``.
+CONVOLUTION = Transform(
+    lambda kernel: (kernel.squeeze(0).permute(2, 1, 0),), lambda weight: weight.permute(2, 1, 0).unsqueeze(0)
+)
+
+
+def _swap_gates(rows: Tensor) -> Tensor:
+    """TensorFlow's gates i, j (the new content), f, o to torch's i, f, g, o, or back: rows ``(4 * cell, ...)``."""
+    i, second, third, o = rows.chunk(4)
+    return torch.cat([i, third, second, o])
+
+
+GATES = Transform(lambda bias: (_swap_gates(bias),), _swap_gates)
+
+#: One kernel over input and output side by side, ``(2 * projection, 4 * cell)``: `weight_ih` and `weight_hh`.
+GATE_KERNEL = Transform(
+    lambda kernel: _swap_gates(kernel.T).chunk(2, dim=1),
+    lambda weight_ih, weight_hh: _swap_gates(torch.cat([weight_ih, weight_hh], dim=1)).T,
+)
+
+
+def _lstm_entries(scope: str, layers: str) -> list[Entry]:
+    return [
+        Entry(f"{scope}/LSTMCell/W_0", (f"{layers}.weight_ih", f"{layers}.weight_hh"), GATE_KERNEL),
+        Entry(f"{scope}/LSTMCell/B", f"{layers}.bias", GATES),
+        Entry(f"{scope}/LSTMCell/W_P_0", f"{layers}.weight_hr", TRANSPOSED),
+    ]
+
+
+KEY_MAP = [
+    Entry("char_embed", "character_encoder.char_embedding.weight", PADDING_ROW_ADDED),
+    Entry("CNN/W_cnn_{i}", "character_encoder.convolutions.{i}.weight", CONVOLUTION),
+    Entry("CNN/b_cnn_{i}", "character_encoder.convolutions.{i}.bias"),
+    Entry("CNN_high_{i}/W_carry", "character_encoder.highways.{i}.carry.weight", TRANSPOSED),
+    Entry("CNN_high_{i}/b_carry", "character_encoder.highways.{i}.carry.bias"),
+    Entry("CNN_high_{i}/W_transform", "character_encoder.highways.{i}.transform.weight", TRANSPOSED),
+    Entry("CNN_high_{i}/b_transform", "character_encoder.highways.{i}.transform.bias"),
+    Entry("CNN_proj/W_proj", "character_encoder.projection.weight", TRANSPOSED),
+    Entry("CNN_proj/b_proj", "character_encoder.projection.bias"),
+    *_lstm_entries("RNN_0/RNN/MultiRNNCell/Cell{i}", "bilstm.forward_layers.{i}"),
+    *_lstm_entries("RNN_1/RNN/MultiRNNCell/Cell{i}", "bilstm.backward_layers.{i}"),
+]
+
+
+def load_bilm(
+    source: str | Path,
+    *,
+    options: OptionsSource | None = None,
+    vocabulary: VocabularySource | None = None,
+) -> tuple[ElmoModel, list[str] | None]:
+    """Reads an ELMo in the original format.
+
+    Args:
+        source: One of
+
+            - a folder with one file of weights (`weights.hdf5`, `model.hdf5` or another `.hdf5`) and `options.json`;
+            - a file of weights, with its options beside it: `options.json`, or `<name>_options.json` for
+              `<name>_weights.hdf5` (so AllenNLP's downloads are called);
+            - a zip archive of such a folder (the NLPL repository's).
+
+            A `vocab.txt` or `vocab.txt.gz` there is read too.
+        options: The options, or their file, if they are elsewhere.
+        vocabulary: The words of the vocabulary, most frequent first, or their file, if they are elsewhere.
+
+    Returns:
+        The model, in evaluation mode, float32; and its vocabulary without special words, None if there is none. The
+        vocabulary counts in `config.vocab_size`. The scalar mixes, which are not in the format, are at their start.
+
+    Raises:
+        ConversionError: if anything is missing, surplus, damaged or contradictory: file, key, what was expected.
+        OSError: if a file cannot be read.
+    """
+    with bilm_files(source, options, vocabulary) as parts:
+        words = _words(parts.vocabulary)
+        config = _config(parts.options, vocab_size=4 + len(words or ()))
+        links = _links(config)
+        with opened_hdf5(parts.weights) as weights:
+            found = list_arrays(parts.weights, weights)
+            if config.num_layers == 1 and "RNN_0/RNN/LSTMCell/W_0" in found:
+                links = [_of_single_layer(link) for link in links]
+            check_arrays(parts.weights, links, found, hint=_hint(found))
+            state = _read_parameters(parts.weights, weights, links)
+    with torch.device("meta"):
+        model = ElmoModel(config)
+    for name, value in _initial_mix(config).items():
+        state |= {f"scalar_mixes.{number}.{name}": value.clone() for number in range(config.num_representations)}
+    # The arrays become the parameters: there is never a second copy of the whole model.
+    model.load_state_dict(state, strict=True, assign=True)
+    return model.eval(), words
+
+
+def save_bilm(model: PreTrainedModel, destination: str | Path, *, vocabulary: Sequence[str] | None = None) -> None:
+    """Writes `options.json`, `weights.hdf5` and, if there is a vocabulary, `vocab.txt`, for bilm-tf or AllenNLP.
+
+    What came from this format goes back bit for bit, and keys of the options that are not used here go back too.
+    Softmax, heads and scalar mixes have no place in it (with a warning for mixes that have been trained). A
+    `forget_bias` other than 1, which the format implies, is put into the biases.
+
+    Args:
+        model: An ElmoModel, or a model with one inside.
+        destination: The folder, which must not exist yet, or be empty.
+        vocabulary: The words of the vocabulary, most frequent first.
+
+    Raises:
+        ConversionError: for a model that the format cannot hold, or if there is something at `destination`.
+        OSError: if the folder cannot be written. Nothing is left of it then.
+    """
+    bilm = getattr(model, "base_model", None)
+    if not isinstance(bilm, ElmoModel):
+        raise ConversionError(f"Only an ElmoModel, or a model with one inside, can be written, was: {type(model)}.")
+    config = bilm.config
+    try:
+        options = config.to_options()
+    except ValueError as error:
+        raise ConversionError(str(error)) from None
+    parameters = {name: value for name, value in bilm.state_dict().items() if not name.startswith("scalar_mixes.")}
+    links = resolve(KEY_MAP, parameters)
+    if links != _links(config):
+        raise ConversionError("The sizes of the model's parameters are not those of its configuration.")
+    if any(not torch.equal(value.cpu(), start) for value, start in _mixes(bilm)):
+        warnings.warn("The weights of the scalar mixes are not part of the format, and are left out.", stacklevel=2)
+    if config.forget_bias != 1.0:
+        for name in parameters:
+            if name.startswith("bilstm.") and name.endswith(".bias"):
+                parameters[name] = _with_forget_bias(parameters[name], config.forget_bias - 1.0)
+    with new_folder(destination) as folder:
+        with h5py.File(folder / WEIGHTS_NAME, "w") as weights:
+            for link in links:
+                weights.create_dataset(link.foreign, data=to_foreign(link, parameters).numpy())
+        text = json.dumps(options, indent=2)
+        (folder / OPTIONS_NAME).write_text(text + "\n", encoding="utf-8")
+        if vocabulary is not None:
+            write_bilm_vocabulary(vocabulary, folder / VOCABULARY_NAME)
+
+
+def convert_to_folder(
+    source: str | Path,
+    destination: str | Path,
+    *,
+    options: OptionsSource | None = None,
+    vocabulary: VocabularySource | None = None,
+) -> None:
+    """Makes a model folder (configuration, safetensors, tokenizer) of an ELMo in the original format.
+
+    Args:
+        source: As in `load_bilm`, like the other arguments.
+        destination: The folder, which must not exist yet, or be empty.
+
+    Raises:
+        ConversionError: as `load_bilm`, or if there is something at `destination`.
+        OSError: if a file cannot be read or written. Nothing is left of the folder then.
+    """
+    check_new_folder(destination)
+    model, words = load_bilm(source, options=options, vocabulary=vocabulary)
+    write_model_folder(model, words, destination)
+
+
+def convert_from_folder(source: str | Path, destination: str | Path) -> None:
+    """Writes the biLM of a model folder in the original format, and its tokenizer's vocabulary, if it has one.
+
+    Args:
+        source: A folder that transformers wrote for an ELMo of any kind.
+        destination: The folder, which must not exist yet, or be empty.
+
+    Raises:
+        ConversionError: as `load_model_folder` and `save_bilm`.
+        OSError: if a file cannot be written. Nothing is left of the folder then.
+    """
+    check_new_folder(destination)
+    model, words = load_model_folder(source)
+    save_bilm(model, destination, vocabulary=words)
+
+
+def _words(vocabulary: InputFile | Sequence[str] | None) -> list[str] | None:
+    if vocabulary is None:
+        return None
+    if isinstance(vocabulary, InputFile):
+        return distinct_words(read_vocabulary_lines(vocabulary), vocabulary)
+    return distinct_words(vocabulary, "The vocabulary")
+
+
+def _config(options: InputFile | Mapping[str, Any], vocab_size: int) -> ElmoConfig:
+    is_file = isinstance(options, InputFile)
+    content, name = (read_json_object(options), str(options)) if is_file else (dict(options), "The options")
+    try:
+        config = ElmoConfig.from_options(content, vocab_size=vocab_size)
+    except (ValueError, TypeError) as error:
+        raise ConversionError(f"{name}: {error}") from None
+    for key, number, most in (
+        ("lstm.n_layers", config.num_layers, _MOST_LAYERS),
+        ("lstm.dim", config.cell_size, _LARGEST_SIZE),
+        ("char_cnn.n_highway", config.num_highway_layers, _MOST_LAYERS),
+        ("char_cnn.embedding.dim", config.char_embed_dim, _LARGEST_SIZE),
+        ("char_cnn.max_characters_per_token", config.max_characters_per_token, _LARGEST_SIZE),
+        ("the number of char_cnn.filters", len(config.filters), _MOST_LAYERS),
+        ("the largest of char_cnn.filters", max(count for _, count in config.filters), _LARGEST_SIZE),
+    ):
+        if number > most:
+            raise ConversionError(f"{name}: {key} is {number}, expected no more than {most:,}.")
+    return config
+
+
+def _links(config: ElmoConfig) -> list[Link]:
+    """The key map, filled in for a model of this configuration."""
+    with torch.device("meta"):
+        parameters = ElmoModel(config).state_dict()
+    return resolve(KEY_MAP, {name: value for name, value in parameters.items() if not name.startswith("scalar_mixes.")})
+
+
+def _of_single_layer(link: Link) -> Link:
+    """The key of a model with one layer, for which bilm-tf's training makes no MultiRNNCell (`bilm/training.py`)."""
+    return link._replace(foreign=link.foreign.replace("/MultiRNNCell/Cell0/", "/"))
+
+
+def _hint(found: Mapping[str, ArrayInfo]) -> str:
+    keys = [key for key in found if key != "sentence_to_index"]
+    if keys and all(key.isdecimal() for key in keys):
+        return "This looks like a file of vectors that an ELMo computed for sentences, not like a file of its weights."
+    if "embedding" in found and "char_embed" not in found:
+        return "This looks like a file of word vectors, which bilm-tf reads besides the weights, not instead of them."
+    return ""
+
+
+def _read_parameters(file: InputFile, weights: h5py.File, links: Sequence[Link]) -> dict[str, Tensor]:
+    state: dict[str, Tensor] = {}
+    not_finite: list[str] = []
+    for link in links:
+        array = torch.from_numpy(read_float32(file, weights, link.foreign))
+        if bad := array.numel() - int(array.isfinite().sum()):
+            not_finite.append(f"{link.foreign} ({bad} of {array.numel()} values)")
+        state |= to_ours(link, array)
+    raise_problems(f"{file} is no file of usable weights", {"infinite or not a number": sorted(not_finite)})
+    return state
+
+
+def _initial_mix(config: ElmoConfig) -> dict[str, Tensor]:
+    mix = ScalarMix(config.num_layers + 1, config.do_layer_norm, config.scalar_mix_parameters)
+    return {name: value.float() for name, value in mix.state_dict().items()}
+
+
+def _mixes(model: ElmoModel) -> Iterator[tuple[Tensor, Tensor]]:
+    """The parameters of the scalar mixes, each with its start."""
+    start = _initial_mix(model.config)
+    for mix in model.scalar_mixes:
+        for name, value in mix.state_dict().items():
+            yield value.float(), start[name]
+
+
+def _with_forget_bias(bias: Tensor, addition: float) -> Tensor:
+    """Torch's gates i, f, g, o: ``(4 * cell,)``."""
+    i, f, g, o = bias.chunk(4)
+    return torch.cat([i, f + addition, g, o])

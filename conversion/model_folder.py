@@ -1,0 +1,77 @@
+"""Our side of every conversion: a model folder as transformers writes it, whole or not there at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from safetensors import SafetensorError
+from transformers import PreTrainedModel
+
+from ..modeling_elmo import ElmoModel
+from ..tokenization_elmo import SPECIAL_WORDS, ElmoTokenizer
+from .errors import ConversionError
+from .files import InputFile, new_folder, read_json_object
+
+
+def write_model_folder(model: PreTrainedModel, vocabulary: Sequence[str] | None, destination: str | Path) -> None:
+    """Writes configuration, weights (safetensors) and tokenizer.
+
+    Args:
+        model: The model; its `config.vocab_size` counts the vocabulary and four special words.
+        vocabulary: The words of the tokenizer, most frequent first, without special words; None for no vocabulary.
+        destination: The folder, which must not exist yet, or be empty.
+
+    Raises:
+        ConversionError: if there is something at `destination`, or model and vocabulary do not fit.
+        OSError: if the folder cannot be written. Nothing is left of it then.
+    """
+    tokenizer = ElmoTokenizer.create(
+        vocabulary=vocabulary, max_characters_per_token=model.config.max_characters_per_token
+    )
+    if len(tokenizer) != model.config.vocab_size:
+        raise ConversionError(
+            f"The vocabulary makes {len(tokenizer)} words with the special ones, but the model has a vocab_size of "
+            f"{model.config.vocab_size}: they do not belong together."
+        )
+    with new_folder(destination) as folder:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+def load_model_folder(source: str | Path) -> tuple[ElmoModel, list[str] | None]:
+    """Reads the biLM of a model folder, and the words of its tokenizer.
+
+    Args:
+        source: The folder of an ELMo of any kind: heads and softmax are left out.
+
+    Returns:
+        The model, and the words of its tokenizer, without special words; None if it has no vocabulary.
+
+    Raises:
+        ConversionError: if it is no such folder, or a file in it is damaged or incomplete.
+    """
+    config = Path(source) / "config.json"
+    if not config.is_file():
+        raise ConversionError(f"{source} is not a model folder: there is no config.json in it.")
+    kind = read_json_object(InputFile.at(config)).get("model_type")
+    if kind != "elmo":
+        raise ConversionError(f"{config} describes a model of type {kind!r}, expected 'elmo'.")
+    try:
+        model, report = ElmoModel.from_pretrained(
+            str(source), output_loading_info=True, local_files_only=True, use_safetensors=True
+        )
+        words = _words(Path(source))
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ConversionError(f"{source} cannot be read: {error}") from error
+    if report["missing_keys"]:
+        missing = ", ".join(sorted(report["missing_keys"]))
+        raise ConversionError(f"{source}: parameters are missing from model.safetensors: {missing}.")
+    return model, words
+
+
+def _words(folder: Path) -> list[str] | None:
+    if not (folder / "tokenizer.json").is_file():
+        return None
+    numbers = ElmoTokenizer.from_pretrained(str(folder), local_files_only=True).get_vocab()
+    return [word for word in sorted(numbers, key=numbers.__getitem__) if word not in SPECIAL_WORDS] or None
