@@ -2,11 +2,19 @@
 
 from pathlib import Path
 
-from transformers import AutoConfig, AutoModel, AutoModelForPreTraining, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForMultipleChoice,
+    AutoModelForPreTraining,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
 
 from .bilstm import ElmoState
 from .configuration_elmo import ElmoConfig
 from .modeling_elmo import ElmoForPreTraining, ElmoModel, ElmoPreTrainedModel
+from .sequence_classification_elmo import ElmoForMultipleChoice, ElmoForSequenceClassification
 from .tokenization_elmo import ElmoTokenizer
 
 __version__ = "0.1.0"
@@ -14,7 +22,9 @@ __version__ = "0.1.0"
 AutoConfig.register("elmo", ElmoConfig)
 AutoTokenizer.register(ElmoConfig, tokenizer_class=ElmoTokenizer)
 AutoModel.register(ElmoConfig, ElmoModel)
+AutoModelForMultipleChoice.register(ElmoConfig, ElmoForMultipleChoice)
 AutoModelForPreTraining.register(ElmoConfig, ElmoForPreTraining)
+AutoModelForSequenceClassification.register(ElmoConfig, ElmoForSequenceClassification)
 
 
 def bundled(name: str = "elmo-mini") -> str:
@@ -35,7 +45,9 @@ def bundled(name: str = "elmo-mini") -> str:
 
 __all__ = [
     "ElmoConfig",
+    "ElmoForMultipleChoice",
     "ElmoForPreTraining",
+    "ElmoForSequenceClassification",
     "ElmoModel",
     "ElmoPreTrainedModel",
     "ElmoState",

@@ -74,6 +74,7 @@ class ElmoConfig(PreTrainedConfig):
         task_encoder_layers: biLSTM layers between ELMo and a task head; 0 for none.
         task_encoder_size: Size of their output per direction.
         task_dropout: Dropout before, between and behind them.
+        classifier_size: Size of the hidden layer of heads that judge whole texts.
         initializer_range: Standard deviation of a fresh task head's weights.
         original_options: The `options.json` that the model came from. `to_options` returns it with the values of
             today, so that keys which nothing here uses survive the way back.
@@ -108,6 +109,7 @@ class ElmoConfig(PreTrainedConfig):
     task_encoder_layers: int = 2
     task_encoder_size: int = 200
     task_dropout: float = 0.5
+    classifier_size: int = 512
     initializer_range: float = 0.02
     original_options: dict | None = None
 
@@ -226,6 +228,7 @@ class ElmoConfig(PreTrainedConfig):
         _check_whole_number("num_highway_layers", self.num_highway_layers, least=0)
         _check_whole_number("task_encoder_layers", self.task_encoder_layers, least=0)
         _check_whole_number("task_encoder_size", self.task_encoder_size, least=1)
+        _check_whole_number("classifier_size", self.classifier_size, least=1)
         _check_whole_number("num_representations", self.num_representations, least=1)
         _check_whole_number("max_characters_per_token", self.max_characters_per_token, least=3)
         if not isinstance(self.filters, (list, tuple)) or not self.filters:

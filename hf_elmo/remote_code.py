@@ -11,7 +11,9 @@ from transformers.dynamic_module_utils import get_relative_import_files
 AUTO_MAP = {
     "AutoConfig": "configuration_elmo.ElmoConfig",
     "AutoModel": "elmo_models.ElmoModel",
+    "AutoModelForMultipleChoice": "elmo_models.ElmoForMultipleChoice",
     "AutoModelForPreTraining": "elmo_models.ElmoForPreTraining",
+    "AutoModelForSequenceClassification": "elmo_models.ElmoForSequenceClassification",
 }
 
 CUSTOM_PIPELINES: dict[str, dict] = {}
