@@ -150,7 +150,11 @@ class ElmoTokenizer(TokenizersBackend):
         if return_truncated_words:
             fields["truncated_words"] = np.split(cut.astype(np.int64), bounds)
         single = not is_batched and return_tensors is None and not return_overflowing_tokens
-        data = _second(encoded.data, _as_plain(fields, return_tensors, single))
+        data = encoded.data
+        if not is_batched and not single and not return_overflowing_tokens:
+            # Without tensors the library takes the batch's dimension away from a single text; tensors keep it.
+            data = {name: [value] for name, value in data.items()}
+        data = _second(data, _as_plain(fields, return_tensors, single))
         return BatchEncoding(data, encodings, tensor_type=return_tensors)
 
     def tokenize(self, text: str, pair: str | None = None, add_special_tokens: bool = False, **kwargs) -> list[str]:
