@@ -75,6 +75,10 @@ class ElmoConfig(PreTrainedConfig):
         task_encoder_size: Size of their output per direction.
         task_dropout: Dropout before, between and behind them.
         classifier_size: Size of the hidden layer of heads that judge whole texts.
+        context_self_attention: Whether the question answering head also compares the context with itself, at a cost that
+            grows with the square of its length.
+        question_segment: Which segment of a row (`token_type_ids`) is the question, the other being its context: 0, or 1
+            where the context comes first.
         initializer_range: Standard deviation of a fresh task head's weights.
         original_options: The `options.json` that the model came from. `to_options` returns it with the values of
             today, so that keys which nothing here uses survive the way back.
@@ -110,6 +114,8 @@ class ElmoConfig(PreTrainedConfig):
     task_encoder_size: int = 200
     task_dropout: float = 0.5
     classifier_size: int = 512
+    context_self_attention: bool = False
+    question_segment: int = 0
     initializer_range: float = 0.02
     original_options: dict | None = None
 
@@ -260,6 +266,8 @@ class ElmoConfig(PreTrainedConfig):
             value = getattr(self, name)
             if not (_is_number(value) and 0 <= value < 1):
                 raise ValueError(f"{name} must be at least 0 and below 1, was: {value!r}.")
+        if self.question_segment not in (0, 1):
+            raise ValueError(f"question_segment must be 0 or 1, was: {self.question_segment!r}.")
         if not _is_number(self.forget_bias):
             raise ValueError(f"forget_bias must be a finite number, was: {self.forget_bias!r}.")
         weights = self.scalar_mix_parameters
