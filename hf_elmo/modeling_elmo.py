@@ -254,6 +254,10 @@ class ElmoModel(ElmoPreTrainedModel):
             `num_layers + 1` tensors ``(batch, words, 2 * projection_dim)``, zeros outside of the mask, and the state,
             in the order of the batch, if asked for.
         """
+        if token_type_ids is not None:
+            _check_words("token_type_ids", token_type_ids.shape, mask)
+        if backward_character_ids is not None:
+            _check_words("backward_character_ids", backward_character_ids.shape[:-1], mask)
         packing = Packing.from_mask(mask, token_type_ids)
         batch = len(mask)
         if state is not None:
@@ -462,6 +466,11 @@ def _character_ids(input_ids: Tensor | None, character_ids: Tensor | None) -> Te
     if character_ids.dim() != 3:
         raise ValueError(f"character_ids must be (batch, words, chars), was: {tuple(character_ids.shape)}.")
     return character_ids
+
+
+def _check_words(name: str, shape: torch.Size, mask: Tensor) -> None:
+    if shape != mask.shape:
+        raise ValueError(f"{name} is {tuple(shape)}, but there are (batch, words) = {tuple(mask.shape)}.")
 
 
 def _next_words(labels: Tensor, mask: Tensor, segments: Tensor | None) -> Tensor:
