@@ -51,11 +51,14 @@ class ScalarMix(nn.Module):
 
 
 def _normalize(layer: Tensor, mask: Tensor) -> Tensor:
-    """One mean and one variance over all elements of all words, as AllenNLP (`eps` 1e-12 inside the root)."""
+    """One mean and one variance over all elements of all words, as AllenNLP (`eps` 1e-12 inside the root).
+
+    Padding stays zero, where AllenNLP shifts it as well.
+    """
     # A batch has more elements than float16 can count.
     exact = layer.to(torch.promote_types(layer.dtype, torch.float32))
     kept = mask.to(exact.dtype).unsqueeze(-1)
     count = (kept.sum() * exact.shape[-1]).clamp(min=1)
     mean = (exact * kept).sum() / count
     variance = (((exact - mean) * kept) ** 2).sum() / count
-    return ((exact - mean) / torch.sqrt(variance + 1e-12)).to(layer.dtype)
+    return ((exact - mean) * kept / torch.sqrt(variance + 1e-12)).to(layer.dtype)

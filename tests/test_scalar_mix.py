@@ -20,9 +20,9 @@ def random_layers(count=3, shape=(2, 4, 5), dtype=torch.float64):
 
 
 def normalized_by_hand(layer, mask):
-    """AllenNLP: one mean and one variance of all elements that the mask keeps, padding shifted and scaled likewise."""
+    """As AllenNLP: one mean and variance of all elements that the mask keeps; but padding, which it shifts, is 0."""
     kept = layer.numpy()[mask.numpy()]
-    return (layer.numpy() - kept.mean()) / np.sqrt(kept.var() + 1e-12)
+    return (layer.numpy() - kept.mean()) / np.sqrt(kept.var() + 1e-12) * mask.numpy()[..., None]
 
 
 @settings(deadline=None, max_examples=50)
