@@ -424,7 +424,8 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
         losses: list[Tensor] = []
         if labels is not None:
             if backward_character_ids is None:
-                backward_labels = labels
+                # The word that follows a row is none that its backward direction could predict.
+                backward_labels = labels[:, : mask.shape[1]]
             elif backward_labels is None:
                 raise ValueError("backward_character_ids came without backward_labels.")
             targets = _next_words(labels, mask, token_type_ids), _previous_words(backward_labels, mask, token_type_ids)
