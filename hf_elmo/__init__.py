@@ -7,13 +7,17 @@ from transformers import (
     AutoModel,
     AutoModelForMultipleChoice,
     AutoModelForPreTraining,
+    AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     AutoTokenizer,
 )
+from transformers.pipelines import PIPELINE_REGISTRY
 
 from .bilstm import ElmoState
 from .configuration_elmo import ElmoConfig
 from .modeling_elmo import ElmoForPreTraining, ElmoModel, ElmoPreTrainedModel
+from .question_answering_elmo import ElmoForQuestionAnswering
+from .question_answering_pipeline import ElmoQuestionAnsweringPipeline
 from .sequence_classification_elmo import ElmoForMultipleChoice, ElmoForSequenceClassification
 from .tokenization_elmo import ElmoTokenizer
 
@@ -24,7 +28,15 @@ AutoTokenizer.register(ElmoConfig, tokenizer_class=ElmoTokenizer)
 AutoModel.register(ElmoConfig, ElmoModel)
 AutoModelForMultipleChoice.register(ElmoConfig, ElmoForMultipleChoice)
 AutoModelForPreTraining.register(ElmoConfig, ElmoForPreTraining)
+AutoModelForQuestionAnswering.register(ElmoConfig, ElmoForQuestionAnswering)
 AutoModelForSequenceClassification.register(ElmoConfig, ElmoForSequenceClassification)
+# The name "question-answering" itself is refused by the library, which keeps it among the tasks that it has removed.
+PIPELINE_REGISTRY.register_pipeline(
+    "elmo-question-answering",
+    pipeline_class=ElmoQuestionAnsweringPipeline,
+    pt_model=AutoModelForQuestionAnswering,
+    type="text",
+)
 
 
 def bundled(name: str = "elmo-mini") -> str:
@@ -47,9 +59,11 @@ __all__ = [
     "ElmoConfig",
     "ElmoForMultipleChoice",
     "ElmoForPreTraining",
+    "ElmoForQuestionAnswering",
     "ElmoForSequenceClassification",
     "ElmoModel",
     "ElmoPreTrainedModel",
+    "ElmoQuestionAnsweringPipeline",
     "ElmoState",
     "ElmoTokenizer",
     "bundled",

@@ -75,10 +75,10 @@ class ElmoConfig(PreTrainedConfig):
         task_encoder_size: Size of their output per direction.
         task_dropout: Dropout before, between and behind them.
         classifier_size: Size of the hidden layer of heads that judge whole texts.
-        context_self_attention: Whether the question answering head also compares the context with itself, at a cost that
-            grows with the square of its length.
-        question_segment: Which segment of a row (`token_type_ids`) is the question, the other being its context: 0, or 1
-            where the context comes first.
+        context_self_attention: Whether the question answering head also compares the context with itself, at a cost
+            that grows with the square of its length.
+        question_segment: Which segment of a row (`token_type_ids`) is the question, the other being its context: 0, or
+            1 where the context comes first.
         initializer_range: Standard deviation of a fresh task head's weights.
         original_options: The `options.json` that the model came from. `to_options` returns it with the values of
             today, so that keys which nothing here uses survive the way back.

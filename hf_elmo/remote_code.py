@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from pathlib import Path
 
@@ -13,10 +14,17 @@ AUTO_MAP = {
     "AutoModel": "elmo_models.ElmoModel",
     "AutoModelForMultipleChoice": "elmo_models.ElmoForMultipleChoice",
     "AutoModelForPreTraining": "elmo_models.ElmoForPreTraining",
+    "AutoModelForQuestionAnswering": "elmo_models.ElmoForQuestionAnswering",
     "AutoModelForSequenceClassification": "elmo_models.ElmoForSequenceClassification",
 }
 
-CUSTOM_PIPELINES: dict[str, dict] = {}
+# The library removed its own pipeline of this name in version 5.3.
+CUSTOM_PIPELINES: dict[str, dict] = {
+    "question-answering": {
+        "impl": "question_answering_pipeline.ElmoQuestionAnsweringPipeline",
+        "pt": ["AutoModelForQuestionAnswering"],
+    },
+}
 
 
 def add_remote_code(config, folder: str | Path) -> None:
@@ -29,8 +37,7 @@ def add_remote_code(config, folder: str | Path) -> None:
         folder: Is made if it is missing.
     """
     config.auto_map = dict(AUTO_MAP)
-    if CUSTOM_PIPELINES:
-        config.custom_pipelines = {task: dict(entry) for task, entry in CUSTOM_PIPELINES.items()}
+    config.custom_pipelines = copy.deepcopy(CUSTOM_PIPELINES)
     entry = Path(__file__).with_name("elmo_models.py")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
