@@ -285,17 +285,17 @@ def test_auto_classes_make_these_heads(tiny_model_folder):
     assert model.text_scorer.scores.out_features == 3
 
 
-def test_a_fresh_head_starts_near_equal_odds(tiny_model_folder, tokenizer):
-    """Whatever the sizes are: weights of a fixed size would drown the words or saturate the classes."""
+@pytest.mark.parametrize("size", [8, 512])
+def test_a_fresh_head_starts_near_equal_odds(tiny_model_folder, size):
+    """Whatever its size: weights of one scale for all would drown the words in one or saturate the classes in another."""
+    torch.manual_seed(size)
     tokenizer = ElmoTokenizer.from_pretrained(tiny_model_folder)
-    for size in (8, 512):
-        torch.manual_seed(size)
-        model = AutoModelForSequenceClassification.from_pretrained(
-            tiny_model_folder, num_labels=4, task_encoder_size=size, classifier_size=size
-        ).eval()
-        hidden = []
-        model.text_scorer.hidden.register_forward_hook(lambda module, inputs, output: hidden.append(output))
-        with torch.no_grad():
-            probabilities = model(**batch_of(tokenizer, [*TEXTS, *PAIRS])).logits.softmax(dim=-1)
-        assert (probabilities - 0.25).abs().max() < 0.1
-        assert 0.01 < hidden[0].std() < 1
+    model = AutoModelForSequenceClassification.from_pretrained(
+        tiny_model_folder, num_labels=4, task_encoder_size=size, classifier_size=size
+    ).eval()
+    hidden = []
+    model.text_scorer.hidden.register_forward_hook(lambda module, inputs, output: hidden.append(output))
+    with torch.no_grad():
+        probabilities = model(**batch_of(tokenizer, [*TEXTS, *PAIRS])).logits.softmax(dim=-1)
+    assert (probabilities - 0.25).abs().max() < 0.1
+    assert 0.01 < hidden[0].std() < 1
