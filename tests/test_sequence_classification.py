@@ -287,7 +287,7 @@ def test_auto_classes_make_these_heads(tiny_model_folder):
 
 @pytest.mark.parametrize("size", [8, 512])
 def test_a_fresh_head_starts_near_equal_odds(tiny_model_folder, size):
-    """Whatever its size: weights of one scale for all would drown the words in one or saturate the classes in another."""
+    """Whatever its size: weights of one scale for all would drown the words, or saturate the classes."""
     torch.manual_seed(size)
     tokenizer = ElmoTokenizer.from_pretrained(tiny_model_folder)
     model = AutoModelForSequenceClassification.from_pretrained(
