@@ -25,6 +25,8 @@ __version__ = "0.1.0"
 
 AutoConfig.register("elmo", ElmoConfig)
 AutoTokenizer.register(ElmoConfig, tokenizer_class=ElmoTokenizer)
+# Folders that it is saved to then hold its code, for trust_remote_code=True.
+ElmoTokenizer.register_for_auto_class()
 AutoModel.register(ElmoConfig, ElmoModel)
 AutoModelForMultipleChoice.register(ElmoConfig, ElmoForMultipleChoice)
 AutoModelForPreTraining.register(ElmoConfig, ElmoForPreTraining)
