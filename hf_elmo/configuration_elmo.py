@@ -79,6 +79,17 @@ class ElmoConfig(PreTrainedConfig):
             that grows with the square of its length.
         question_segment: Which segment of a row (`token_type_ids`) is the question, the other being its context: 0, or
             1 where the context comes first.
+        scalar_mix_l2: Factor of the sum of the squared mix weights, before the softmax, that `ElmoForTokenClassification`
+            adds to its loss in training (the paper's lambda, 0.1 in its NER).
+        use_crf: Whether `ElmoForTokenClassification` scores sequences of tags (a CRF) or each word's tag alone.
+        crf_constraints: Whether the CRF forbids what the scheme of `id2label` (BIO, BIOES, BILOU) does not allow.
+        output_tags: Whether `ElmoForTokenClassification` returns the best tags besides its logits, when not training.
+        word_vector_size: Size of a word vector beside ELMo, for which `ElmoForTokenClassification.load_word_vectors`
+            reads pretrained ones; 0 for none.
+        freeze_word_vectors: Whether they are not trained.
+        char_cnn_filters: `[width, count]` of the convolutions of a small character CNN beside ELMo, trained with the
+            task (`[[3, 128]]` in the paper's NER); `None` for none.
+        char_cnn_embed_dim: Size of its character vectors.
         initializer_range: Standard deviation of a fresh task head's weights.
         original_options: The `options.json` that the model came from. `to_options` returns it with the values of
             today, so that keys which nothing here uses survive the way back.
@@ -116,6 +127,14 @@ class ElmoConfig(PreTrainedConfig):
     classifier_size: int = 512
     context_self_attention: bool = False
     question_segment: int = 0
+    scalar_mix_l2: float = 0.0
+    use_crf: bool = True
+    crf_constraints: bool = True
+    output_tags: bool = False
+    word_vector_size: int = 0
+    freeze_word_vectors: bool = True
+    char_cnn_filters: list[list[int]] | None = None
+    char_cnn_embed_dim: int = 16
     initializer_range: float = 0.02
     original_options: dict | None = None
 
@@ -235,21 +254,13 @@ class ElmoConfig(PreTrainedConfig):
         _check_whole_number("task_encoder_layers", self.task_encoder_layers, least=0)
         _check_whole_number("task_encoder_size", self.task_encoder_size, least=1)
         _check_whole_number("classifier_size", self.classifier_size, least=1)
+        _check_whole_number("word_vector_size", self.word_vector_size, least=0)
+        _check_whole_number("char_cnn_embed_dim", self.char_cnn_embed_dim, least=1)
         _check_whole_number("num_representations", self.num_representations, least=1)
         _check_whole_number("max_characters_per_token", self.max_characters_per_token, least=3)
-        if not isinstance(self.filters, (list, tuple)) or not self.filters:
-            raise ValueError(f"filters must be a list of [width, count] pairs, was: {self.filters!r}.")
-        self.filters = [list(entry) if isinstance(entry, tuple) else entry for entry in self.filters]
-        for entry in self.filters:
-            if not isinstance(entry, list) or len(entry) != 2:
-                raise ValueError(f"filters must be a list of [width, count] pairs, but one entry is {entry!r}.")
-            _check_whole_number("a filter's width", entry[0], least=1)
-            _check_whole_number("a filter's count", entry[1], least=1)
-            if entry[0] > self.max_characters_per_token:
-                raise ValueError(
-                    f"A filter of width {entry[0]} does not fit into a word of {self.max_characters_per_token} "
-                    "characters: raise max_characters_per_token or take narrower filters."
-                )
+        self.filters = self._checked_filters("filters")
+        if self.char_cnn_filters is not None:
+            self.char_cnn_filters = self._checked_filters("char_cnn_filters")
         if self.activation not in ("relu", "tanh"):
             raise ValueError(f"activation must be 'relu' or 'tanh', was: {self.activation!r}.")
         if self.projection_dim > self.cell_size:
@@ -268,6 +279,8 @@ class ElmoConfig(PreTrainedConfig):
                 raise ValueError(f"{name} must be at least 0 and below 1, was: {value!r}.")
         if self.question_segment not in (0, 1):
             raise ValueError(f"question_segment must be 0 or 1, was: {self.question_segment!r}.")
+        if not (_is_number(self.scalar_mix_l2) and self.scalar_mix_l2 >= 0):
+            raise ValueError(f"scalar_mix_l2 must be a number of at least 0, was: {self.scalar_mix_l2!r}.")
         if not _is_number(self.forget_bias):
             raise ValueError(f"forget_bias must be a finite number, was: {self.forget_bias!r}.")
         weights = self.scalar_mix_parameters
@@ -278,6 +291,23 @@ class ElmoConfig(PreTrainedConfig):
                 f"scalar_mix_parameters must be {self.num_layers + 1} numbers, one for the word layer and one for each "
                 f"of the {self.num_layers} biLSTM layers, was: {weights!r}."
             )
+
+    def _checked_filters(self, name: str) -> list[list[int]]:
+        filters = getattr(self, name)
+        if not isinstance(filters, (list, tuple)) or not filters:
+            raise ValueError(f"{name} must be a list of [width, count] pairs, was: {filters!r}.")
+        filters = [list(entry) if isinstance(entry, tuple) else entry for entry in filters]
+        for entry in filters:
+            if not isinstance(entry, list) or len(entry) != 2:
+                raise ValueError(f"{name} must be a list of [width, count] pairs, but one entry is {entry!r}.")
+            _check_whole_number("a filter's width", entry[0], least=1)
+            _check_whole_number("a filter's count", entry[1], least=1)
+            if entry[0] > self.max_characters_per_token:
+                raise ValueError(
+                    f"A filter of width {entry[0]} does not fit into a word of {self.max_characters_per_token} "
+                    "characters: raise max_characters_per_token or take narrower filters."
+                )
+        return filters
 
 
 def _is_number(value: Any) -> bool:
