@@ -1,0 +1,179 @@
+"""Bulk embedding: any number of sentences to vectors, in batches of similar lengths, in memory that does not grow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+LAYERS = ("mix", "top", "all", "average")
+
+# A window is sorted by length as a whole: the more batches it holds, the less padding, and the more memory.
+_BATCHES_PER_WINDOW = 8
+
+
+class EmbeddedSentence(NamedTuple):
+    """A sentence and its vectors.
+
+    Attributes:
+        words: The words, one for each row of `vectors`.
+        vectors: float32, ``(words, dim)``, or ``(layers, words, dim)`` for `layers="all"`.
+        truncated_words: Those of the words that were too long for the model, which read only their first bytes.
+    """
+
+    words: list[str]
+    vectors: np.ndarray
+    truncated_words: list[str]
+
+
+def embed_sentences(
+    model,
+    tokenizer,
+    sentences: Iterable[str | Sequence[str]],
+    layers: str = "mix",
+    keep_boundaries: bool = False,
+    batch_words: int = 2048,
+) -> Iterator[EmbeddedSentence]:
+    """Embeds sentences, in their order.
+
+    They are read as they are needed, so the iterable may be longer than memory. A sentence's vectors depend on it
+    alone: not on its neighbours, the size of batches, or the model's being in training mode. An empty sentence has no
+    rows.
+
+    Args:
+        model: An `ElmoModel`, or a model on top of one (whose `base_model` it is), on any device.
+        tokenizer: Its `ElmoTokenizer`.
+        sentences: Each a text, which the tokenizer splits into words, or a list of words, which stay as they are.
+        layers: `"mix"`: the model's `last_hidden_state`. `"top"`: its last layer. `"all"`: all layers, the context-free
+            one first. `"average"`: the plain mean of all layers.
+        keep_boundaries: Keep the rows of `<S>` and `</S>`, first and last.
+        batch_words: Most words in a batch, padding and boundaries included. A longer sentence is a batch of its own.
+
+    Yields:
+        An `EmbeddedSentence` for each sentence.
+
+    Raises:
+        ValueError: for another `layers`, a `batch_words` below 1, one text in the place of sentences, a sentence that
+            is neither text nor words, and vectors that are not finite.
+    """
+    if layers not in LAYERS:
+        raise ValueError(f"layers must be one of {', '.join(LAYERS)}, was: {layers!r}.")
+    if batch_words < 1:
+        raise ValueError(f"batch_words must be at least 1, was: {batch_words}.")
+    if isinstance(sentences, str):
+        raise ValueError("sentences is one text: give a list of texts, or a list of lists of words.")
+    model = model.base_model
+    # The normalisation takes its mean over the batch: only in a batch of its own is a sentence independent of others.
+    alone = layers == "mix" and model.config.do_layer_norm
+    return _embed(model, tokenizer, sentences, layers, keep_boundaries, batch_words, alone)
+
+
+def _embed(model, tokenizer, sentences, layers, keep_boundaries, batch_words, alone) -> Iterator[EmbeddedSentence]:
+    number = 0
+    for window in _windows(_split(tokenizer, sentences), _BATCHES_PER_WINDOW * batch_words):
+        embedded: list[EmbeddedSentence | None] = [None] * len(window)
+        for indices in _batches(window, 1 if alone else batch_words):
+            batch = [window[index] for index in indices]
+            for index, result in zip(indices, _embed_batch(model, tokenizer, batch, layers, keep_boundaries)):
+                if not np.isfinite(result.vectors).all():
+                    raise ValueError(
+                        f"Sentence {number + index} has vectors that are not finite: either the model's weights are "
+                        f"damaged, or its numbers ({model.dtype}) are too narrow for it, and float32 will do."
+                    )
+                embedded[index] = result
+        number += len(window)
+        # Each is let go before the next is made, so that only the reader's choice keeps vectors alive.
+        embedded.reverse()
+        while embedded:
+            yield embedded.pop()
+
+
+def _split(tokenizer, sentences: Iterable[str | Sequence[str]]) -> Iterator[list[str]]:
+    """Sentences as lists of words."""
+    for number, sentence in enumerate(sentences):
+        if isinstance(sentence, str):
+            yield tokenizer.tokenize(sentence)
+        elif isinstance(sentence, (list, tuple)) and all(isinstance(word, str) for word in sentence):
+            yield list(sentence)
+        else:
+            raise ValueError(
+                f"Sentence {number} must be a text or a list of words, was: {type(sentence).__name__} {sentence!r:.60}"
+            )
+
+
+def _windows(sentences: Iterable[list[str]], most_words: int) -> Iterator[list[list[str]]]:
+    """Consecutive sentences, about so many words of them at once."""
+    window, words = [], 0
+    for sentence in sentences:
+        window.append(sentence)
+        # Boundaries count, so that a window of empty sentences comes to an end.
+        words += len(sentence) + 2
+        if words >= most_words:
+            yield window
+            window, words = [], 0
+    if window:
+        yield window
+
+
+def _batches(window: list[list[str]], most_words: int) -> Iterator[list[int]]:
+    """Indices of sentences of similar lengths, the longest first."""
+    batch: list[int] = []
+    for index in sorted(range(len(window)), key=lambda index: -len(window[index])):
+        longest = len(window[batch[0] if batch else index]) + 2
+        if batch and (len(batch) + 1) * longest > most_words:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def _embed_batch(model, tokenizer, batch: list[list[str]], layers: str, keep_boundaries: bool):
+    encoded = tokenizer(
+        batch,
+        is_split_into_words=True,
+        padding=True,
+        truncation=False,
+        return_tensors="pt",
+        return_truncated_words=True,
+    )
+    truncated = encoded.pop("truncated_words").numpy() != 0
+    with _evaluating(model), torch.inference_mode():
+        output = model(**encoded.to(model.device), output_hidden_states=layers != "mix")
+        vectors = _choose(output, layers).float().cpu().numpy()
+    masks = encoded["attention_mask"].cpu().numpy() != 0
+    boundaries = tokenizer.bos_token, tokenizer.eos_token
+    for words, rows, mask, flags in zip(batch, vectors, masks, truncated, strict=True):
+        rows, flags = rows[..., mask, :], flags[mask]
+        cut = [word for word, flag in zip(words, flags[1:-1], strict=True) if flag]
+        if keep_boundaries:
+            words = [boundaries[0], *words, boundaries[1]]
+        else:
+            rows = np.ascontiguousarray(rows[..., 1:-1, :])
+        yield EmbeddedSentence(words, rows, cut)
+
+
+def _choose(output, layers: str) -> Tensor:
+    """``(batch, words, dim)``, or ``(batch, layers, words, dim)`` for all layers."""
+    if layers == "mix":
+        return output.last_hidden_state
+    if layers == "top":
+        return output.hidden_states[-1]
+    stacked = torch.stack(output.hidden_states, dim=1)
+    return stacked if layers == "all" else stacked.mean(dim=1)
+
+
+@contextmanager
+def _evaluating(model) -> Iterator[None]:
+    """Every module in evaluation mode for a while; afterwards each is as it was."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
