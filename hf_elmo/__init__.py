@@ -9,6 +9,7 @@ from transformers import (
     AutoModelForPreTraining,
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     AutoTokenizer,
 )
 from transformers.pipelines import PIPELINE_REGISTRY
@@ -19,12 +20,15 @@ from .modeling_elmo import ElmoForPreTraining, ElmoModel, ElmoPreTrainedModel
 from .question_answering_elmo import ElmoForQuestionAnswering
 from .question_answering_pipeline import ElmoQuestionAnsweringPipeline
 from .sequence_classification_elmo import ElmoForMultipleChoice, ElmoForSequenceClassification
+from .token_classification_elmo import ElmoForTokenClassification
 from .tokenization_elmo import ElmoTokenizer
 
 __version__ = "0.1.0"
 
 AutoConfig.register("elmo", ElmoConfig)
 AutoTokenizer.register(ElmoConfig, tokenizer_class=ElmoTokenizer)
+# Lets it save its code beside itself; models do so in `remote_code.py`.
+ElmoTokenizer.register_for_auto_class()
 # Folders that it is saved to then hold its code, for trust_remote_code=True.
 ElmoTokenizer.register_for_auto_class()
 AutoModel.register(ElmoConfig, ElmoModel)
@@ -32,6 +36,7 @@ AutoModelForMultipleChoice.register(ElmoConfig, ElmoForMultipleChoice)
 AutoModelForPreTraining.register(ElmoConfig, ElmoForPreTraining)
 AutoModelForQuestionAnswering.register(ElmoConfig, ElmoForQuestionAnswering)
 AutoModelForSequenceClassification.register(ElmoConfig, ElmoForSequenceClassification)
+AutoModelForTokenClassification.register(ElmoConfig, ElmoForTokenClassification)
 # The name "question-answering" itself is refused by the library, which keeps it among the tasks that it has removed.
 PIPELINE_REGISTRY.register_pipeline(
     "elmo-question-answering",
@@ -63,6 +68,7 @@ __all__ = [
     "ElmoForPreTraining",
     "ElmoForQuestionAnswering",
     "ElmoForSequenceClassification",
+    "ElmoForTokenClassification",
     "ElmoModel",
     "ElmoPreTrainedModel",
     "ElmoQuestionAnsweringPipeline",

@@ -88,6 +88,14 @@ class ElmoPreTrainedModel(PreTrainedModel):
             add_remote_code(self.config, save_directory)
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
 
+    @classmethod
+    def register_for_auto_class(cls, auto_class="AutoModel"):
+        """As in `transformers.PreTrainedModel`; without effect on the models of this package."""
+        # The library calls it on loading remote code. It would then save the one file of this class, and the next model
+        # loaded from there could not save the others any more.
+        if cls.__module__.rpartition(".")[0] != __name__.rpartition(".")[0]:
+            super().register_for_auto_class(auto_class)
+
     def post_init(self):
         super().post_init()
         self._freeze()
