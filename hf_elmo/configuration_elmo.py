@@ -79,8 +79,8 @@ class ElmoConfig(PreTrainedConfig):
             that grows with the square of its length.
         question_segment: Which segment of a row (`token_type_ids`) is the question, the other being its context: 0, or
             1 where the context comes first.
-        scalar_mix_l2: Factor of the sum of the squared mix weights, before the softmax, that `ElmoForTokenClassification`
-            adds to its loss in training (the paper's lambda, 0.1 in its NER).
+        scalar_mix_l2: Factor of the sum of the squared mix weights, before the softmax, that
+            `ElmoForTokenClassification` adds to its loss in training (the paper's lambda, 0.1 in its NER).
         use_crf: Whether `ElmoForTokenClassification` scores sequences of tags (a CRF) or each word's tag alone.
         crf_constraints: Whether the CRF forbids what the scheme of `id2label` (BIO, BIOES, BILOU) does not allow.
         output_tags: Whether `ElmoForTokenClassification` returns the best tags besides its logits, when not training.

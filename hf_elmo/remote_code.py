@@ -16,6 +16,7 @@ AUTO_MAP = {
     "AutoModelForPreTraining": "elmo_models.ElmoForPreTraining",
     "AutoModelForQuestionAnswering": "elmo_models.ElmoForQuestionAnswering",
     "AutoModelForSequenceClassification": "elmo_models.ElmoForSequenceClassification",
+    "AutoModelForTokenClassification": "elmo_models.ElmoForTokenClassification",
 }
 
 # The library removed its own pipeline of this name in version 5.3.
