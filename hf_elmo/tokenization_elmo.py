@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
-from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers, processors
+import torch
+from tokenizers import AddedToken, Encoding, Regex, Tokenizer, models, pre_tokenizers, processors
 from transformers import BatchEncoding, TokenizersBackend
-from transformers.utils import logging
+from transformers.utils import logging, to_numpy
 
 logger = logging.get_logger(__name__)
 
@@ -19,23 +23,39 @@ BEGIN_SENTENCE, END_SENTENCE, BEGIN_WORD, END_WORD, PAD_CHARACTER = 257, 258, 25
 PAD, UNK, BOS, EOS = "[PAD]", "[UNK]", "<S>", "</S>"
 SPECIAL_WORDS = (PAD, UNK, BOS, EOS)
 
-# Stands for words that the Rust library would drop, cut or refuse; like every word outside of the vocabulary it becomes
-# [UNK]. The character is no letter of any text (Unicode, "noncharacters").
-_PLACEHOLDER = "\ufffe"
+# Stands, in what the Rust library gets, for what it would drop or refuse. No word of a vocabulary has this character,
+# which Unicode promises never to make a letter, so whatever holds it is [UNK].
+_STAND_IN = "\U0010ffff"
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
-# A word in the sense of the 1 Billion Word Benchmark, on which the published models were trained.
-_WORD_CHARACTER = r"[\p{L}\p{M}\p{N}_&&[^\p{Han}]]"
+# A word in the sense of the 1 Billion Word Benchmark, on which the published models were trained. Each pattern takes
+# time linear in the length of the text: none can try again and again what it has passed over in vain.
+_LETTER = r"\p{L}\p{M}\p{N}"
+# Joiners within words of Indic and Persian scripts, and soft hyphens, are no ends of words.
+_RUN = rf"[{_LETTER}&&[^\p{{Han}}]](?>[{_LETTER}_\u00ad\u200c\u200d&&[^\p{{Han}}]]*)"
+_INITIALS = r"(?>(?:\p{L}\.){2,}|Ph\.D\.)(?![\p{L}\p{N}])"
+_DOTTED = rf"{_RUN}(?>(?:\.{_RUN}|(?<=\p{{N}}),(?=\p{{N}}){_RUN})*)"
+_UNIT = rf"(?:{_INITIALS}|{_DOTTED})"
+_HYPHEN = r"[-\u2010\u2011]"
+_WORD = rf"{_UNIT}(?>(?:{_HYPHEN}{_UNIT})*)"
+_TITLES = (
+    "Mr|Mrs|Ms|Messrs|Dr|Drs|Prof|St|Sr|Gen|Gov|Sen|Sens|Rep|Reps|Lt|Col|Cpl|Sgt|Capt|Cmdr|Maj|Adm|Rev|Hon|Bros|Corp|vs"
+)
+# What belongs to the character before: marks, shades of skin, tags (as in the flag of Scotland).
+_EXTENSION = r"[\p{M}\x{1F3FB}-\x{1F3FF}\x{E0020}-\x{E007F}]*"
 _WORD_PATTERN = "|".join(
     (
         r"""(?:https?://|www\.)[^\s<>"]*[^\s<>"'.,:;!?)\]]""",
-        r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+",
-        r"(?:\p{L}\.){2,}",
-        r"(?:Mr|Mrs|Ms|Dr|Prof|St|Sr|Jr|Gen|Gov|Sen|Rep|Lt|Col|Sgt|Capt|Rev|Inc|Corp|Co|Ltd|vs|etc)\.(?!\p{L})",
-        r"\p{Lu}\.(?=\s+\p{Lu}\p{Ll})",
-        rf"{_WORD_CHARACTER}+(?:(?:[-‐‑.]|(?<=\p{{N}})[,:](?=\p{{N}})){_WORD_CHARACTER}+)*",
-        r"(?<=[\p{L}\p{N}])['’]\p{L}+",
+        r"(?<![\w.+-])(?>[\w.+-]+)@[\w-]+(?:\.[\w-]+)+",
+        rf"(?:{_TITLES})\.(?![\p{{L}}\p{{N}}])",
+        r"(?:Inc|Ltd|Co|Jr|etc)\.(?=\s\p{Ll})|No\.(?=\s\p{N})",
+        r"\p{Lu}\.(?=\s\p{Lu})",
+        rf"(?<![^\s(])[-.](?=\p{{N}}){_WORD}",
+        rf"{_WORD}(?:{_HYPHEN}(?=\s))?",
+        rf"(?<=[\p{{L}}\p{{N}}])['’](?=\p{{L}}){_WORD}",
         r"\.{2,}|-{2,}",
-        r"(?!\s)\X",
+        # Whatever else there is: a character, with the emoji joined to it; of flags, two.
+        rf"\p{{Regional_Indicator}}{{2}}|\S{_EXTENSION}(?>(?:\u200d\p{{So}}{_EXTENSION})*)",
     )
 )
 
@@ -45,18 +65,23 @@ class ElmoTokenizer(TokenizersBackend):
 
     A call returns, per word, `input_ids` (its id in a word vocabulary; `[UNK]` for every word if there is none) and
     `character_ids` (a row of `max_characters_per_token` integers: what the model reads), besides `attention_mask` and
-    `token_type_ids`. Every text or list of words is one sentence between `<S>` and `</S>`; a pair is two sentences.
+    `token_type_ids`: ``(batch, words)`` and ``(batch, words, chars)``, int64. Every text or list of words is one
+    sentence between `<S>` and `</S>`; a pair is two sentences.
 
-    Words that are given as words (`is_split_into_words=True`) stay as they are, one token each, whatever they hold. Raw
-    text is split near the conventions of the 1 Billion Word Benchmark: punctuation apart, `don 't`, `Murray 's`, `U.S.`,
-    `mid-October` and `68.88` whole. Chinese characters stand alone; scripts that write no spaces between words else
-    are to be split beforehand. For the exact tokens of a published experiment give words.
+    Words that are given as words (`is_split_into_words=True`) stay as they are, one token each, whatever they hold. For
+    the exact tokens of a published experiment give words.
 
-    A word's row holds its UTF-8 bytes, so a word of more than `max_characters_per_token - 2` bytes (48) is cut there, as in
-    the original. `return_truncated_words=True` adds `truncated_words`, 1 for each word that was cut; without it the
-    first cut is logged.
+    Raw text is split near the conventions of the 1 Billion Word Benchmark, on which the published models were trained:
+    punctuation apart, `don 't`, `Murray 's`, `3 : 30`, `5 / 7`; `U.S.`, `Mr.`, `mid-October` and `68.88` whole. Unlike
+    there, URLs and e-mail addresses stay whole, and a double hyphen always stands apart. Chinese characters stand
+    alone; text in other scripts that write no spaces between words is to be split beforehand. Every character but white
+    space lies in exactly one word.
 
-    Make one with `create`, load one with `from_pretrained`.
+    A word's row holds its UTF-8 bytes, so a word of more than `max_characters_per_token - 2` bytes (48) is cut there,
+    as in the original. `return_truncated_words=True` adds `truncated_words`, 1 for each word that was cut; without it
+    the first cut is logged. Lone surrogates have no bytes; a word of nothing else has none, like the empty word.
+
+    Make one with `create`, load one with `from_pretrained`. Calls leave the tokenizer as it is: threads may share it.
     """
 
     model_input_names = ["input_ids", "character_ids", "token_type_ids", "attention_mask"]  # noqa: RUF012
@@ -65,7 +90,13 @@ class ElmoTokenizer(TokenizersBackend):
 
     @classmethod
     def create(
-        cls, vocabulary: Iterable[str] | None = None, max_characters_per_token: int = 50, **kwargs
+        cls,
+        vocabulary: Iterable[str] | None = None,
+        max_characters_per_token: int = 50,
+        *,
+        model_max_length: int | None = None,
+        padding_side: str = "right",
+        truncation_side: str = "right",
     ) -> ElmoTokenizer:
         """Makes a tokenizer.
 
@@ -73,18 +104,24 @@ class ElmoTokenizer(TokenizersBackend):
             vocabulary: The words of the word vocabulary, most frequent first. Special words in it (ours, and the
                 `<UNK>` of bilm-tf's vocabulary files) are passed over. None: no vocabulary.
             max_characters_per_token: Length of a word's row, its two word marks included.
-            kwargs: Passed on: `model_max_length`, `padding_side`, ...
+            model_max_length: Where `truncation=True` cuts, in words, `<S>` and `</S>` included. None: nowhere.
+            padding_side: "right" or "left".
+            truncation_side: "right" or "left".
 
         Raises:
-            ValueError: for a vocabulary with an empty word or with a word twice, or a row too short for any character.
+            TypeError: for a vocabulary that is one str, or has entries that are none; for a length that is no integer.
+            ValueError: for an empty word, a word that stands twice, a word that is not Unicode text (lone surrogates)
+                or has the noncharacter U+10FFFF, or a row too short for any character.
         """
-        if max_characters_per_token < 3:
-            raise ValueError(
-                f"max_characters_per_token must be at least 3 (two word marks and a byte), was: {max_characters_per_token}."
+        _check_length(max_characters_per_token)
+        if isinstance(vocabulary, (str, bytes)):
+            raise TypeError(
+                f"vocabulary must be words (a list, or lines of an open file without their ends), was one "
+                f"{type(vocabulary).__name__}: {vocabulary[:40]!r}. If it is a path, read the file first."
             )
-        backend = _backend(_number_words(vocabulary or ()))
+        numbers = _number_words(vocabulary or ())
         return cls(
-            tokenizer_object=backend,
+            tokenizer_object=_backend(numbers),
             max_characters_per_token=max_characters_per_token,
             pad_token=PAD,
             unk_token=UNK,
@@ -92,13 +129,20 @@ class ElmoTokenizer(TokenizersBackend):
             eos_token=EOS,
             cls_token=BOS,
             sep_token=EOS,
-            **kwargs,
+            model_max_length=model_max_length,
+            padding_side=padding_side,
+            truncation_side=truncation_side,
         )
 
     @property
     def max_characters_per_token(self) -> int:
         """Length of a word's row of characters, its two word marks included."""
         return self.init_kwargs.get("max_characters_per_token", 50)
+
+    def tokenize(self, text: str, pair: str | None = None, add_special_tokens: bool = False, **kwargs) -> list[str]:
+        """The words of a text, as written (also those that have no id of their own)."""
+        _, words = self._encode(text, pair, add_special_tokens=add_special_tokens, **kwargs)
+        return [word for word in words[0] if word is not None]
 
     def _encode_plus(
         self,
@@ -110,58 +154,118 @@ class ElmoTokenizer(TokenizersBackend):
         return_truncated_words: bool = False,
         **kwargs,
     ) -> BatchEncoding:
-        encode = super()._encode_plus
-        rust_text, rust_pair = _without_surrogates(text), _without_surrogates(text_pair)
+        encoded, words = self._encode(
+            text, text_pair, is_split_into_words, return_overflowing_tokens=return_overflowing_tokens, **kwargs
+        )
+        rows, cut = self._rows(words)
+        if cut.any() and not return_truncated_words:
+            logger.warning_once(
+                f"A word of more than {self.max_characters_per_token - 2} bytes was cut there, as the original ELMo "
+                "does. Pass return_truncated_words=True to learn which words are cut."
+            )
+        fields = {"character_ids": rows}
+        if return_truncated_words:
+            fields["truncated_words"] = cut.astype(np.int64)
+        lengths = [len(sentence) for sentence in words]
+        data = _behind_first(
+            {name: _as_tensor(values, return_tensors) for name, values in encoded.data.items()},
+            {name: _per_sentence(values, lengths, return_tensors) for name, values in fields.items()},
+        )
+        if return_tensors is None and not return_overflowing_tokens and not _is_batch(text, is_split_into_words):
+            data = {name: values[0] if isinstance(values[0], list) else values for name, values in data.items()}
+        return BatchEncoding(data, encoded.encodings, tensor_type=return_tensors)
+
+    def _encode(
+        self, text, text_pair=None, is_split_into_words=False, return_overflowing_tokens=False, **kwargs
+    ) -> tuple[BatchEncoding, list[list[str | None]]]:
+        """All fields but ours, always as of a batch, and the word of each token: None for padding."""
+        samples = _samples(text, text_pair, is_split_into_words)
+        make_safe = _safe_text
         if is_split_into_words:
-            encode = self._for_given_words()._encode_plus
-            rust_text, rust_pair = _as_single_tokens(text), _as_single_tokens(text_pair)
-        encoded = encode(
-            text=rust_text,
-            text_pair=rust_pair,
+            # A word that looks like padding is to be told from it by its id too.
+            padding = {PAD, self.pad_token} - {BOS, EOS, self.bos_token, self.eos_token}
+            make_safe = partial(_safe_words, padding=padding)
+        safe = [tuple(map(make_safe, sample)) if len(sample) > 1 else make_safe(sample[0]) for sample in samples]
+        # The library keeps how to cut and pad in the Rust tokenizer itself, where threads would overwrite each other's
+        # settings and `datasets` would see another tokenizer after each call. So a call has a Rust tokenizer of its
+        # own, in a copy of this object. That costs microseconds: the model, with its vocabulary, is shared.
+        working_copy = self._working_copy(self._for_words() if is_split_into_words else self._for_text())
+        encoded = super(ElmoTokenizer, working_copy)._encode_plus(
+            text=safe,
             is_split_into_words=is_split_into_words,
             return_overflowing_tokens=return_overflowing_tokens,
             **kwargs,
         )
-        is_batched = isinstance(text, (list, tuple)) and (
-            not is_split_into_words or (len(text) > 0 and isinstance(text[0], (list, tuple)))
-        )
-        samples = [text] if not is_batched else list(text)
-        pairs = [text_pair] if not is_batched else list(text_pair or [None] * len(samples))
-        if is_batched and is_split_into_words and text_pair is None:
-            pairs = [sample[1] if _is_pair_of_words(sample) else None for sample in samples]
-            samples = [sample[0] if _is_pair_of_words(sample) else sample for sample in samples]
-        elif is_batched and text_pair is None:
-            pairs = [sample[1] if isinstance(sample, (list, tuple)) else None for sample in samples]
-            samples = [sample[0] if isinstance(sample, (list, tuple)) else sample for sample in samples]
-        encodings = encoded.encodings or []
-        origins = encoded["overflow_to_sample_mapping"] if return_overflowing_tokens else range(len(encodings))
+        if encoded.encodings is None:
+            raise ValueError("ElmoTokenizer reads words and text only: encode what the chat template gives as text.")
+        origins = encoded["overflow_to_sample_mapping"] if return_overflowing_tokens else range(len(samples))
         words = [
-            self._words(encoding, (samples[origin], pairs[origin]), is_split_into_words)
-            for encoding, origin in zip(encodings, origins, strict=True)
+            self._words(encoding, ids, samples[origin], is_split_into_words)
+            for encoding, ids, origin in zip(encoded.encodings, encoded["input_ids"], origins, strict=True)
         ]
-        rows, cut = self._rows(words)
-        if cut.any() and not return_truncated_words:
-            logger.warning_once(
-                f"A word of more than {self.max_characters_per_token - 2} bytes was cut there, as the original ELMo does. "
-                "Pass return_truncated_words=True to learn which words are cut."
-            )
-        bounds = np.cumsum([len(sentence) for sentence in words])[:-1]
-        fields: dict[str, Any] = {"character_ids": np.split(rows, bounds)}
-        if return_truncated_words:
-            fields["truncated_words"] = np.split(cut.astype(np.int64), bounds)
-        single = not is_batched and return_tensors is None and not return_overflowing_tokens
-        data = encoded.data
-        if not is_batched and not single and not return_overflowing_tokens:
-            # Without tensors the library takes the batch's dimension away from a single text; tensors keep it.
-            data = {name: [value] for name, value in data.items()}
-        data = _second(data, _as_plain(fields, return_tensors, single))
-        return BatchEncoding(data, encodings, tensor_type=return_tensors)
+        return encoded, words
 
-    def tokenize(self, text: str, pair: str | None = None, add_special_tokens: bool = False, **kwargs) -> list[str]:
-        """The words of a text, as written (also those that have no id of their own)."""
-        encoded = self._encode_plus(text=text, text_pair=pair, add_special_tokens=add_special_tokens, **kwargs)
-        is_split = kwargs.get("is_split_into_words", False)
-        return [word for word in self._words(encoded.encodings[0], (text, pair), is_split) if word is not None]
+    def _words(self, encoding: Encoding, ids: list[int], sample: tuple, is_split_into_words: bool) -> list[str | None]:
+        """The word of each token, as written; None for padding."""
+        sequences = encoding.sequence_ids
+        words: list[str | None] = [None] * len(sequences)
+        for number in range(encoding.n_sequences):
+            count = sequences.count(number)
+            if not count:
+                continue
+            first = sequences.index(number)
+            if is_split_into_words:
+                place = encoding.token_to_word(first)
+                words[first : first + count] = sample[number][place : place + count]
+            else:
+                source = sample[number]
+                words[first : first + count] = [source[a:b] for a, b in encoding.offsets[first : first + count]]
+        kept = encoding.attention_mask
+        for place, sequence in enumerate(sequences):
+            if sequence is None and kept[place]:
+                words[place] = self._tokenizer.id_to_token(ids[place])
+        return words
+
+    def _rows(self, sentences: list[list[str | None]]) -> tuple[np.ndarray, np.ndarray]:
+        """All sentences' words one below the other: rows ``(words, chars)``, int64, and which words were cut, bool."""
+        words = list(chain.from_iterable(sentences))
+        places = {word: number for number, word in enumerate(dict.fromkeys(words))}
+        rows, cut = character_rows(
+            list(places),
+            self.max_characters_per_token,
+            {self.bos_token: BEGIN_SENTENCE, self.eos_token: END_SENTENCE, BOS: BEGIN_SENTENCE, EOS: END_SENTENCE},
+        )
+        index = np.fromiter(map(places.__getitem__, words), dtype=np.int64, count=len(words))
+        return rows[index], cut[index]
+
+    def _working_copy(self, backend: Tokenizer) -> ElmoTokenizer:
+        copy = object.__new__(type(self))
+        copy.__dict__.update(self.__dict__, _tokenizer=backend)
+        return copy
+
+    def _for_text(self, model: models.Model | None = None) -> Tokenizer:
+        """A Rust tokenizer like ours, for one call; over another model, if there is one."""
+        ours = self._tokenizer
+        backend = Tokenizer(model or ours.model)
+        backend.normalizer, backend.pre_tokenizer = ours.normalizer, ours.pre_tokenizer
+        backend.post_processor, backend.decoder = ours.post_processor, ours.decoder
+        backend.add_tokens([token for _, token in sorted(ours.get_added_tokens_decoder().items())])
+        return backend
+
+    def _for_words(self) -> Tokenizer:
+        """A Rust tokenizer over the same ids that takes each word as it is: no splitter, no special words in words."""
+        ours = self._tokenizer
+        size = ours.get_vocab_size(with_added_tokens=True)
+        model = ours.model
+        if size > ours.get_vocab_size(with_added_tokens=False):
+            # Words that were added later are unknown to the model.
+            made_for, made_size, model = _WORD_MODELS.get(self, (None, 0, None))
+            if made_for is not ours or made_size != size:
+                model = models.WordLevel(ours.get_vocab(with_added_tokens=True), unk_token=str(self.unk_token))
+                _WORD_MODELS[self] = ours, size, model
+        backend = Tokenizer(model)
+        backend.post_processor = ours.post_processor
+        return backend
 
     def pad(
         self,
@@ -190,73 +294,78 @@ class ElmoTokenizer(TokenizersBackend):
             verbose=verbose,
         )
         ids = padded[self.model_input_names[0]]
-        single = len(ids) > 0 and not isinstance(ids[0], (list, tuple))
-        targets = [len(ids)] if single else [len(sentence) for sentence in ids]
+        if len(ids) == 0:
+            return BatchEncoding({**padded, **ours}, tensor_type=return_tensors)
+        if return_tensors is None and not isinstance(ids, list):
+            return_tensors = "pt" if torch.is_tensor(ids) else "np"
+        is_batch = np.ndim(ids[0]) > 0
+        lengths = [len(sentence) for sentence in ids] if is_batch else [len(ids)]
         on_left = (padding_side or self.padding_side) == "left"
-        fields = {
-            name: [
-                _pad_rows(np.asarray(value, dtype=np.int64), target, on_left)
-                for value, target in zip([values] if single else values, targets, strict=True)
-            ]
-            for name, values in ours.items()
-        }
-        data = _second(padded.data, _as_plain(fields, return_tensors, single))
-        return BatchEncoding(data, tensor_type=return_tensors, prepend_batch_axis=False)
+        fields = {}
+        for name, values in ours.items():
+            sentences = zip(values if is_batch else [values], lengths, strict=True)
+            rows = np.concatenate([self._pad_rows(name, value, length, on_left) for value, length in sentences])
+            fields[name] = _per_sentence(rows, lengths, return_tensors)
+        if not is_batch:
+            fields = {name: values[0] for name, values in fields.items()}
+        return BatchEncoding(_behind_first(padded.data, fields), tensor_type=return_tensors)
 
-    def _for_given_words(self) -> TokenizersBackend:
-        """A tokenizer over the same ids that takes each word as it is: no splitter, no special words within words."""
-        helper = _WORD_TOKENIZERS.get(self)
-        if helper is None or len(helper) != len(self):
-            backend = Tokenizer(models.WordLevel(self.get_vocab(), unk_token=self.unk_token))
-            helper = TokenizersBackend(tokenizer_object=backend, pad_token=self.pad_token, unk_token=self.unk_token)
-            _WORD_TOKENIZERS[self] = helper
-        helper.backend_tokenizer.post_processor = self.backend_tokenizer.post_processor
-        helper.padding_side, helper.truncation_side = self.padding_side, self.truncation_side
-        helper.model_max_length, helper.model_input_names = self.model_max_length, self.model_input_names
-        helper.pad_token_id = self.pad_token_id
-        return helper
+    def _pad_rows(self, name: str, values: Any, length: int, on_left: bool) -> np.ndarray:
+        """One sentence's `character_ids` or `truncated_words`, with zeros up to `length` words."""
+        rows = np.asarray(to_numpy(values), dtype=np.int64)
+        if name == "character_ids" and not len(rows):
+            rows = rows.reshape(0, self.max_characters_per_token)
+        missing = length - len(rows)
+        if missing < 0:
+            raise ValueError(
+                f"{name} has {len(rows)} words where {self.model_input_names[0]} has {length}, padding included."
+            )
+        return (
+            np.pad(rows, [(missing, 0) if on_left else (0, missing)] + [(0, 0)] * (rows.ndim - 1)) if missing else rows
+        )
 
-    def _words(self, encoding, sources: tuple, is_split_into_words: bool) -> list[str | None]:
-        """The word of each token, as written; None for padding."""
-        places = encoding.word_ids if is_split_into_words else encoding.offsets
-        words: list[str | None] = []
-        for sequence, place, kept, token in zip(
-            encoding.sequence_ids, places, encoding.attention_mask, encoding.tokens, strict=True
-        ):
-            if not kept:
-                words.append(None)
-            elif sequence is None:
-                words.append(token)
-            elif is_split_into_words:
-                words.append(sources[sequence][place])
-            else:
-                words.append(sources[sequence][place[0] : place[1]])
-        return words
+    def train_new_from_iterator(
+        self, text_iterator, vocab_size, length=None, new_special_tokens=None, special_tokens_map=None, **kwargs
+    ) -> ElmoTokenizer:
+        """A tokenizer like this one with another vocabulary: the most frequent words of a corpus.
 
-    def _rows(self, sentences: list[list[str | None]]) -> tuple[np.ndarray, np.ndarray]:
-        """All sentences' words one below the other: rows ``(words, chars)``, int64, and which words were cut, bool."""
-        words = [word for sentence in sentences for word in sentence]
-        distinct = {word: number for number, word in enumerate(dict.fromkeys(words))}
-        index = np.fromiter((distinct[word] for word in words), dtype=np.int64, count=len(words))
-        rows, cut = character_rows(list(distinct), self.max_characters_per_token, self.bos_token, self.eos_token)
-        return rows[index], cut[index]
+        Args:
+            text_iterator: Texts, or lists of texts.
+            vocab_size: How many words the vocabulary may have, special words included.
+            length: The number of texts, for the progress bar.
+            new_special_tokens: Special words to add.
+            special_tokens_map: New names of special words, by the old ones.
+            kwargs: Passed on to `tokenizers.trainers.WordLevelTrainer`, such as `min_frequency`.
+        """
+        # The Rust library would train our model, a WordPiece, to split words into pieces.
+        unk = (special_tokens_map or {}).get(self.unk_token, self.unk_token)
+        working_copy = self._working_copy(self._for_text(models.WordLevel(self.get_vocab(), unk_token=self.unk_token)))
+        trained = super(ElmoTokenizer, working_copy).train_new_from_iterator(
+            text_iterator, vocab_size, length, new_special_tokens, special_tokens_map, **kwargs
+        )
+        trained.backend_tokenizer.model = _model(trained.get_vocab(), unk)
+        return trained
 
 
 def character_rows(
-    words: Sequence[str | None], max_characters_per_token: int = 50, bos_token: str = BOS, eos_token: str = EOS
+    words: Sequence[str | None], max_characters_per_token: int = 50, boundaries: Mapping[str, int] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """The characters of words, as bilm-tf's `UnicodeCharsVocabulary` maps them (each id one up, 0 for padding).
 
     Args:
         words: Words; None for padding. Lone surrogates have no UTF-8 bytes and are left out, as in the original.
         max_characters_per_token: Length of a row.
-        bos_token: The word that stands for the begin of a sentence.
-        eos_token: The word that stands for the end of a sentence.
+        boundaries: The words that stand for begin (257) and end (258) of a sentence; by default `<S>` and `</S>`.
 
     Returns:
-        ``(words, max_characters_per_token)``, int64: mark, bytes, mark, filling; zeros for None. And ``(words,)``, bool:
-        whether the word had more bytes than there is room for.
+        ``(words, max_characters_per_token)``, int64: mark, bytes, mark, filling; zeros for None. And ``(words,)``,
+        bool: whether the word had more bytes than there is room for.
+
+    Raises:
+        ValueError: for a row too short for any character.
     """
+    _check_length(max_characters_per_token)
+    boundaries = {BOS: BEGIN_SENTENCE, EOS: END_SENTENCE} if boundaries is None else boundaries
     room = max_characters_per_token - 2
     encoded = [b"" if word is None else word.encode("utf-8", "ignore") for word in words]
     full_lengths = np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded))
@@ -271,42 +380,53 @@ def character_rows(
     for number, word in enumerate(words):
         if word is None:
             rows[number] = 0
-        elif word in (bos_token, eos_token):
+        elif word in boundaries:
             rows[number] = PAD_CHARACTER
-            rows[number, :3] = BEGIN_WORD, BEGIN_SENTENCE if word == bos_token else END_SENTENCE, END_WORD
+            rows[number, :3] = BEGIN_WORD, boundaries[word], END_WORD
             cut[number] = False
     return rows, cut
 
 
-# Kept outside of the tokenizer, whose attributes datasets hashes to recognise work that it has done before.
-_WORD_TOKENIZERS: weakref.WeakKeyDictionary[ElmoTokenizer, TokenizersBackend] = weakref.WeakKeyDictionary()
+# Models of tokenizers with words that were added later. Kept outside of the tokenizers, whose attributes `datasets`
+# hashes to recognise work that it has done before.
+_WORD_MODELS: weakref.WeakKeyDictionary[ElmoTokenizer, tuple[Tokenizer, int, models.Model]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def _check_length(max_characters_per_token: Any) -> None:
+    if isinstance(max_characters_per_token, bool) or not isinstance(max_characters_per_token, int):
+        raise TypeError(f"max_characters_per_token must be an int, was: {_describe(max_characters_per_token)}.")
+    if max_characters_per_token < 3:
+        raise ValueError(
+            f"max_characters_per_token must be at least 3 (two word marks and a byte), was: {max_characters_per_token}."
+        )
 
 
 def _number_words(vocabulary: Iterable[str]) -> dict[str, int]:
     numbers = {word: number for number, word in enumerate(SPECIAL_WORDS)}
     for word in vocabulary:
+        place = len(numbers) - len(SPECIAL_WORDS)
+        if not isinstance(word, str):
+            raise TypeError(f"A vocabulary consists of words (str); behind {place} words it has: {_describe(word)}.")
         if word in SPECIAL_WORDS or word == "<UNK>":
             continue
         if not word:
-            raise ValueError(f"The vocabulary has an empty word after {len(numbers) - len(SPECIAL_WORDS)} words.")
+            raise ValueError(f"The vocabulary has an empty word behind {place} words.")
         if word in numbers:
             raise ValueError(f"The vocabulary has the word {word!r} twice: each word must stand once.")
+        if _STAND_IN in word or _SURROGATE.search(word):
+            raise ValueError(
+                f"The vocabulary has the word {word!a}: lone surrogates are no Unicode text, and U+10FFFF is "
+                "reserved. Leave it out: the tokenizer makes [UNK] of it."
+            )
         numbers[word] = len(numbers)
     return numbers
 
 
 def _backend(vocabulary: dict[str, int]) -> Tokenizer:
     """The Rust tokenizer of raw text: words by a pattern, ids by look-up, BOS and EOS by a template."""
-    backend = Tokenizer(
-        # Pipelines take words of WordPiece, unlike words of WordLevel, for whole ones. The prefix makes sure that no
-        # word is ever split, and a word longer than all in the vocabulary need not be looked up.
-        models.WordPiece(
-            vocabulary,
-            unk_token=UNK,
-            continuing_subword_prefix="\0\0",
-            max_input_chars_per_word=max(map(len, vocabulary)),
-        )
-    )
+    backend = Tokenizer(_model(vocabulary, UNK))
     backend.pre_tokenizer = pre_tokenizers.Split(Regex(_WORD_PATTERN), behavior="removed", invert=True)
     backend.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A {EOS}",
@@ -317,40 +437,114 @@ def _backend(vocabulary: dict[str, int]) -> Tokenizer:
     return backend
 
 
-def _is_pair_of_words(sample: Any) -> bool:
-    return bool(sample) and isinstance(sample[0], (list, tuple))
+def _model(vocabulary: dict[str, int], unk_token: str) -> models.Model:
+    """A look-up of whole words.
+
+    A WordPiece, since pipelines take the words of WordPiece, unlike those of WordLevel, for whole ones. It would put a
+    word together from others, if one of the vocabulary began with the prefix of pieces; so none does.
+    """
+    prefix = "\0\0"
+    while any(word.startswith(prefix) for word in vocabulary):
+        prefix += "\0"
+    longest = max(map(len, vocabulary))
+    return models.WordPiece(
+        vocabulary, unk_token=unk_token, continuing_subword_prefix=prefix, max_input_chars_per_word=longest
+    )
 
 
-def _without_surrogates(text: Any) -> Any:
+def _is_batch(text: Any, is_split_into_words: bool) -> bool:
+    """Whether this is several texts (or sentences of words): transformers' own rule."""
+    if not isinstance(text, (list, tuple)):
+        return False
+    return not is_split_into_words or (len(text) > 0 and isinstance(text[0], (list, tuple)))
+
+
+def _samples(text: Any, text_pair: Any, is_split_into_words: bool) -> list[tuple]:
+    """What to encode: a tuple of one or two texts, or sentences of words, for each row."""
+    if not _is_batch(text, is_split_into_words):
+        # An empty pair of a single text is none, elsewhere in transformers too.
+        return [(text, text_pair) if text_pair else (text,)]
+    if not text:
+        raise ValueError("There is nothing to encode: the batch is empty.")
+    if text_pair is not None:
+        if not isinstance(text_pair, (list, tuple)):
+            raise TypeError(f"The pairs of a batch must be a batch too, were: {_describe(text_pair)}.")
+        if len(text) != len(text_pair):
+            raise ValueError(f"A batch of {len(text)} needs as many pairs, there are {len(text_pair)}.")
+        return list(zip(text, text_pair, strict=True))
+    return [tuple(entry) if _is_pair(entry, is_split_into_words) else (entry,) for entry in text]
+
+
+def _is_pair(entry: Any, is_split_into_words: bool) -> bool:
+    if not isinstance(entry, (list, tuple)):
+        return False
+    if is_split_into_words and not (entry and isinstance(entry[0], (list, tuple))):
+        return False
+    if len(entry) != 2:
+        remedy = "" if is_split_into_words else " Are these words? Then pass is_split_into_words=True."
+        raise ValueError(f"A pair has two sides, this one has {len(entry)}: {_describe(entry)}.{remedy}")
+    return True
+
+
+def _safe_text(text: Any) -> str:
     """The text with another character for each lone surrogate, which Rust cannot hold; nothing moves."""
-    if isinstance(text, str):
-        return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return [_without_surrogates(entry) for entry in text] if isinstance(text, (list, tuple)) else text
+    if not isinstance(text, str):
+        raise TypeError(f"Expected a text (str), was: {_describe(text)}.")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return _SURROGATE.sub(_STAND_IN, text)
+    return text
 
 
-def _as_single_tokens(words: Any) -> Any:
-    """Words such that Rust makes one token of each, of the same length where it has one."""
-    if isinstance(words, str):
-        if not words or words in (PAD, UNK):
-            return _PLACEHOLDER * max(len(words), 1)
-        return _without_surrogates(words)
-    return [_as_single_tokens(entry) for entry in words] if isinstance(words, (list, tuple)) else words
+def _safe_words(words: Any, padding: set[str | None]) -> Sequence[str]:
+    """Words of which Rust makes one token each, with the word's id and, but for the empty one, its length."""
+    if not isinstance(words, (list, tuple)):
+        raise TypeError(f"With is_split_into_words=True a sentence is a list of words, was: {_describe(words)}.")
+    try:
+        "".join(words).encode()
+        if all(words) and padding.isdisjoint(words):
+            return words
+    except UnicodeEncodeError:
+        pass
+    except TypeError:
+        place, word = next((place, word) for place, word in enumerate(words) if not isinstance(word, str))
+        raise TypeError(f"Expected words (str), was at place {place} of a sentence: {_describe(word)}.") from None
+    return [
+        _STAND_IN * max(len(word), 1) if not word or word in padding or _SURROGATE.search(word) else word
+        for word in words
+    ]
 
 
-def _pad_rows(rows: np.ndarray, target: int, on_left: bool) -> np.ndarray:
-    missing = target - len(rows)
-    widths = [(missing, 0) if on_left else (0, missing)] + [(0, 0)] * (rows.ndim - 1)
-    return np.pad(rows, widths) if missing else rows
+def _describe(value: Any) -> str:
+    text = ascii(value)
+    return f"{text if len(text) < 60 else text[:56] + ' ...'} ({type(value).__name__})"
 
 
-def _as_plain(fields: dict[str, list[np.ndarray]], return_tensors: Any, single: bool) -> dict[str, Any]:
-    """Arrays for tensors; lists, as everything else is a list, for no tensors."""
-    if return_tensors is not None:
-        return fields
-    return {name: values[0].tolist() if single else [v.tolist() for v in values] for name, values in fields.items()}
+def _as_tensor(values: list, return_tensors: Any) -> Any:
+    """A field as `BatchEncoding` would convert it, which looks at every single number from Python; if it can be."""
+    if return_tensors not in ("pt", "np"):
+        return values
+    try:
+        array = np.array(values, dtype=np.int64)
+    except ValueError:
+        return values
+    return torch.from_numpy(array) if return_tensors == "pt" else array
 
 
-def _second(data: dict, ours: dict) -> dict:
+def _per_sentence(values: np.ndarray, lengths: list[int], return_tensors: Any) -> Any:
+    """Values of words one below the other, sentence by sentence: lists if no tensors are wanted."""
+    if return_tensors is None:
+        plain, ends = values.tolist(), np.cumsum(lengths).tolist()
+        return [plain[end - length : end] for length, end in zip(lengths, ends, strict=True)]
+    if len(set(lengths)) > 1:
+        # No tensor can hold these; BatchEncoding says so.
+        return np.split(values, np.cumsum(lengths)[:-1])
+    values = values.reshape(len(lengths), lengths[0], *values.shape[1:])
+    return torch.from_numpy(values) if return_tensors == "pt" else values
+
+
+def _behind_first(data: Mapping[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
     """The data with our fields right behind `input_ids`, where `model_input_names` has them."""
     first, *others = data.items()
     return dict([first, *ours.items(), *others])
