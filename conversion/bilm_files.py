@@ -12,7 +12,7 @@ import h5py
 
 from .errors import ConversionError
 from .files import InputFile, files_of_folder, unpacked_zip
-from .hdf5_arrays import opened_hdf5
+from .hdf5_arrays import DAMAGE, opened_hdf5
 
 OPTIONS_NAME, WEIGHTS_NAME, VOCABULARY_NAME = "options.json", "weights.hdf5", "vocab.txt"
 _VOCABULARY_NAMES = (VOCABULARY_NAME, "vocab.txt.gz")
@@ -99,7 +99,7 @@ def _is_of_another_kind(file: InputFile) -> bool:
     try:
         with opened_hdf5(file) as opened:
             return "char_embed" not in opened
-    except ConversionError:
+    except (ConversionError, *DAMAGE):
         return False
 
 

@@ -301,7 +301,7 @@ def _mixes(model: ElmoModel) -> Iterator[tuple[Tensor, Tensor]]:
     start = _initial_mix(model.config)
     for mix in model.scalar_mixes:
         for name, value in mix.state_dict().items():
-            yield value.float(), start[name]
+            yield value, start[name].to(value.dtype)
 
 
 def _with_forget_bias(bias: Tensor, addition: float) -> Tensor:

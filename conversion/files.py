@@ -23,6 +23,18 @@ _LARGEST_MEMBER = 16 * 1024**3
 _SMALL_MEMBER = 64 * 1024**2
 _HIGHEST_COMPRESSION = 100
 
+# What the library raises for damaged archives; all else than BadZipFile is not documented.
+_ZIP_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    ValueError,
+)
+
 
 @dataclass(frozen=True)
 class InputFile:
@@ -94,11 +106,11 @@ def unpacked_zip(archive: Path, wanted: Callable[[str], bool]) -> Iterator[dict[
         ConversionError: for an archive that is damaged or encrypted, that holds links, a name twice or one that leads
             out of it, or files whose declared sizes no honest archive has.
     """
-    try:
-        opened = zipfile.ZipFile(archive)
-    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-        raise ConversionError(f"{archive} is not a whole zip archive: {error}") from None
-    with opened, tempfile.TemporaryDirectory(prefix="hf_elmo-") as folder:
+    with archive.open("rb") as stream, tempfile.TemporaryDirectory(prefix="hf_elmo-") as folder:
+        try:
+            opened = zipfile.ZipFile(stream)
+        except _ZIP_DAMAGE as error:
+            raise ConversionError(f"{archive} is not a whole zip archive: {error}") from None
         unpacked: dict[str, InputFile] = {}
         for name, member in _members(archive, opened).items():
             if wanted(name):
@@ -148,10 +160,17 @@ def _unpack(archive: Path, opened: zipfile.ZipFile, member: zipfile.ZipInfo, pat
     shown = f"{archive}: the member {member.filename!a}"
     if member.flag_bits & 1:
         raise ConversionError(f"{shown} is encrypted: unpack it yourself and give the folder.")
+    with path.open("xb") as plain:
+        for chunk in _chunks(opened, member, shown):
+            plain.write(chunk)
+
+
+def _chunks(opened: zipfile.ZipFile, member: zipfile.ZipInfo, shown: str) -> Iterator[bytes]:
     try:
-        with opened.open(member) as packed, path.open("xb") as plain:
-            shutil.copyfileobj(packed, plain, 1024**2)
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError) as error:
+        with opened.open(member) as packed:
+            while chunk := packed.read(1024**2):
+                yield chunk
+    except _ZIP_DAMAGE as error:
         raise ConversionError(f"{shown} is damaged: {error}") from None
 
 

@@ -12,8 +12,8 @@ from .errors import ConversionError
 from .files import InputFile
 from .key_map import ArrayInfo, show_key
 
-# What h5py raises for damaged files, besides its OSError.
-_DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError)
+#: What h5py raises for damaged files.
+DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError)
 
 # Weights hardly compress; a large array that does is a trap, or was never filled.
 _SMALL_ARRAY = 64 * 1024**2
@@ -35,7 +35,7 @@ def opened_hdf5(file: InputFile) -> Iterator[h5py.File]:
         )
     try:
         opened = h5py.File(file.path, "r")
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise ConversionError(f"{file} cannot be opened as an HDF5 file; is it whole? ({error})") from None
     with opened:
         yield opened
@@ -52,8 +52,8 @@ def list_arrays(file: InputFile, opened: h5py.File) -> dict[str, ArrayInfo]:
     """
     found: dict[str, ArrayInfo] = {}
     groups: list[tuple[str, h5py.Group]] = [("", opened)]
-    seen = {_address(opened)}
     try:
+        seen = {_address(opened)}
         while groups:
             prefix, group = groups.pop()
             for name in group:
@@ -73,9 +73,9 @@ def list_arrays(file: InputFile, opened: h5py.File) -> dict[str, ArrayInfo]:
                     else:
                         seen.add(_address(content))
                         groups.append((key + "/", content))
-                except _DAMAGE as error:
+                except DAMAGE as error:
                     found[key] = ArrayInfo(None, "", f"damaged: {error}")
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise ConversionError(f"{file} is damaged: its keys cannot be listed ({error}).") from None
     return found
 
@@ -116,6 +116,6 @@ def read_float32(file: InputFile, opened: h5py.File, key: str) -> np.ndarray:
     values = np.empty(dataset.shape, dtype=np.float32)
     try:
         dataset.read_direct(values)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise ConversionError(f"{file}: the values of {show_key(key)} cannot be read ({error}).") from None
     return values

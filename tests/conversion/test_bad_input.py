@@ -51,6 +51,18 @@ def snapshot(folder):
     return {entry: entry.read_bytes() if entry.is_file() else None for entry in folder.rglob("*")}
 
 
+def damaged_at(place, data, path, source):
+    """Whether a byte turned over is noticed; anything but a ConversionError is raised."""
+    damaged = bytearray(data)
+    damaged[place] ^= 0xFF
+    path.write_bytes(damaged)
+    try:
+        load_bilm(source)
+    except ConversionError:
+        return True
+    return False
+
+
 class TestWeights:
     """Spoilt files of weights."""
 
@@ -224,6 +236,13 @@ class TestWeights:
         data = (folder / "weights.hdf5").read_bytes()
         (folder / "weights.hdf5").write_bytes(data[: int(len(data) * kept)])
         refuse(folder, str(folder / "weights.hdf5"), "is it whole?")
+
+    def test_damaged_bytes_of_the_head(self, folder):
+        """The library's errors for these are of many kinds, hardly any of them documented."""
+        data = (folder / "weights.hdf5").read_bytes()
+        places = [*range(0, 180, 5), *range(150, 160), *range(690, 710, 2)]
+        refused = sum(damaged_at(place, data, folder / "weights.hdf5", folder) for place in places)
+        assert 10 < refused < len(places)
 
     @pytest.mark.parametrize(
         ("content", "part"),
@@ -498,6 +517,13 @@ class TestZips:
                 data[found.start() + place] |= 1
         path.write_bytes(data)
         refuse(path, "is encrypted")
+
+    def test_damaged_bytes_of_the_directory(self, pack):
+        path = pack(("vocab.txt", "the\n"))
+        data = path.read_bytes()
+        places = [*range(0, 60, 2), *range(data.index(b"PK\x01\x02"), len(data), 3)]
+        refused = sum(damaged_at(place, data, path, path) for place in places)
+        assert 50 < refused < len(places)
 
     @pytest.mark.parametrize("kept", [0.5, 0.99])
     def test_cut_off(self, pack, refuse, kept):

@@ -343,6 +343,12 @@ class TestSaving:
         with pytest.warns(UserWarning, match="scalar mixes"):
             save_bilm(model, tmp_path / "back")
 
+    def test_fixed_mixes_are_no_training(self, tmp_path, recwarn):
+        sizes = {"filters": [[1, 3]], "cell_size": 10, "projection_dim": 4}
+        model = ElmoModel(ElmoConfig(scalar_mix_parameters=[0.1, 0.2, 0.3], num_representations=2, **sizes))
+        save_bilm(model.bfloat16(), tmp_path / "out")
+        assert not recwarn.list
+
     def test_into_an_empty_folder_that_is_there(self, original, tmp_path, monkeypatch):
         (tmp_path / "here").mkdir(mode=0o750)
         monkeypatch.chdir(tmp_path / "here")
