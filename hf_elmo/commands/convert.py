@@ -1,0 +1,45 @@
+"""`hf-elmo convert`: foreign formats to a model folder, and back."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .console import in_bytes, note
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(help="An .hdf5 file, its folder, a zip, or a model folder.")],
+    destination: Annotated[Path, typer.Argument(help="A new folder.")],
+    options: Annotated[Path | None, typer.Option(help="The options.json, if it is not beside the weights.")] = None,
+    vocabulary: Annotated[
+        Path | None, typer.Option(help="The vocabulary, a word per line, if it is not beside the weights.")
+    ] = None,
+) -> None:
+    """Convert an ELMo to a model folder, or a model folder to options.json and weights.hdf5.
+
+    A SOURCE that is a folder with a config.json is a model folder, and is written in the original format. Everything
+    else is read: HDF5 weights with options.json (bilm-tf, AllenNLP), in a folder, or in a zip of the NLPL repository.
+    """
+    is_model_folder = (source / "config.json").is_file()
+    if is_model_folder and (options or vocabulary):
+        raise typer.BadParameter(
+            "a model folder has its own; nothing else is read.", param_hint="--options, --vocabulary"
+        )
+    from ..conversion import convert_from_folder, convert_to_folder
+    from .models import silence_libraries
+
+    silence_libraries()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        if is_model_folder:
+            convert_from_folder(source, destination)
+        else:
+            convert_to_folder(source, destination, options=options, vocabulary=vocabulary)
+    for message in dict.fromkeys(str(warning.message) for warning in caught if warning.category is UserWarning):
+        note(message)
+    files = sorted(entry for entry in destination.iterdir() if entry.suffix != ".py")
+    note(f"{destination}: " + ", ".join(f"{entry.name} ({in_bytes(entry.stat().st_size)})" for entry in files))

@@ -1,0 +1,208 @@
+"""`hf-elmo embed`: sentences to vectors, in a file or as a summary."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import typer
+
+from .console import counted, note, print_table, printable
+from .progress import Progress
+
+if TYPE_CHECKING:
+    from ..embedding import EmbeddedSentence
+
+# What a summary shows of a sentence, and of a vector.
+_MOST_WORDS = 100
+_FIRST_NUMBERS = 4
+
+
+class Layers(StrEnum):
+    """Values of `hf_elmo.embedding.LAYERS`."""
+
+    mix = "mix"
+    top = "top"
+    all = "all"
+    average = "average"
+
+
+class Format(StrEnum):
+    """Names in `hf_elmo.vector_files.FORMATS`."""
+
+    npz = "npz"
+    safetensors = "safetensors"
+    hdf5 = "hdf5"
+    bilm_hdf5 = "bilm-hdf5"
+    parquet = "parquet"
+
+
+def embed(
+    text: Annotated[list[str] | None, typer.Argument(help="Sentences. Without any, lines of --file or stdin.")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="UTF-8 text, one sentence per line; - is stdin.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write vectors there (.npz .safetensors .hdf5 .parquet).")
+    ] = None,
+    format: Annotated[
+        Format | None, typer.Option(help="File format, if not what the name says; hdf5 is AllenNLP's layout.")
+    ] = None,
+    layers: Annotated[
+        Layers | None, typer.Option(help="The model's learned mix (default), its top layer, all layers, their mean.")
+    ] = None,
+    pretokenized: Annotated[
+        bool, typer.Option("--pretokenized", help="Lines are words between spaces: take them as they are.")
+    ] = False,
+    split_sentences: Annotated[
+        bool, typer.Option("--split-sentences", help="Split lines into sentences first.")
+    ] = False,
+    keep_boundaries: Annotated[
+        bool, typer.Option("--keep-boundaries", help="Keep the vectors of <S> and </S> around each sentence.")
+    ] = False,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Model folder, or a bundled model. [default: elmo-mini]")
+    ] = None,
+    batch_words: Annotated[int, typer.Option(min=1, help="Words per batch: more need more memory.")] = 2048,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ... [default: a GPU if there is one]")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the output file.")] = False,
+    show: Annotated[int, typer.Option(min=1, help="Sentences in the summary, without --output.")] = 10,
+    progress: Annotated[
+        bool | None, typer.Option("--progress/--no-progress", help="Show progress. [default: on a terminal]")
+    ] = None,
+) -> None:
+    """Turn sentences into vectors, one for each word.
+
+    Sentences are numbered from 0, and a line without words keeps its number (with no vectors). In npz, safetensors and
+    HDF5 the array of sentence 7 is called "7"; Parquet has a row for each sentence. Without --output a summary is
+    printed.
+    """
+    layers = _check_usage(text, file, pretokenized, split_sentences, output, format, layers)
+    from ..embedding import embed_sentences
+    from ..vector_files import check_target, format_of, open_vector_file
+    from .models import load
+    from .sentences import lines_of_arguments, open_input, read_lines, sentences_of
+
+    # What can fail at once is to fail before the model is loaded.
+    if output is not None:
+        check_target(output, overwrite=force)
+    stream, source = (None, "The text") if text else open_input(file)
+    elmo, tokenizer = load(model, device)
+    dim, num_layers = elmo.config.hidden_size, elmo.config.num_layers + 1 if layers is Layers.all else None
+    tally = _Tally()
+    with Progress(stream, shown=False if output is None else progress) as bar:
+        lines = lines_of_arguments(text) if text else read_lines(stream, source, on_bytes=bar.read)
+        sentences = sentences_of(lines, pretokenized, split_sentences)
+        wanted = sentences if output is not None else islice(sentences, show)
+        embedded = embed_sentences(elmo, tokenizer, wanted, layers.value, keep_boundaries, batch_words)
+        embedded = tally.counted(embedded, bar)
+        if output is None:
+            columns, rows = _summary(embedded, dim, num_layers)
+            rows = list(rows)
+            tally.check(source)
+            print_table(columns, rows)
+            if next(sentences, None) is not None:
+                note(f"there are more sentences: --show shows more than {show}, --output writes the vectors of all")
+        else:
+            name = format.value if format else format_of(output)
+            with open_vector_file(output, name, dim=dim, num_layers=num_layers, overwrite=force) as writer:
+                for sentence in embedded:
+                    writer.write(sentence)
+                tally.check(source)
+    tally.report(most_bytes=tokenizer.max_characters_per_token - 2)
+    if output is not None:
+        note(f"{output}: {counted(tally.sentences, 'sentence')}, {counted(tally.words, 'vector')} of {dim} numbers")
+
+
+def _check_usage(text, file, pretokenized, split_sentences, output, format, layers) -> Layers:
+    """The layers to embed; raises for options that contradict each other."""
+    if text and file is not None:
+        raise typer.BadParameter("give texts or --file, not both.", param_hint="TEXT")
+    if not text and file is None and sys.stdin is not None and sys.stdin.isatty():
+        raise typer.BadParameter("nothing to embed: give texts, --file, or lines on stdin.", param_hint="TEXT")
+    if pretokenized and split_sentences:
+        raise typer.BadParameter("--pretokenized lines are sentences already.", param_hint="--split-sentences")
+    if output is None and format is not None:
+        raise typer.BadParameter("there is no --output to write in that format.", param_hint="--format")
+    if output is not None and format is None:
+        from ..vector_files import format_of
+
+        try:
+            format_of(output)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--output") from None
+    if format is Format.bilm_hdf5:
+        if layers not in (None, Layers.all):
+            raise typer.BadParameter("bilm-tf's layout always holds all layers.", param_hint="--layers")
+        return Layers.all
+    return layers or Layers.mix
+
+
+class _Tally:
+    """Counts what passes, and what people should know about it."""
+
+    def __init__(self):
+        self.sentences = self.words = self.empty = 0
+        self.truncated: Counter[str] = Counter()
+
+    def counted(self, embedded: Iterable[EmbeddedSentence], bar: Progress) -> Iterator[EmbeddedSentence]:
+        for sentence in embedded:
+            self.sentences += 1
+            self.words += len(sentence.words)
+            self.empty += not sentence.words
+            self.truncated.update(sentence.truncated_words)
+            yield sentence
+            bar.done(len(sentence.words))
+
+    def check(self, source: str) -> None:
+        """Raises ValueError if there was nothing at all: most likely, another input was meant."""
+        if not self.sentences:
+            raise ValueError(f"{source} holds no sentence: there is nothing to embed.")
+
+    def report(self, most_bytes: int) -> None:
+        if self.empty:
+            note(f"{counted(self.empty, 'sentence')} of {self.sentences:,} without words, and so without vectors")
+        if self.truncated:
+            examples = [f"{printable(word, 20)} ({_bytes(word):,} bytes)" for word in islice(self.truncated, 3)]
+            examples += ["..."] if len(self.truncated) > 3 else []
+            note(
+                f"{counted(self.truncated.total(), 'word')} ({len(self.truncated):,} different) of more than "
+                f"{most_bytes} bytes, of which the model read the first {most_bytes} only: {', '.join(examples)}"
+            )
+
+
+def _bytes(word: str) -> int:
+    return len(word.encode("utf-8", "ignore"))
+
+
+def _summary(
+    embedded: Iterable[EmbeddedSentence], dim: int, num_layers: int | None
+) -> tuple[list[str], Iterator[list[object]]]:
+    """Columns and rows of a table: the norms of all layers, or a word's norm and its first numbers."""
+    columns = ["sentence", "word", ""]
+    if num_layers is None:
+        columns += ["norm", f"first of {dim} numbers"]
+    else:
+        columns += [f"norm in layer {layer}" for layer in range(num_layers)]
+    blank = [""] * (len(columns) - 3)
+
+    def rows() -> Iterator[list[object]]:
+        for number, sentence in enumerate(embedded):
+            norms = np.linalg.norm(sentence.vectors, axis=-1).reshape(num_layers or 1, -1).T
+            for place, word in enumerate(sentence.words[:_MOST_WORDS]):
+                numbers = [float(norm) for norm in norms[place]]
+                if num_layers is None:
+                    numbers.append(" ".join(f"{value:7.4f}" for value in sentence.vectors[place, :_FIRST_NUMBERS]))
+                yield [number, place, word, *numbers]
+            if len(sentence.words) > _MOST_WORDS:
+                yield [number, "", f"... {len(sentence.words) - _MOST_WORDS:,} words more", *blank]
+            elif not sentence.words:
+                yield [number, "", "(no words)", *blank]
+
+    return columns, rows()
