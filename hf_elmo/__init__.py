@@ -27,8 +27,6 @@ __version__ = "0.1.0"
 
 AutoConfig.register("elmo", ElmoConfig)
 AutoTokenizer.register(ElmoConfig, tokenizer_class=ElmoTokenizer)
-# Lets it save its code beside itself; models do so in `remote_code.py`.
-ElmoTokenizer.register_for_auto_class()
 # Folders that it is saved to then hold its code, for trust_remote_code=True.
 ElmoTokenizer.register_for_auto_class()
 AutoModel.register(ElmoConfig, ElmoModel)

@@ -1,0 +1,202 @@
+"""Saved folders are complete: they work where hf_elmo is not installed, and so do those saved from there."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from isolated import isolated_environment, run_isolated
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer, pipeline
+from transformers.dynamic_module_utils import get_relative_import_files
+
+import hf_elmo
+from hf_elmo import remote_code
+
+PACKAGE = Path(hf_elmo.__file__).parent
+# As in remote_code_user.py.
+TEXTS = ["A cat sat on the mat .", "Dogs bark"]
+QUESTIONS = ["Who sat ?", "What barks ?"]
+# What a user of remote code has: transformers with torch. (numpy and tokenizers come with these.)
+THIRD_PARTY = {"numpy", "tokenizers", "torch", "transformers"}
+
+
+def code_of(folder):
+    return {path.name: path.read_bytes() for path in Path(folder).glob("*.py")}
+
+
+def model_code():
+    """The files of this package that are needed, read as Python reads them, not as the library searches them."""
+    needed, open_names = set(), ["elmo_models", "tokenization_elmo", "configuration_elmo"]
+    for entry in remote_code.CUSTOM_PIPELINES.values():
+        open_names.append(entry["impl"].partition(".")[0])
+    while open_names:
+        name = open_names.pop()
+        if name in needed:
+            continue
+        needed.add(name)
+        for node in ast.walk(ast.parse((PACKAGE / f"{name}.py").read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                open_names.append(node.module)
+    return {f"{name}.py": (PACKAGE / f"{name}.py").read_bytes() for name in needed}
+
+
+@pytest.fixture(scope="module")
+def left_by_user(tiny_model_folder, tmp_path_factory):
+    """What `remote_code_user.py` left."""
+    folder = tmp_path_factory.mktemp("user")
+    script = Path(__file__).with_name("remote_code_user.py")
+    run_isolated([script, tiny_model_folder, folder, PACKAGE], folder)
+    return folder
+
+
+def test_the_package_is_really_hidden(tmp_path):
+    """Also if Python is told where it is."""
+    find = [sys.executable, "-c", "import importlib.util; assert importlib.util.find_spec('hf_elmo')"]
+    subprocess.run(find, check=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)})
+    hidden = isolated_environment(tmp_path)
+    hidden["PYTHONPATH"] += os.pathsep + str(PACKAGE.parent)
+    process = subprocess.run(find, cwd=tmp_path, env=hidden, capture_output=True, text=True)
+    assert process.returncode == 1
+    assert "No module named 'hf_elmo': hidden by the tests" in process.stderr
+
+
+def test_every_folder_has_the_code_of_all_models(tiny_model_folder, left_by_user):
+    expected = model_code()
+    folders = [tiny_model_folder, left_by_user / "trainer", *(left_by_user / "pipeline").iterdir()]
+    folders += [left_by_user / "trainer" / f"checkpoint-{step}" for step in (1, 2)]
+    folders += [*(left_by_user / "first").iterdir(), *(left_by_user / "second").iterdir()]
+    assert len(folders) == 8 + 2 * len([name for name in remote_code.AUTO_MAP if name.startswith("AutoModel")])
+    for folder in folders:
+        found = code_of(folder)
+        assert sorted(found) == sorted(expected), folder
+        assert found == expected, folder
+        config = json.loads((folder / "config.json").read_text())
+        assert config["auto_map"] == remote_code.AUTO_MAP, folder
+        assert config["custom_pipelines"].keys() == remote_code.CUSTOM_PIPELINES.keys(), folder
+        tokenizer_config = json.loads((folder / "tokenizer_config.json").read_text())
+        assert tokenizer_config["auto_map"]["AutoTokenizer"][0] == "tokenization_elmo.ElmoTokenizer", folder
+
+
+def test_every_model_of_the_package_is_named(tiny_model_folder):
+    """A class that `Auto*` knows here must be found there."""
+    config = AutoConfig.from_pretrained(tiny_model_folder)
+    known = {}
+    for name in dir(transformers):
+        auto_class = getattr(transformers, name) if name.startswith("AutoModel") else None
+        mapping = getattr(auto_class, "_model_mapping", None)
+        if mapping is not None and type(config) in mapping._extra_content:
+            known[name] = f"elmo_models.{mapping[type(config)].__name__}"
+    assert known == {name: entry for name, entry in remote_code.AUTO_MAP.items() if name.startswith("AutoModel")}
+    assert "AutoModelForSequenceClassification" in known
+
+
+def test_the_code_needs_nothing_but_transformers_and_torch():
+    for name, source in model_code().items():
+        for node in ast.walk(ast.parse(source)):
+            modules = []
+            if isinstance(node, ast.Import):
+                modules = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                modules = [node.module]
+            for module in modules:
+                top = module.partition(".")[0]
+                assert top in THIRD_PARTY or top in sys.stdlib_module_names, f"{name} imports {module}"
+
+
+def test_the_library_sees_the_imports_that_python_sees():
+    """It searches for them line by line, and misses `from . import x` or an import behind a semicolon."""
+    seen = {Path(path).name for path in get_relative_import_files(PACKAGE / "elmo_models.py")}
+    assert seen | {"elmo_models.py", "tokenization_elmo.py"} == set(model_code())
+
+
+def test_vectors_and_answers_are_those_of_the_package(tiny_model_folder, left_by_user):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model_folder)
+    inputs = tokenizer(QUESTIONS, TEXTS, padding=True, return_tensors="pt")
+    vectors = torch.load(left_by_user / "vectors.pt", weights_only=True)
+    assert vectors.keys() == {name for name in remote_code.AUTO_MAP if name.startswith("AutoModel")}
+    for name, theirs in vectors.items():
+        model = getattr(transformers, name).from_pretrained(left_by_user / "second" / name).eval()
+        batch = {key: tensor.unsqueeze(0) for key, tensor in inputs.items()} if "Choice" in name else inputs
+        with torch.no_grad():
+            torch.testing.assert_close(model(**batch)[0], theirs, atol=1e-6, rtol=1e-6)
+    answers = json.loads((left_by_user / "answers.json").read_text())
+    assert len(answers) == 4
+    for task, answer in answers.items():
+        own_task = "elmo-question-answering" if task == "question-answering" else task
+        own = pipeline(own_task, str(left_by_user / "first" / answer["head"]))(answer["argument"])
+        assert_same(json.loads(json.dumps(own, default=float)), answer["result"])
+
+
+def assert_same(own, other):
+    """Equal in structure and words, and in numbers but for rounding."""
+    assert type(own) is type(other)
+    if isinstance(own, dict):
+        assert own.keys() == other.keys()
+        own, other = list(own.values()), list(other.values())
+    if isinstance(own, list):
+        assert len(own) == len(other)
+        for a, b in zip(own, other, strict=True):
+            assert_same(a, b)
+    else:
+        assert own == (pytest.approx(other, abs=1e-6) if isinstance(own, float) else other)
+
+
+@pytest.mark.parametrize("trust", [{}, {"trust_remote_code": True}])
+def test_the_installed_package_wins_without_asking(tiny_model_folder, trust, monkeypatch):
+    def no_questions(*args, **kwargs):
+        raise AssertionError("the user was asked")
+
+    monkeypatch.setattr("builtins.input", no_questions)
+    assert type(AutoConfig.from_pretrained(tiny_model_folder, **trust)) is hf_elmo.ElmoConfig
+    # The library's tokenizers are an exception: told to trust the folder's code, it takes that.
+    tokenizer_class = type(AutoTokenizer.from_pretrained(tiny_model_folder, **trust))
+    assert tokenizer_class is hf_elmo.ElmoTokenizer or trust
+    assert type(AutoModel.from_pretrained(tiny_model_folder, **trust)) is hf_elmo.ElmoModel
+    classifier = AutoModelForSequenceClassification.from_pretrained(tiny_model_folder, **trust)
+    assert type(classifier) is hf_elmo.ElmoForSequenceClassification
+    extractor = pipeline("feature-extraction", str(tiny_model_folder), **trust)
+    assert type(extractor.model) is hf_elmo.ElmoModel
+
+
+def test_the_installed_package_needs_no_code_in_the_folder(tiny_model_folder, tmp_path):
+    for path in tiny_model_folder.iterdir():
+        if path.suffix != ".py":
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    assert type(AutoTokenizer.from_pretrained(tmp_path)) is hf_elmo.ElmoTokenizer
+    assert type(AutoModel.from_pretrained(tmp_path)) is hf_elmo.ElmoModel
+    again = pipeline("feature-extraction", str(tmp_path))
+    assert type(again.model) is hf_elmo.ElmoModel
+
+
+def test_bundled_models_come_without_code():
+    """The package is there where they are; copies would grow stale."""
+    configurations = sorted((PACKAGE / "pretrained").glob("*/config.json"))
+    if not configurations:
+        pytest.skip("no model is bundled yet")
+    for configuration in configurations:
+        assert not list(configuration.parent.glob("*.py"))
+
+
+def test_saving_replaces_stale_code(tiny_model_folder, tmp_path):
+    for name in code_of(tiny_model_folder):
+        (tmp_path / name).write_text("raise SystemExit('from an older version')\n")
+    AutoModel.from_pretrained(tiny_model_folder).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(tiny_model_folder).save_pretrained(tmp_path)
+    assert code_of(tmp_path) == model_code()
+
+
+def test_own_subclasses_are_registered_as_always(tmp_path):
+    """Only this package's models have their code saved by the package."""
+
+    class OwnHead(hf_elmo.ElmoForSequenceClassification):
+        pass
+
+    OwnHead.register_for_auto_class("AutoModelForSequenceClassification")
+    hf_elmo.ElmoForSequenceClassification.register_for_auto_class("AutoModelForSequenceClassification")
+    assert OwnHead._auto_class == "AutoModelForSequenceClassification"
+    assert hf_elmo.ElmoForSequenceClassification._auto_class is None
