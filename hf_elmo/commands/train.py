@@ -80,12 +80,15 @@ def perplexity(
     keep_lines: KeepLines = False,
 ) -> None:
     """Score text with a language model: full softmax, exact over all words, every sentence on its own."""
+    from datasets import disable_progress_bars
+
     from .. import ElmoForPreTraining, ElmoTokenizer
     from ..pretraining import perplexity as score
     from ..pretraining import read_sentences
 
     folder = find_folder(model)
     silence_libraries()
+    disable_progress_bars()
     language_model, report = ElmoForPreTraining.from_pretrained(folder, output_loading_info=True)
     if report["missing_keys"]:
         raise ValueError(
@@ -98,7 +101,7 @@ def perplexity(
         sentences = read_sentences([file], split_sentences=not keep_lines)
         result = score(language_model, tokenizer, sentences["text"], batch_size)
         rows.append(
-            (file.name, len(sentences), result.words, result.unknown, result.forward, result.backward, result.mean)
+            (str(file), len(sentences), result.words, result.unknown, result.forward, result.backward, result.mean)
         )
     print_table(("text", "sentences", "words", "unknown", "forward", "backward", "mean"), rows, "Perplexity")
 
