@@ -69,6 +69,10 @@ class ElmoForQuestionAnswering(ElmoPreTrainedModel):
             bound = (6 / (3 * len(module.row_weight) + 1)) ** 0.5
             for weight in (module.row_weight, module.column_weight, module.product_weight):
                 init.uniform_(weight, -bound, bound)
+        elif module is self.fusion or module is getattr(self.self_attention, "output", None):
+            # The size of what goes in depends on ELMo's; what comes out is to be of order 1 for any of them.
+            init.xavier_uniform_(module.weight)
+            init.zeros_(module.bias)
         else:
             super()._init_weights(module)
 
