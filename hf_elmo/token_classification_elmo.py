@@ -162,6 +162,7 @@ class ElmoForTokenClassification(ElmoPreTrainedModel):
             self.train(training)
         return [row[row != -100].tolist() for row in tags]
 
+    @torch.compiler.disable
     def constraints(self) -> TagConstraints | None:
         """What sequences of labels the CRF allows: those of the scheme of `id2label`, as the configuration has it now.
 
