@@ -278,11 +278,15 @@ class ElmoTokenizer(TokenizersBackend):
         return_tensors=None,
         verbose: bool = True,
     ) -> BatchEncoding:
-        """Pads encoded sentences to one length, as `PreTrainedTokenizerBase.pad` does, rows of characters included."""
+        """Pads encoded sentences to one length, as `PreTrainedTokenizerBase.pad` does, rows of characters included.
+
+        So are layers computed before (`precompute_layers`): `layer_states` ``(layers, words, dim)`` of each sentence.
+        """
         if isinstance(encoded_inputs, (list, tuple)) and encoded_inputs and isinstance(encoded_inputs[0], Mapping):
             encoded_inputs = {key: [example[key] for example in encoded_inputs] for key in encoded_inputs[0]}
         inputs = dict(encoded_inputs)
         ours = {name: inputs.pop(name) for name in ("character_ids", "truncated_words") if name in inputs}
+        layers = inputs.pop("layer_states", None)
         padded = super().pad(
             inputs,
             padding=padding,
@@ -295,6 +299,7 @@ class ElmoTokenizer(TokenizersBackend):
         )
         ids = padded[self.model_input_names[0]]
         if len(ids) == 0:
+            ours |= {} if layers is None else {"layer_states": layers}
             return BatchEncoding({**padded, **ours}, tensor_type=return_tensors)
         if return_tensors is None and not isinstance(ids, list):
             return_tensors = "pt" if torch.is_tensor(ids) else "np"
@@ -306,6 +311,8 @@ class ElmoTokenizer(TokenizersBackend):
             sentences = zip(values if is_batch else [values], lengths, strict=True)
             rows = np.concatenate([self._pad_rows(name, value, length, on_left) for value, length in sentences])
             fields[name] = _per_sentence(rows, lengths, return_tensors)
+        if layers is not None:
+            fields["layer_states"] = _pad_layers(layers if is_batch else [layers], lengths, on_left, return_tensors)
         if not is_batch:
             fields = {name: values[0] for name, values in fields.items()}
         return BatchEncoding(_behind_first(padded.data, fields), tensor_type=return_tensors)
@@ -542,6 +549,28 @@ def _per_sentence(values: np.ndarray, lengths: list[int], return_tensors: Any) -
         return np.split(values, np.cumsum(lengths)[:-1])
     values = values.reshape(len(lengths), lengths[0], *values.shape[1:])
     return torch.from_numpy(values) if return_tensors == "pt" else values
+
+
+def _pad_layers(sentences: Sequence[Any], lengths: list[int], on_left: bool, return_tensors: Any) -> Any:
+    """Layers of sentences, ``(layers, words, dim)`` each, with zeros up to so many words."""
+    padded = []
+    for layers, length in zip(sentences, lengths, strict=True):
+        layers = np.asarray(to_numpy(layers))
+        if layers.ndim != 3 or layers.shape[1] > length:
+            raise ValueError(
+                f"layer_states of a sentence must be (layers, words, dim), with as many words as input_ids ({length}, "
+                f"padding included), was: {layers.shape}."
+            )
+        missing = length - layers.shape[1]
+        widths = [(0, 0), (missing, 0) if on_left else (0, missing), (0, 0)]
+        padded.append(np.pad(layers, widths) if missing else layers)
+    if return_tensors is None:
+        return [layers.tolist() for layers in padded]
+    if len(set(lengths)) > 1:
+        # No tensor can hold these; BatchEncoding says so.
+        return padded
+    batch = np.stack(padded)
+    return torch.from_numpy(batch) if return_tensors == "pt" else batch
 
 
 def _behind_first(data: Mapping[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
