@@ -1,6 +1,7 @@
 """ELMo for the Hugging Face ecosystem. Importing this package makes `Auto*` classes and pipelines know ELMo."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from transformers import (
     AutoConfig,
@@ -22,6 +23,9 @@ from .question_answering_pipeline import ElmoQuestionAnsweringPipeline
 from .sequence_classification_elmo import ElmoForMultipleChoice, ElmoForSequenceClassification
 from .token_classification_elmo import ElmoForTokenClassification
 from .tokenization_elmo import ElmoTokenizer
+
+if TYPE_CHECKING:
+    from .layer_store import precompute_layers
 
 __version__ = "0.1.0"
 
@@ -60,6 +64,15 @@ def bundled(name: str = "elmo-mini") -> str:
     return str(folder)
 
 
+def __getattr__(name: str):
+    # The library of datasets takes a second to import, which most users of a model have no need to wait for.
+    if name == "precompute_layers":
+        from .layer_store import precompute_layers
+
+        return precompute_layers
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 __all__ = [
     "ElmoConfig",
     "ElmoForMultipleChoice",
@@ -73,4 +86,5 @@ __all__ = [
     "ElmoState",
     "ElmoTokenizer",
     "bundled",
+    "precompute_layers",
 ]
