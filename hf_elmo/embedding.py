@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from .batching import evaluating, similar_lengths
 
 LAYERS = ("mix", "top", "all", "average")
 
@@ -76,7 +77,8 @@ def _embed(model, tokenizer, sentences, layers, keep_boundaries, batch_words, al
     number = 0
     for window in _windows(_split(tokenizer, sentences), _BATCHES_PER_WINDOW * batch_words):
         embedded: list[EmbeddedSentence | None] = [None] * len(window)
-        for indices in _batches(window, 1 if alone else batch_words):
+        lengths = [len(sentence) + 2 for sentence in window]
+        for indices in similar_lengths(lengths, 1 if alone else batch_words):
             batch = [window[index] for index in indices]
             for index, result in zip(indices, _embed_batch(model, tokenizer, batch, layers, keep_boundaries)):
                 if not np.isfinite(result.vectors).all():
@@ -119,19 +121,6 @@ def _windows(sentences: Iterable[list[str]], most_words: int) -> Iterator[list[l
         yield window
 
 
-def _batches(window: list[list[str]], most_words: int) -> Iterator[list[int]]:
-    """Indices of sentences of similar lengths, the longest first."""
-    batch: list[int] = []
-    for index in sorted(range(len(window)), key=lambda index: -len(window[index])):
-        longest = len(window[batch[0] if batch else index]) + 2
-        if batch and (len(batch) + 1) * longest > most_words:
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
-
-
 def _embed_batch(model, tokenizer, batch: list[list[str]], layers: str, keep_boundaries: bool):
     encoded = tokenizer(
         batch,
@@ -142,7 +131,7 @@ def _embed_batch(model, tokenizer, batch: list[list[str]], layers: str, keep_bou
         return_truncated_words=True,
     )
     truncated = encoded.pop("truncated_words").numpy() != 0
-    with _evaluating(model), torch.inference_mode():
+    with evaluating(model), torch.inference_mode():
         output = model(**encoded.to(model.device), output_hidden_states=layers != "mix")
         vectors = _choose(output, layers).float().cpu().numpy()
     masks = encoded["attention_mask"].cpu().numpy() != 0
@@ -165,15 +154,3 @@ def _choose(output, layers: str) -> Tensor:
         return output.hidden_states[-1]
     stacked = torch.stack(output.hidden_states, dim=1)
     return stacked if layers == "all" else stacked.mean(dim=1)
-
-
-@contextmanager
-def _evaluating(model) -> Iterator[None]:
-    """Every module in evaluation mode for a while; afterwards each is as it was."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
