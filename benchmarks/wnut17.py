@@ -1,0 +1,47 @@
+"""Entities of WNUT-17 (Derczynski et al. 2017) with a frozen ELMo, beside a character encoder trained from scratch.
+
+    python benchmarks/wnut17.py --output wnut17.json
+
+Six types of emerging and rare entities in social media. The biLM is run once over all text; a run of the head then
+takes minutes on a laptop. Both models have the same head: the mix, a biLSTM and a CRF. Scores are F1 of whole entities
+on `emerging.test.annotated`, counted as the conlleval script does (seqeval's default), in percent: the best sequence
+(Viterbi), and the best tag of each word (argmax), which is also counted by the letter of BIO (strict). Mean and
+standard deviation are over the seeds; training stops by the F1 of the development set.
+
+The data (CC BY 4.0, https://github.com/leondz/emerging_entities_17) is looked for in `ner/wnut17` of the folder named
+by HF_ELMO_SHARED_DATA or of `../shared/data`, or in the folder given by --data.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tagging import Recipe, parser, run_recipe
+
+FILES = {"train": "wnut17train.conll", "dev": "emerging.dev.conll", "test": "emerging.test.annotated"}
+
+
+def recipe() -> Recipe:
+    """One biLSTM layer of 2 x 128, because there is little text to learn from."""
+    head = {
+        "task_encoder_layers": 1,
+        "task_encoder_size": 128,
+        "task_dropout": 0.5,
+        "representation_dropout": 0.0,
+        "use_crf": True,
+    }
+    return Recipe(head=head)
+
+
+def main(arguments: list[str] | None = None) -> dict:
+    """Runs the experiment with the options of a command line."""
+    options = parser(__doc__.splitlines()[0]).parse_args(arguments)
+    if options.data is None:
+        beside = Path(__file__).parents[2] / "shared" / "data"
+        options.data = Path(os.environ.get("HF_ELMO_SHARED_DATA", beside)) / "ner" / "wnut17"
+    return run_recipe(options, FILES, recipe())
+
+
+if __name__ == "__main__":
+    main()
