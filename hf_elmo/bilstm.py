@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 
 class ElmoState(NamedTuple):
@@ -95,7 +96,7 @@ class Packing:
         return padded.index_copy(0, self.positions, packed).unflatten(0, self.shape)
 
 
-class LstmLayer(nn.Module):
+class LstmLayer(GradientCheckpointingLayer):
     """One direction of one layer: an LSTM with projection and clips.
 
     Parameters carry torch's names and gate order (i, f, g, o): `weight_ih` ``(4 * cell, projection)``, `weight_hh`

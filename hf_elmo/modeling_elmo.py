@@ -69,6 +69,7 @@ class ElmoPreTrainedModel(PreTrainedModel):
     main_input_name = "input_ids"
     # Task heads take the biLM as it is (section 3.2) unless the configuration says otherwise; base models train it.
     freezes_bilm = False
+    supports_gradient_checkpointing = True
     _no_split_modules = ["CharacterEncoder", "BiLstm"]  # noqa: RUF012 (the library's convention)
     # A language model's folder is a base model's folder too: its softmax is not missed there.
     _keys_to_ignore_on_load_unexpected = [r"^softmax\."]  # noqa: RUF012
@@ -95,6 +96,21 @@ class ElmoPreTrainedModel(PreTrainedModel):
         # loaded from there could not save the others any more.
         if cls.__module__.rpartition(".")[0] != __name__.rpartition(".")[0]:
             super().register_for_auto_class(auto_class)
+
+    def resize_token_embeddings(self, new_num_tokens: int | None = None, *args, **kwargs) -> nn.Module:
+        """The input embeddings; they are of characters, and never resized.
+
+        Raises:
+            ValueError: for a number of tokens that is not that of the configuration's word vocabulary.
+        """
+        if new_num_tokens not in (None, self.config.vocab_size):
+            raise ValueError(
+                "ELMo reads the characters of words, so there are no embeddings of tokens to resize to "
+                f"{new_num_tokens}: it knows new words as they are. (A word vocabulary of another size, for language "
+                f"modelling or word vectors, is set when a model is made, by vocab_size; here it is "
+                f"{self.config.vocab_size}.)"
+            )
+        return self.get_input_embeddings()
 
     def post_init(self):
         super().post_init()
