@@ -75,13 +75,34 @@ class ElmoPreTrainedModel(PreTrainedModel):
     _keys_to_ignore_on_load_unexpected = [r"^softmax\."]  # noqa: RUF012
 
     @classmethod
-    def from_pretrained(cls, *args, **kwargs):
-        """As in `transformers.PreTrainedModel`; parameters that are not to be trained stay frozen."""
-        loaded = super().from_pretrained(*args, **kwargs)
-        model = loaded[0] if isinstance(loaded, tuple) else loaded
+    def from_pretrained(cls, *args, output_loading_info: bool = False, **kwargs):
+        """As in `transformers.PreTrainedModel`; parameters that are not to be trained stay frozen.
+
+        Raises:
+            ValueError: for a folder with a model of another task.
+        """
+        model, report = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        if model.base_model is not model:
+            cls._check_task(report)
         # Loading makes new parameters, all of which require gradients.
         model._freeze()
-        return loaded
+        return (model, report) if output_loading_info else model
+
+    @classmethod
+    def _check_task(cls, report: dict) -> None:
+        """Raises ValueError if a checkpoint has a head, but another one than this class."""
+        prefix = cls.base_model_prefix + "."
+        missing, surplus = (
+            sorted(name for name in report[kind] if not name.startswith(prefix))
+            for kind in ("missing_keys", "unexpected_keys")
+        )
+        # A base model has no head, and of any model the base may be loaded: then only one of the two is there.
+        if missing and surplus:
+            raise ValueError(
+                f"This is no checkpoint of {cls.__name__}: it has {surplus[0]} and lacks {missing[0]}. Load it with "
+                "the class that its config.json names (architectures). To train another head on its biLM, save its "
+                f"base model, ElmoModel.from_pretrained(...).save_pretrained(folder), and make {cls.__name__} from that."
+            )
 
     def save_pretrained(self, save_directory, is_main_process: bool = True, **kwargs):
         """As in `transformers.PreTrainedModel`; the folder also gets the code of all ELMo models (`remote_code.py`)."""

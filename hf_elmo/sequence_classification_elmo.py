@@ -127,7 +127,8 @@ class ElmoForSequenceClassification(ElmoPreTrainedModel):
             if asked for.
 
         Raises:
-            ValueError: for inputs as in `ElmoModel`, or labels that do not fit the texts or the configuration.
+            ValueError: for inputs as in `ElmoModel`, labels that do not fit the texts or the configuration, and (when
+                not training) scores that are not finite.
         """
         mask = self.elmo.word_mask(input_ids, character_ids, attention_mask, layer_states)
         _check_texts(mask, token_type_ids)
@@ -141,6 +142,8 @@ class ElmoForSequenceClassification(ElmoPreTrainedModel):
             return_dict=True,
         )
         logits = self.text_scorer(outputs.last_hidden_state, mask, token_type_ids)
+        if not self.training:
+            _check_finite(logits)
         loss = None
         if labels is not None:
             if self.config.problem_type is None:
@@ -190,7 +193,8 @@ class ElmoForMultipleChoice(ElmoPreTrainedModel):
             `logits` ``(batch, choices)``; with labels `loss`, in nats; `hidden_states` if asked for.
 
         Raises:
-            ValueError: for missing or mis-shaped inputs, and for labels that name no choice.
+            ValueError: for missing or mis-shaped inputs, labels that name no choice, and (when not training) scores
+                that are not finite.
         """
         if character_ids is None and input_ids is not None and input_ids.dim() == 4:
             input_ids, character_ids = None, input_ids
@@ -219,6 +223,8 @@ class ElmoForMultipleChoice(ElmoPreTrainedModel):
             **flat, token_type_ids=segments, output_hidden_states=output_hidden_states, return_dict=True
         )
         logits = self.text_scorer(outputs.last_hidden_state, mask, segments).view(given.shape[:2])
+        if not self.training:
+            _check_finite(logits)
         loss = None
         if labels is not None:
             loss = classification_loss(logits, labels, "single_label_classification", num_items_in_batch)
@@ -302,7 +308,16 @@ def _check_shape(labels: Tensor, expected: torch.Size, problem_type: str) -> Non
         )
 
 
-# A compiled model leaves its graph here, because it depends on the labels whether there is an error.
+# A compiled model leaves its graph here, because it depends on the values whether there is an error.
+@torch.compiler.disable
+def _check_finite(logits: Tensor) -> None:
+    if not logits.isfinite().all():
+        raise ValueError(
+            "The scores are not finite (NaN or infinity): the weights of the model, or its inputs, are broken. Did the "
+            "training diverge?"
+        )
+
+
 @torch.compiler.disable
 def _check_classes(labels: Tensor, num_labels: int) -> None:
     # On an accelerator the check would wait for the device; there the loss itself reports it.
