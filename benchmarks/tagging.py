@@ -114,7 +114,7 @@ def read_columns(path: Path, limit: int | None = None) -> list[Sentence]:
 def to_bio(tags: list[str]) -> list[str]:
     """Tags of IOB1, BIO or BIOES as BIO; an entity that begins with another letter than B begins there all the same."""
     plain = [{"E": "I", "S": "B"}.get(tag[0], tag[0]) + tag[1:] for tag in tags]
-    before = ["O", *plain[:-1]]
+    before = ["O", *plain][: len(plain)]
     return [
         "B" + tag[1:] if tag[0] == "I" and last[1:] != tag[1:] else tag for last, tag in zip(before, plain, strict=True)
     ]
