@@ -101,7 +101,7 @@ class ElmoPreTrainedModel(PreTrainedModel):
             raise ValueError(
                 f"This is no checkpoint of {cls.__name__}: it has {surplus[0]} and lacks {missing[0]}. Load it with "
                 "the class that its config.json names (architectures). To train another head on its biLM, save its "
-                f"base model, ElmoModel.from_pretrained(...).save_pretrained(folder), and make {cls.__name__} from that."
+                f"base model, ElmoModel.from_pretrained(...).save_pretrained(folder), and make {cls.__name__} of it."
             )
 
     def save_pretrained(self, save_directory, is_main_process: bool = True, **kwargs):
