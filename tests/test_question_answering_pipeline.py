@@ -2,9 +2,6 @@
 
 import itertools
 import json
-import os
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +10,7 @@ import torch
 from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from isolated import run_isolated
 from small_models import fill, small_config
 from torch.utils.data import Dataset as TorchDataset
 from transformers import DataCollatorWithPadding, Trainer, TrainingArguments, pipeline
@@ -306,7 +304,6 @@ def test_a_model_in_training_answers_without_chance():
 
 ELSEWHERE = """
 import json, sys
-sys.modules["hf_elmo"] = None
 from transformers import pipeline
 answerer = pipeline("question-answering", model=sys.argv[1], trust_remote_code=True)
 answers = answerer(**json.loads(sys.argv[2]), **json.loads(sys.argv[3]))
@@ -325,12 +322,9 @@ def test_a_folder_answers_with_the_package_and_without_it(answerer, tmp_path):
     assert isinstance(here, ElmoQuestionAnsweringPipeline)
     assert_alike(here(**asked, **OPTIONS), expected)
 
-    environment = {**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""}
     for source, target in ((folder, copy), (copy, tmp_path / "copy of the copy")):
-        command = [sys.executable, "-c", ELSEWHERE, source, json.dumps(asked), json.dumps(OPTIONS), target]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        tokenizer, answers = json.loads(done.stdout.splitlines()[-1])
+        arguments = ["-c", ELSEWHERE, source, json.dumps(asked), json.dumps(OPTIONS), target]
+        tokenizer, answers = json.loads(run_isolated(arguments, tmp_path).stdout.splitlines()[-1])
         assert tokenizer == "ElmoTokenizer"
         assert_alike(answers, expected)
     assert json.loads((copy / "config.json").read_text())["custom_pipelines"]["question-answering"]["impl"] == (
