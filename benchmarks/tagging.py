@@ -122,7 +122,7 @@ def to_bio(tags: list[str]) -> list[str]:
 
 def to_bioes(tags: list[str]) -> list[str]:
     """BIO as BIOES: the last word of an entity is E, an only one S."""
-    goes_on = [following.startswith("I-") for following in [*tags[1:], "O"]]
+    goes_on = [following.startswith("I-") for following in [*tags, "O"][1:]]
     return [
         tag if more or tag == "O" else {"B": "S", "I": "E"}[tag[0]] + tag[1:]
         for tag, more in zip(tags, goes_on, strict=True)
