@@ -23,7 +23,7 @@ from .embedding import EmbeddedSentence
 # The library refuses headers that are longer (safetensors, `MAX_HEADER_SIZE`).
 _LONGEST_SAFETENSORS_HEADER = 100_000_000
 
-_ROW_GROUP_BYTES = 64 * 2**20
+_ROW_GROUP_BYTES = 32 * 2**20
 
 
 @contextmanager

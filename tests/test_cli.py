@@ -154,7 +154,7 @@ def test_embed_reads_standard_input_with_byte_order_mark_and_carriage_returns(ru
 def test_embed_prints_norms_and_first_numbers(run, tiny_model_folder):
     vectors = alone(tiny_model_folder, ["I", "read", "it"])
     lines = [line.split("\t") for line in run("embed", "I read it").stdout.splitlines()]
-    assert lines[0] == ["sentence", "word", "", "norm", "first of 32 numbers"]
+    assert lines[0] == ["sentence", "place", "word", "norm", "first of 32 numbers"]
     for line, vector in zip(lines[1:], vectors, strict=True):
         assert float(line[3]) == pytest.approx(np.linalg.norm(vector), abs=1e-4)
         assert [float(number) for number in line[4].split()] == pytest.approx(vector[:4], abs=1e-4)

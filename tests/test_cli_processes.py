@@ -26,7 +26,7 @@ def run(*arguments, **options):
 def test_embed_prints_a_summary_and_nothing_else(tiny_model_folder):
     done = run("embed", "I read a book .", "--model", tiny_model_folder)
     assert (done.returncode, done.stderr) == (0, "")
-    assert [line.split("\t")[2] for line in done.stdout.splitlines()] == ["", "I", "read", "a", "book", "."]
+    assert [line.split("\t")[2] for line in done.stdout.splitlines()] == ["word", "I", "read", "a", "book", "."]
 
 
 def test_the_script_starts():

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .console import note, print_table
+from .console import note, print_table, printable
 
 
 def compare(
@@ -44,7 +44,7 @@ def compare(
     layers = [f"layer {number}" for number in range(elmo.config.num_layers + 1)]
     print_table(
         ["word", "place in 1", "place in 2", *layers, "mix"],
-        [[each.word, *each.places, *each.layers, each.mix] for each in comparisons],
+        [[printable(each.word, 30), *each.places, *each.layers, each.mix] for each in comparisons],
         title="Cosine of a word's vectors in the two sentences",
     )
     if word is not None and not others:

@@ -52,7 +52,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title:
 
     table = Table(title=Text(title) if title else None, title_justify="left", box=box.SIMPLE_HEAD)
     for number, column in enumerate(columns):
-        is_numeric = all(_is_numeric(line[number]) for line in cells)
+        is_numeric = all(not line[number] or _is_numeric(line[number]) for line in cells)
         table.add_column(Text(column), justify="right" if is_numeric else "left", overflow="fold")
     for line in cells:
         # Text, because rich would read square brackets in a string as markup.

@@ -185,7 +185,7 @@ def _summary(
     embedded: Iterable[EmbeddedSentence], dim: int, num_layers: int | None
 ) -> tuple[list[str], Iterator[list[object]]]:
     """Columns and rows of a table: the norms of all layers, or a word's norm and its first numbers."""
-    columns = ["sentence", "word", ""]
+    columns = ["sentence", "place", "word"]
     if num_layers is None:
         columns += ["norm", f"first of {dim} numbers"]
     else:
@@ -199,7 +199,7 @@ def _summary(
                 numbers = [float(norm) for norm in norms[place]]
                 if num_layers is None:
                     numbers.append(" ".join(f"{value:7.4f}" for value in sentence.vectors[place, :_FIRST_NUMBERS]))
-                yield [number, place, word, *numbers]
+                yield [number, place, printable(word, 30), *numbers]
             if len(sentence.words) > _MOST_WORDS:
                 yield [number, "", f"... {len(sentence.words) - _MOST_WORDS:,} words more", *blank]
             elif not sentence.words:
