@@ -120,8 +120,8 @@ class ElmoTokenizer(TokenizersBackend):
                 f"{type(vocabulary).__name__}: {vocabulary[:40]!r}. If it is a path, read the file first."
             )
         numbers = _number_words(vocabulary or ())
-        return cls(
-            tokenizer_object=_backend(numbers),
+        tokenizer = cls(
+            tokenizer_object=_backend(),
             max_characters_per_token=max_characters_per_token,
             pad_token=PAD,
             unk_token=UNK,
@@ -133,6 +133,9 @@ class ElmoTokenizer(TokenizersBackend):
             padding_side=padding_side,
             truncation_side=truncation_side,
         )
+        # Not before: the library copies what it is given, which takes seconds for a million words.
+        tokenizer.backend_tokenizer.model = _model(numbers, UNK)
+        return tokenizer
 
     @property
     def max_characters_per_token(self) -> int:
@@ -431,14 +434,14 @@ def _number_words(vocabulary: Iterable[str]) -> dict[str, int]:
     return numbers
 
 
-def _backend(vocabulary: dict[str, int]) -> Tokenizer:
+def _backend() -> Tokenizer:
     """The Rust tokenizer of raw text: words by a pattern, ids by look-up, BOS and EOS by a template."""
-    backend = Tokenizer(_model(vocabulary, UNK))
+    backend = Tokenizer(_model({word: number for number, word in enumerate(SPECIAL_WORDS)}, UNK))
     backend.pre_tokenizer = pre_tokenizers.Split(Regex(_WORD_PATTERN), behavior="removed", invert=True)
     backend.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A {EOS}",
         pair=f"{BOS} $A {EOS} {BOS}:1 $B:1 {EOS}:1",
-        special_tokens=[(BOS, vocabulary[BOS]), (EOS, vocabulary[EOS])],
+        special_tokens=[(word, SPECIAL_WORDS.index(word)) for word in (BOS, EOS)],
     )
     backend.add_special_tokens([AddedToken(word, special=True, normalized=False) for word in SPECIAL_WORDS])
     return backend
