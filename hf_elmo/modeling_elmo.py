@@ -26,16 +26,24 @@ class ElmoModelOutput(ModelOutput):
 
     Attributes:
         last_hidden_state: ``(batch, words, 2 * projection_dim)``: the ELMo representation, which is the first mix.
-        elmo_representations: All `num_representations` mixes, each of that shape.
+        further_representations: ``(batch, num_representations - 1, words, 2 * projection_dim)``: the other mixes, if
+            there are any.
         hidden_states: With `output_hidden_states`: the `num_layers + 1` layers, each of that shape. The first is the
             context-free word vector, twice side by side, so that all layers are of one size.
         state: With `return_state`: the LSTM state after the last word of each row.
     """
 
     last_hidden_state: torch.FloatTensor | None = None
-    elmo_representations: tuple[torch.FloatTensor, ...] | None = None
+    # Pipelines cut an output into rows along the first dimension; a tuple of mixes would have another one there.
+    further_representations: torch.FloatTensor | None = None
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     state: ElmoState | None = None
+
+    @property
+    def elmo_representations(self) -> tuple[Tensor, ...]:
+        """All `num_representations` mixes, ``(batch, words, 2 * projection_dim)`` each."""
+        further = self.further_representations
+        return (self.last_hidden_state, *(() if further is None else further.unbind(dim=1)))
 
 
 @dataclass
@@ -269,7 +277,7 @@ class ElmoModel(ElmoPreTrainedModel):
         representations = tuple(self.dropout(mix(layers, mask)) for mix in self.scalar_mixes)
         return ElmoModelOutput(
             last_hidden_state=representations[0],
-            elmo_representations=representations,
+            further_representations=torch.stack(representations[1:], dim=1) if len(representations) > 1 else None,
             hidden_states=tuple(layers) if output_hidden_states else None,
             state=new_state,
         )

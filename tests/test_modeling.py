@@ -54,7 +54,7 @@ class TestOutputs:
     def test_only_what_is_asked_for(self):
         model, ids = small_model(), random_words([3])
         output = model(character_ids=ids)
-        assert set(output.keys()) == {"last_hidden_state", "elmo_representations"}
+        assert set(output.keys()) == {"last_hidden_state"}
         assert output.hidden_states is None
         assert output.state is None
         model.config.output_hidden_states = True
@@ -64,10 +64,14 @@ class TestOutputs:
     def test_as_a_tuple(self):
         model, ids = small_model(), random_words([3])
         output = model(character_ids=ids, output_hidden_states=True)
-        last, representations, layers = model(character_ids=ids, output_hidden_states=True, return_dict=False)
+        last, layers = model(character_ids=ids, output_hidden_states=True, return_dict=False)
         assert_same(last, output.last_hidden_state)
-        assert_same(representations[0], output.last_hidden_state)
         assert len(layers) == 3
+        model = small_model(num_representations=3)
+        output = model(character_ids=ids)
+        last, further = model(character_ids=ids, return_dict=False)
+        assert_same(last, output.last_hidden_state)
+        assert_same(further, torch.stack(output.elmo_representations[1:], dim=1))
 
     def test_every_mix_has_weights_of_its_own(self):
         model, ids = small_model(num_representations=3), random_words([4, 2])
