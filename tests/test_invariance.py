@@ -60,10 +60,7 @@ class Subject:
 @pytest.fixture(scope="module", params=[*FIXTURES, *BUNDLED])
 def subject(request):
     if request.param in BUNDLED:
-        try:
-            folder = hf_elmo.bundled(request.param)
-        except ValueError as reason:
-            pytest.skip(f"no bundled model yet: {reason}")
+        folder = hf_elmo.bundled(request.param)
         return Subject(
             request.param, ElmoModel.from_pretrained(folder), ElmoTokenizer.from_pretrained(folder), SENTENCES
         )
