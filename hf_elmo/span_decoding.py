@@ -46,7 +46,13 @@ def best_spans(
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
-    """The softmax of ``(words,)`` scores, float64."""
+    """The softmax of ``(words,)`` scores, float64.
+
+    Raises:
+        ValueError: if scores are not numbers, as those of a model with damaged weights.
+    """
     exact = logits.astype(np.float64)
+    if np.isnan(exact).any():
+        raise ValueError("The model's scores are not numbers (NaN): its weights are damaged, or its training diverged.")
     weights = np.exp(exact - exact.max())
     return weights / weights.sum()

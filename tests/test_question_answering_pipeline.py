@@ -291,6 +291,14 @@ def test_a_model_without_answers_is_refused():
         pipeline("elmo-question-answering", model=ElmoModel(small_config()), tokenizer=ElmoTokenizer.create())
 
 
+def test_a_model_whose_weights_are_not_numbers_gives_no_answers():
+    answerer = make_pipeline()
+    with torch.no_grad():
+        answerer.model.fusion.weight[0, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"NaN.*weights are damaged"):
+        answerer(question=QUESTION, context=CONTEXT)
+
+
 def test_a_model_in_training_answers_without_chance():
     answerer = make_pipeline()
     model = answerer.model.train()
