@@ -151,6 +151,16 @@ def test_what_was_changed_is_written():
     assert config.filters == [[1, 8]]
 
 
+def test_options_are_copied_on_the_way_in_and_out():
+    options = copy.deepcopy(TRAINING)
+    config = ElmoConfig.from_options(options)
+    options["char_cnn"]["filters"].append([9, 9])
+    options["n_epochs"] = 99
+    config.to_options()["n_epochs"] = 98
+    config.to_options()["lstm"]["dim"] = 1
+    assert config.to_options() == TRAINING
+
+
 optional = {
     "lstm.use_skip_connections": st.sampled_from([..., None, False, True]),
     "lstm.cell_clip": st.sampled_from([..., None, 3, 3.0, 0.5]),
