@@ -1,0 +1,104 @@
+"""The README's recipes, run as they stand on a little real data in the files that they name."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from hf_elmo import bundled
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def recipe(name: str) -> str:
+    block = re.search(rf"<!-- recipe: {name} -->\s*```python\n(.*?)```", README, flags=re.DOTALL)
+    assert block is not None, f"README.md has no recipe {name}"
+    return block[1]
+
+
+def run(code: str, folder: Path, more: str = "") -> str:
+    """Runs a recipe in a process of its own, in the folder; what `more` prints at the end is returned."""
+    (folder / "recipe.py").write_text(f"{code}\nprint('=====')\n{more}\n", encoding="utf-8")
+    environment = {**os.environ, "HF_DATASETS_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1"}
+    result = subprocess.run(
+        [sys.executable, "recipe.py"], cwd=folder, env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result.stdout.split("=====\n")[-1]
+
+
+def write_json(path: Path, rows: list[dict]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def conll(path: Path, most: int) -> list[dict]:
+    """The first sentences with an entity of a file with a word and its tag on each line."""
+    # Lines between sentences may hold a tab.
+    sentences = re.split(r"\n\s*\n", path.read_text(encoding="utf-8").strip())
+    pairs = [[line.split("\t") for line in sentence.splitlines()] for sentence in sentences]
+    rows = [{"tokens": [word for word, _ in words], "tags": [tag for _, tag in words]} for words in pairs]
+    return [row for row in rows if set(row["tags"]) != {"O"}][:most]
+
+
+def test_the_first_example(tmp_path):
+    code = re.search(r"## Vectors\s*```python\n(.*?)```", README, flags=re.DOTALL)[1]
+    printed = run(code, tmp_path, "print(tuple(outputs.last_hidden_state.shape), len(outputs.hidden_states))")
+    assert printed.strip() == "(2, 9, 256) 3"
+
+
+@pytest.mark.slow
+def test_named_entities(tmp_path, shared_data):
+    rows = conll(shared_data / "ner/wnut17/wnut17train.conll", 48)
+    write_json(tmp_path / "train.json", rows)
+    write_json(tmp_path / "dev.json", rows)
+    printed = run(recipe("ner"), tmp_path, "print(*[entry['eval_loss'] for entry in trainer.state.log_history[:10]])")
+    losses = [float(loss) for loss in printed.split()]
+    assert len(losses) == 10
+    assert 0 < losses[-1] < 0.7 * losses[0]
+
+
+@pytest.mark.slow
+def test_questions(tmp_path, shared_data):
+    file = shared_data / "qa/squad_v1.1_train_partial/train-prefix.json"
+    articles = json.loads(file.read_text(encoding="utf-8"))["data"]
+    rows = [
+        {
+            "question": question["question"],
+            "context": paragraph["context"],
+            "answers": {key: [answer[key] for answer in question["answers"]] for key in ("text", "answer_start")},
+        }
+        for paragraph in articles[0]["paragraphs"][:3]
+        for question in paragraph["qas"][:3]
+    ]
+    write_json(tmp_path / "train.json", rows)
+    more = "print(answer(question=data[0]['question'], context=data[0]['context'])['answer'] in data[0]['context'])"
+    assert run(recipe("qa"), tmp_path, more).split() == ["True"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["sst", "snli"])
+def test_texts(tmp_path, shared_data, task):
+    if task == "sst":
+        lines = (shared_data / "classification/sst/stsa.binary.train").read_text(encoding="utf-8").splitlines()[:96]
+        rows = [{"text": line[2:], "label": int(line[0])} for line in lines]
+    else:
+        folder = shared_data / "classification/snli_dev_test"
+        columns = [(folder / f"{name}.dev").read_text(encoding="utf-8").splitlines() for name in ("s1", "s2", "labels")]
+        kinds = {"entailment": 0, "neutral": 1, "contradiction": 2}
+        rows = [{"text": a, "pair": b, "label": kinds[c]} for a, b, c in zip(*columns) if c in kinds][:96]
+    write_json(tmp_path / "train.json", rows)
+    write_json(tmp_path / "dev.json", rows)
+    printed = run(recipe("classification"), tmp_path, "print(trainer.evaluate()['eval_accuracy'])")
+    counts = Counter(row["label"] for row in rows)
+    # Ten epochs over a hundred texts: better than always the most frequent label.
+    assert float(printed) > max(counts.values()) / len(rows)
+
+
+def test_the_bundled_model_is_the_one_that_is_named():
+    assert Path(bundled()).name == "elmo-mini"
+    assert 'bundled("elmo-mini")' in README
