@@ -143,7 +143,7 @@ class ElmoConfig(PreTrainedConfig):
     eos_token_id: int | list[int] | None = 3
 
     def __post_init__(self, **kwargs):
-        # `hidden_size` follows from projection_dim; config.json carries it for readers that look for it.
+        # It follows from projection_dim; whoever gives it all the same is to give the right one.
         hidden_size = kwargs.pop("hidden_size", None)
         if self.filters is None:
             self.filters = copy.deepcopy(_ORIGINAL_FILTERS)
