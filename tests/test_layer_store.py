@@ -717,6 +717,15 @@ def test_numbers_that_no_head_can_use(tmp_path, model, tokenizer):
     assert_is_own(precompute_layers(dataset, model, tmp_path), dataset, model, tolerance=0.01)
 
 
+def test_the_row_that_is_not_finite_is_named(tmp_path, model, tokenizer):
+    sentences = [sentence[:2] for sentence in SENTENCES]
+    sentences[13] = ["a", "Z"]
+    with torch.no_grad():
+        model.character_encoder.char_embedding.weight[ord("Z") + 1] = torch.nan
+    with pytest.raises(ValueError, match="Row 13 has layers that are not finite"):
+        precompute_layers(tokenised(tokenizer, sentences), model, tmp_path, batch_words=5)
+
+
 def test_the_name_of_a_store_is_a_hash(tmp_path, model, tokenizer):
     precompute_layers(tokenised(tokenizer), model, tmp_path / "a" / "b")
     assert re.fullmatch(r"layers-[0-9a-f]{32}\.arrow", files(tmp_path / "a" / "b")[0])
