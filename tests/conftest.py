@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers.utils import logging
 
 import hf_elmo
 
@@ -17,6 +18,15 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no shared data: neither HF_ELMO_SHARED_DATA nor {beside} is a folder")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def libraries_speak():
+    """Undoes what the command line silences in its process, so that other tests hear the library's warnings."""
+    verbosity = logging.get_verbosity()
+    yield
+    logging.set_verbosity(verbosity)
+    logging.enable_progress_bar()
 
 
 @pytest.fixture(scope="session")

@@ -86,7 +86,13 @@ def test_standard_output_that_is_full(tiny_model_folder):
 def test_a_signal_while_writing_leaves_no_partial_file(tiny_model_folder, tmp_path, name):
     number = getattr(signal, name)
     arguments = command("embed", "-m", tiny_model_folder, "-o", tmp_path / "v.hdf5", "--batch-words", 10)
-    process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    # A shell's background job, as a run of these tests may be, hands on that SIGINT is to be ignored.
+    process = subprocess.Popen(
+        arguments,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     process.stdin.write(b"some words\n" * 200)
     process.stdin.flush()
     # It now waits for more, with its file open and vectors in it.
