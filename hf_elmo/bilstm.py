@@ -42,8 +42,8 @@ class Packing:
     """Where the words of a padded batch stand when packed.
 
     Attributes:
-        positions: ``(all words,)``: the word's index in the flattened ``(batch * words)``, ordered by time step, then by
-            falling length of the sentence.
+        positions: ``(all words,)``: the word's index in the flattened ``(batch * words)``, ordered by time step, then
+            by falling length of the sentence.
         batch_sizes: Number of sentences with a word at each time step; falls.
         rows: ``(sentences,)``: the batch row of each sentence, in packed order (longest first).
         shape: ``(batch, words)`` of the padded batch.
