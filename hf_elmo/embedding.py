@@ -88,10 +88,11 @@ def _embed(model, tokenizer, sentences, layers, keep_boundaries, batch_words, al
                     )
                 embedded[index] = result
         number += len(window)
-        # Each is let go before the next is made, so that only the reader's choice keeps vectors alive.
         embedded.reverse()
         while embedded:
-            yield embedded.pop()
+            words, vectors, truncated = embedded.pop()
+            # Until here sentences share the arrays of their batches; a reader who keeps one is to keep no more.
+            yield EmbeddedSentence(words, vectors.copy(), truncated)
 
 
 def _split(tokenizer, sentences: Iterable[str | Sequence[str]]) -> Iterator[list[str]]:
@@ -137,13 +138,13 @@ def _embed_batch(model, tokenizer, batch: list[list[str]], layers: str, keep_bou
     masks = encoded["attention_mask"].cpu().numpy() != 0
     boundaries = tokenizer.bos_token, tokenizer.eos_token
     for words, rows, mask, flags in zip(batch, vectors, masks, truncated, strict=True):
-        rows, flags = rows[..., mask, :], flags[mask]
-        cut = [word for word, flag in zip(words, flags[1:-1], strict=True) if flag]
+        # Padding is on one side, whichever it is.
+        first = int(mask.argmax()) + 1
+        place = slice(first, first + len(words))
+        cut = [word for word, flag in zip(words, flags[place], strict=True) if flag]
         if keep_boundaries:
-            words = [boundaries[0], *words, boundaries[1]]
-        else:
-            rows = np.ascontiguousarray(rows[..., 1:-1, :])
-        yield EmbeddedSentence(words, rows, cut)
+            words, place = [boundaries[0], *words, boundaries[1]], slice(place.start - 1, place.stop + 1)
+        yield EmbeddedSentence(words, rows[..., place, :], cut)
 
 
 def _choose(output, layers: str) -> Tensor:

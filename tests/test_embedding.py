@@ -134,6 +134,13 @@ def test_endless_empty_sentences_do_not_fill_memory(model, tokenizer):
     assert [next(embedded).words for _ in range(500)] == [[]] * 500
 
 
+def test_a_sentence_that_is_kept_keeps_no_others_alive(model, tokenizer):
+    for layers in LAYERS:
+        for result in embed_sentences(model, tokenizer, ["a b c", "d", "e f"], layers):
+            assert result.vectors.base is None
+            assert result.vectors.flags.c_contiguous
+
+
 def test_training_mode_makes_no_difference_and_is_left_as_it_was(model, tokenizer):
     model.eval()
     (expected,) = embed_sentences(model, tokenizer, ["I read a book ."])
