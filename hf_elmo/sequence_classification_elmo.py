@@ -32,8 +32,9 @@ class TextPairScorer(nn.Module):
 
     def __init__(self, config: ElmoConfig, num_scores: int):
         super().__init__()
+        # ELMo's vectors come with dropout of their own.
         self.encoder = TaskEncoder(
-            config.hidden_size, config.task_encoder_size, config.task_encoder_layers, config.task_dropout
+            config.hidden_size, config.task_encoder_size, config.task_encoder_layers, config.task_dropout, 0.0
         )
         self.hidden = ScaledLinear(4 * 2 * self.encoder.output_size, config.classifier_size)
         self.dropout = nn.Dropout(config.task_dropout)

@@ -17,14 +17,16 @@ class TaskEncoder(nn.Module):
         size: Size of an LSTM's output per direction.
         num_layers: Number of layers; with 0 the vectors pass through, dropout aside.
         dropout: Share of values dropped in training.
+        input_dropout: Share of the input's values dropped; None: as many. 0 for vectors that come with dropout.
     """
 
-    def __init__(self, input_size: int, size: int, num_layers: int, dropout: float):
+    def __init__(self, input_size: int, size: int, num_layers: int, dropout: float, input_dropout: float | None = None):
         super().__init__()
         self.lstm = None
         if num_layers > 0:
             between = dropout if num_layers > 1 else 0.0
             self.lstm = nn.LSTM(input_size, size, num_layers, dropout=between, bidirectional=True)
+        self.input_dropout = nn.Dropout(dropout if input_dropout is None else input_dropout)
         self.dropout = nn.Dropout(dropout)
         self.output_size = input_size if self.lstm is None else 2 * size
 
@@ -41,7 +43,7 @@ class TaskEncoder(nn.Module):
         Returns:
             ``(batch, words, output_size)``, zeros where there is no word if there are layers.
         """
-        vectors = self.dropout(vectors)
+        vectors = self.input_dropout(vectors)
         if self.lstm is None:
             return vectors
         packing = Packing.from_mask(mask, segments)
