@@ -35,6 +35,7 @@ from hf_elmo import (
     ElmoForSequenceClassification,
     ElmoForTokenClassification,
     ElmoModel,
+    layer_store,
     precompute_layers,
 )
 
@@ -195,6 +196,26 @@ def test_float16_takes_half_of_the_room(tmp_path, model, tokenizer):
         np.testing.assert_allclose(rounded["layer_states"], exact["layer_states"], rtol=2**-11, atol=2**-25)
     sizes = [sum(map(len, stored.with_format(None)["layer_states"])) for stored in (full, half)]
     assert sizes == [4 * LAYERS * DIM * WORDS_WITH_BOUNDARIES, 2 * LAYERS * DIM * WORDS_WITH_BOUNDARIES]
+
+
+def test_blocks_of_rows_leave_no_trace(tmp_path, model, tokenizer, monkeypatch):
+    dataset = tokenised(tokenizer)
+    monkeypatch.setattr(layer_store, "_ROWS_PER_BLOCK", 7)
+    assert_is_own(precompute_layers(dataset, model, tmp_path), dataset, model)
+    monkeypatch.undo()
+    forbid_reading(monkeypatch)
+    assert len(precompute_layers(dataset, model, tmp_path)) == len(dataset)
+
+
+@pytest.mark.parametrize("rows_per_block", [7, 1024])
+def test_a_row_that_does_not_fit_is_named_by_its_place_in_the_dataset(
+    tmp_path, model, tokenizer, monkeypatch, rows_per_block
+):
+    monkeypatch.setattr(layer_store, "_ROWS_PER_BLOCK", rows_per_block)
+    rows = list(tokenised(tokenizer))
+    rows[16]["input_ids"].append(1)
+    with pytest.raises(ValueError, match="Row 16 has 10 words in character_ids, but 11 in input_ids"):
+        precompute_layers(Dataset.from_list(rows), model, tmp_path)
 
 
 def test_windows_bound_what_is_in_memory(tmp_path, model, tokenizer):
@@ -399,7 +420,8 @@ def test_workers_and_pickles_read_the_same(tmp_path, model, tokenizer):
 
 
 def test_rows_and_other_columns_may_change(tmp_path, model, tokenizer):
-    stored = precompute_layers(tokenised(tokenizer), model, tmp_path)
+    dataset = tokenised(tokenizer)
+    stored = precompute_layers(dataset, model, tmp_path)
     expected = [row["layer_states"] for row in stored]
     order = [7, 2, 11]
     for changed in (
@@ -407,7 +429,9 @@ def test_rows_and_other_columns_may_change(tmp_path, model, tokenizer):
         stored.remove_columns("labels").select(order),
         stored.map(lambda row: {"length": len(row["input_ids"])}).select(order),
         stored.map(lambda row: {"length": row["layer_states"].shape[1]}, remove_columns="labels").select(order),
-        datasets.concatenate_datasets([stored.select([7]), stored.select([2, 11])]),
+        datasets.concatenate_datasets(
+            [stored.select([7]), precompute_layers(dataset, model, tmp_path).select([2, 11])]
+        ),
     ):
         for row, number in zip(changed, order, strict=True):
             np.testing.assert_array_equal(row["layer_states"], expected[number])
@@ -688,6 +712,10 @@ def test_arguments_of_other_kinds(tmp_path, model, tokenizer):
         (
             lambda row: {"character_ids": [[n * 9 for n in w] for w in row["character_ids"]]},
             "knows characters 0 to 261",
+        ),
+        (
+            lambda row: {"character_ids": row["character_ids"] if len(row["input_ids"]) != 9 else None},
+            "list of words of characters .* it holds nothing",
         ),
         (lambda row: {"token_type_ids": [None] * len(row["input_ids"])}, "must hold integers"),
     ],
