@@ -273,10 +273,12 @@ def test_two_processes_train_as_one(task, one_batch, two_processes):
 
 
 @pytest.fixture
-def our_warnings(caplog):
+def our_warnings(caplog, monkeypatch):
     """Collects warnings and messages; gives those that are about ELMo, or that no model should cause."""
     logger = logging.getLogger("transformers")
     logger.addHandler(caplog.handler)
+    # The library passes its messages on to the root logger where CI is set, so that they would be seen twice.
+    monkeypatch.setattr(logger, "propagate", False)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
 
