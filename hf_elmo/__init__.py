@@ -17,6 +17,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from .bilstm import ElmoState
 from .configuration_elmo import ElmoConfig
+from .language_model import Perplexity, perplexity
 from .modeling_elmo import ElmoForPreTraining, ElmoModel, ElmoPreTrainedModel
 from .question_answering_elmo import ElmoForQuestionAnswering
 from .question_answering_pipeline import ElmoQuestionAnsweringPipeline
@@ -85,6 +86,8 @@ __all__ = [
     "ElmoQuestionAnsweringPipeline",
     "ElmoState",
     "ElmoTokenizer",
+    "Perplexity",
     "bundled",
+    "perplexity",
     "precompute_layers",
 ]

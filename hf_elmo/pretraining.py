@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset, load_dataset
 from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainingArguments
@@ -71,73 +70,6 @@ class LanguageModelCollator:
         batch = self.tokenizer([example["text"] for example in examples], padding=True, return_tensors="pt")
         batch["labels"] = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
         return dict(batch)
-
-
-@dataclass
-class Perplexity:
-    """How well a biLM predicts a text; exact over all words, `</S>` among the next and `<S>` among the previous ones.
-
-    Attributes:
-        forward: Perplexity of the next word.
-        backward: Perplexity of the previous word.
-        words: Number of predictions in each direction.
-        unknown: Share of them whose word is outside of the vocabulary, and predicted as `[UNK]`.
-    """
-
-    forward: float
-    backward: float
-    words: int
-    unknown: float
-
-    @property
-    def mean(self) -> float:
-        """Perplexity of both directions: the geometric mean of the two, as their cross entropies are averaged."""
-        return math.sqrt(self.forward * self.backward)
-
-
-@torch.no_grad()
-def perplexity(
-    model: ElmoForPreTraining, tokenizer: ElmoTokenizer, sentences: Iterable[str], batch_size: int = 32
-) -> Perplexity:
-    """Scores sentences with the full softmax.
-
-    Args:
-        model: The language model; evaluated in its dtype and on its device.
-        tokenizer: Its tokenizer.
-        sentences: Raw text, one sentence each.
-        batch_size: Sentences at a time.
-
-    Raises:
-        ValueError: if there is no sentence.
-    """
-    was_training = model.training
-    model.eval()
-    losses = torch.zeros(2, dtype=torch.float64)
-    words = unknown = 0
-    collate = LanguageModelCollator(tokenizer)
-    for texts in _batches(sentences, batch_size):
-        batch = {name: tensor.to(model.device) for name, tensor in collate([{"text": t} for t in texts]).items()}
-        output = model(**batch, num_items_in_batch=1)
-        losses += torch.stack([output.forward_loss, output.backward_loss]).double().cpu()
-        labelled = batch["labels"].ne(-100)
-        words += int(labelled.sum()) - len(texts)
-        unknown += int(batch["labels"].eq(tokenizer.unk_token_id).sum())
-    model.train(was_training)
-    if words == 0:
-        raise ValueError("There is no sentence to score.")
-    forward, backward = (losses / words).exp().tolist()
-    return Perplexity(forward, backward, words, unknown / words)
-
-
-def _batches(items: Iterable[str], size: int) -> Iterator[list[str]]:
-    batch: list[str] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 class LanguageModelTrainer(Trainer):

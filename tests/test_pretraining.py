@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from hf_elmo import ElmoConfig, ElmoForPreTraining, ElmoModel, ElmoTokenizer
-from hf_elmo.pretraining import LanguageModelCollator, count_words, perplexity, read_sentences, train
+from hf_elmo.language_model import perplexity
+from hf_elmo.pretraining import LanguageModelCollator, count_words, read_sentences, train
 
 TEXT = "The cat sat on the mat. The dog sat on the cat.\n\n   \nA dog ate the mat.\n"
 

@@ -83,7 +83,7 @@ def perplexity(
     from datasets import disable_progress_bars
 
     from .. import ElmoForPreTraining, ElmoTokenizer
-    from ..pretraining import perplexity as score
+    from ..language_model import perplexity as score
     from ..pretraining import read_sentences
 
     folder = find_folder(model)
