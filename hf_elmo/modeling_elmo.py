@@ -91,25 +91,26 @@ class ElmoPreTrainedModel(PreTrainedModel):
         """
         model, report = super().from_pretrained(*args, output_loading_info=True, **kwargs)
         if model.base_model is not model:
-            cls._check_task(report)
+            model._check_task(report)
         # Loading makes new parameters, all of which require gradients.
         model._freeze()
         return (model, report) if output_loading_info else model
 
-    @classmethod
-    def _check_task(cls, report: dict) -> None:
-        """Raises ValueError if a checkpoint has a head, but another one than this class."""
-        prefix = cls.base_model_prefix + "."
+    def _check_task(self, report: dict) -> None:
+        """Raises ValueError if a checkpoint has a biLM and a head, but another head than this class."""
+        name, prefix = type(self).__name__, self.base_model_prefix + "."
         missing, surplus = (
-            sorted(name for name in report[kind] if not name.startswith(prefix))
+            sorted(key for key in report[kind] if not key.startswith(prefix))
             for kind in ("missing_keys", "unexpected_keys")
         )
+        # Weights of anything else are no other task's: the library itself reports that every single one is missing.
+        has_bilm = any(key.startswith(prefix) and key not in report["missing_keys"] for key in self.state_dict())
         # A base model has no head, and of any model the base may be loaded: then only one of the two is there.
-        if missing and surplus:
+        if has_bilm and missing and surplus:
             raise ValueError(
-                f"This is no checkpoint of {cls.__name__}: it has {surplus[0]} and lacks {missing[0]}. Load it with "
+                f"This is no checkpoint of {name}: it has {surplus[0]} and lacks {missing[0]}. Load it with "
                 "the class that its config.json names (architectures). To train another head on its biLM, save its "
-                f"base model, ElmoModel.from_pretrained(...).save_pretrained(folder), and make {cls.__name__} of it."
+                f"base model, ElmoModel.from_pretrained(...).save_pretrained(folder), and make {name} of it."
             )
 
     def save_pretrained(self, save_directory, is_main_process: bool = True, **kwargs):

@@ -6,6 +6,7 @@ import re
 import pytest
 import torch
 import transformers
+from safetensors.torch import save_file
 from transformers import AutoModelForPreTraining, Trainer, TrainingArguments
 
 import hf_elmo
@@ -201,6 +202,13 @@ class TestLoading:
             # The way that the message shows.
             ElmoModel.from_pretrained(tmp_path).save_pretrained(tmp_path / "base")
             assert type(load(other, tmp_path / "base")) is head_class(other)
+
+    def test_weights_of_anything_else(self, name, tiny_model_folder, tmp_path):
+        load(name, tiny_model_folder).save_pretrained(tmp_path)
+        save_file({"other.weight": torch.ones(2)}, tmp_path / "model.safetensors", metadata={"format": "pt"})
+        model, report = getattr(transformers, name).from_pretrained(tmp_path, output_loading_info=True)
+        assert report["missing_keys"] == set(model.state_dict())
+        assert report["unexpected_keys"] == {"other.weight"}
 
     def test_token_embeddings_are_not_resized(self, name, tiny_model_folder):
         model = load(name, tiny_model_folder)
