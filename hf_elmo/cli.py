@@ -17,7 +17,8 @@ from .commands.compare import compare
 from .commands.convert import convert
 from .commands.embed import embed
 from .commands.info import info
-from .commands.train import perplexity, train
+from .commands.language_model import perplexity
+from .commands.train import train
 
 
 class Commands(typer.core.TyperGroup):
