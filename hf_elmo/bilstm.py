@@ -210,27 +210,40 @@ class BiLstm(nn.Module):
         """
         if state is None:
             state = self.initial_state(len(packing.rows), inputs)
-        outputs: list[list[Tensor]] = []
-        hidden, cell = [], []
-        for direction, layers in enumerate((self.forward_layers, self.backward_layers)):
-            x = backward_inputs if direction == 1 and backward_inputs is not None else inputs
-            outputs.append([])
-            for depth, layer in enumerate(layers):
-                x = self.dropout(x)
-                y, h, c = layer(
-                    x,
-                    packing.batch_sizes,
-                    state.hidden[direction, depth],
-                    state.cell[direction, depth],
-                    reverse=direction == 1,
-                )
-                x = x + y if self.use_skip_connections and depth > 0 else y
-                outputs[direction].append(x)
-                hidden.append(h)
-                cell.append(c)
-        merged = [torch.cat(halves, dim=-1) for halves in zip(*outputs, strict=True)]
-        shape = (2, len(self.forward_layers))
-        return merged, ElmoState(torch.stack(hidden).unflatten(0, shape), torch.stack(cell).unflatten(0, shape))
+        halves, hidden, cell = zip(
+            *(
+                self.read_stack(direction, words, packing.batch_sizes, state.hidden[direction], state.cell[direction])
+                for direction, words in enumerate((inputs, inputs if backward_inputs is None else backward_inputs))
+            )
+        )
+        merged = [torch.cat(pair, dim=-1) for pair in zip(*halves, strict=True)]
+        return merged, ElmoState(torch.stack(hidden), torch.stack(cell))
+
+    def read_stack(
+        self, direction: int, inputs: Tensor, batch_sizes: list[int], hidden: Tensor, cell: Tensor
+    ) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Reads packed sentences in one direction, which knows nothing of the other.
+
+        Args:
+            direction: 0 for forward, 1 for backward.
+            inputs: ``(all words, projection_dim)``, packed.
+            batch_sizes: Number of sentences at each time step (`Packing.batch_sizes`); falls.
+            hidden: ``(layers, sentences, projection_dim)``, the state to start from, in packed order.
+            cell: ``(layers, sentences, cell_size)``, likewise.
+
+        Returns:
+            The layers' outputs, ``(all words, projection_dim)`` each, and the two parts of the state after the
+            sentences, in packed order.
+        """
+        x, outputs, last_hidden, last_cell = inputs, [], [], []
+        for depth, layer in enumerate((self.forward_layers, self.backward_layers)[direction]):
+            x = self.dropout(x)
+            y, h, c = layer(x, batch_sizes, hidden[depth], cell[depth], reverse=direction == 1)
+            x = x + y if self.use_skip_connections and depth > 0 else y
+            outputs.append(x)
+            last_hidden.append(h)
+            last_cell.append(c)
+        return outputs, torch.stack(last_hidden), torch.stack(last_cell)
 
     def initial_state(self, batch: int, like: Tensor) -> ElmoState:
         """Zeros for a batch of that many sentences, in the dtype and on the device of `like`."""
