@@ -63,6 +63,9 @@ class ElmoConfig(PreTrainedConfig):
         proj_clip: Bound of the absolute value of an LSTM's projected output; `None` for no bound.
         forget_bias: Added to the forget gate at run time, not part of the weights (as in TensorFlow's `LSTMCell`).
         dropout: Dropout of the biLM while it is trained: on each LSTM layer's input and on the top layer's output.
+        num_negative_samples: How many words of the vocabulary, which then has to be sorted by falling frequency, the
+            language model scores each word against while it is trained (bilm-tf's `n_negative_samples_batch`); `None`
+            for all. Evaluation takes all in any case.
         num_representations: Number of scalar mixes, each with weights of its own (AllenNLP's
             `num_output_representations`).
         do_layer_norm: Whether a mix first normalises each layer, with one mean and variance over all words of the
@@ -116,6 +119,7 @@ class ElmoConfig(PreTrainedConfig):
     proj_clip: float | None = 3.0
     forget_bias: float = 1.0
     dropout: float = 0.1
+    num_negative_samples: int | None = None
     num_representations: int = 1
     do_layer_norm: bool = False
     scalar_mix_parameters: list[float] | None = None
@@ -219,6 +223,7 @@ class ElmoConfig(PreTrainedConfig):
             fields["num_highway_layers"] = 0
         if options.get("dropout") is not None:
             fields["dropout"] = options["dropout"]
+        fields["num_negative_samples"] = _negative_samples(options)
         return cls(**{**fields, "original_options": copy.deepcopy(options), **overrides})
 
     def to_options(self) -> dict:
@@ -244,12 +249,19 @@ class ElmoConfig(PreTrainedConfig):
         options["char_cnn"].setdefault("n_characters", 262)
         if options.get("dropout") is not None:
             options["dropout"] = _as_written(options["dropout"], self.dropout)
+        if self.num_negative_samples != _negative_samples(options):
+            if self.num_negative_samples is not None:
+                options["n_negative_samples_batch"] = self.num_negative_samples
+            if "sample_softmax" in options or self.num_negative_samples is None:
+                options["sample_softmax"] = self.num_negative_samples is not None
         return options
 
     def _check(self) -> None:
         """Raises ValueError, with the reason and the remedy, for sizes and switches that cannot be."""
         for name in ("char_vocab_size", "char_embed_dim", "cell_size", "projection_dim", "num_layers", "vocab_size"):
             _check_whole_number(name, getattr(self, name), least=1)
+        if self.num_negative_samples is not None:
+            _check_whole_number("num_negative_samples", self.num_negative_samples, least=1)
         _check_whole_number("num_highway_layers", self.num_highway_layers, least=0)
         _check_whole_number("task_encoder_layers", self.task_encoder_layers, least=0)
         _check_whole_number("task_encoder_size", self.task_encoder_size, least=1)
@@ -330,6 +342,11 @@ def _read_option(options: dict, path: tuple[str, ...], default: Any) -> Any:
             return default
         section = section[key]
     return section
+
+
+def _negative_samples(options: dict) -> int | None:
+    """What bilm-tf reads as the number of samples in training: it samples unless `sample_softmax` is false."""
+    return options.get("n_negative_samples_batch") if options.get("sample_softmax", True) else None
 
 
 def _as_written(written: Any, value: Any) -> Any:

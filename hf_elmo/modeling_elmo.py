@@ -17,6 +17,7 @@ from .bilstm import BiLstm, ElmoState, LstmLayer, Packing
 from .character_encoder import CharacterEncoder, ScaledLinear
 from .configuration_elmo import ElmoConfig
 from .remote_code import add_remote_code
+from .sampled_softmax import LogUniformSampler, sampled_softmax_losses
 from .scalar_mix import ScalarMix
 
 
@@ -52,7 +53,7 @@ class ElmoForPreTrainingOutput(ModelOutput):
 
     Attributes:
         loss: With labels: mean of `forward_loss` and `backward_loss`.
-        forward_loss: Cross entropy of the next word, in nats per word.
+        forward_loss: Cross entropy of the next word, in nats per word; in training, against the sample if one is drawn.
         backward_loss: Cross entropy of the previous word, likewise.
         logits: Without labels, or on request: ``(batch, words, vocab_size)``: at each word, scores of the next one.
         backward_logits: Likewise, scores of the previous word.
@@ -404,10 +405,16 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
 
     Both directions share the softmax (section 3.1), over the words of the tokenizer's vocabulary; others are predicted
     as `[UNK]`. The scalar mixes take no part and are frozen.
+
+    In training mode, with `config.num_negative_samples`, each direction's losses are those of a sampled softmax
+    (`sampled_softmax.py`), which are not to be compared with those of the full one, taken otherwise.
     """
 
     def __init__(self, config: ElmoConfig):
         super().__init__(config)
+        if config.num_negative_samples is not None:
+            # A vocabulary that cannot be sampled from is to be found out now rather than at the first step.
+            LogUniformSampler.from_config(config)
         self.elmo = ElmoModel(config)
         self.dropout = nn.Dropout(config.dropout)
         self.softmax = WordSoftmax(config)
@@ -483,10 +490,7 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
             elif backward_labels is None:
                 raise ValueError("backward_character_ids came without backward_labels.")
             targets = _next_words(labels, mask, token_type_ids), _previous_words(backward_labels, mask, token_type_ids)
-            losses = [
-                self._loss(top, target, num_items_in_batch)
-                for top, target in zip((forward_top, backward_top), targets, strict=True)
-            ]
+            losses = self._losses((forward_top, backward_top), targets, num_items_in_batch)
         with_logits = labels is None if output_logits is None else output_logits
         return ElmoForPreTrainingOutput(
             loss=(losses[0] + losses[1]) / 2 if losses else None,
@@ -498,14 +502,26 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
             state=new_state,
         )
 
-    def _loss(self, top: Tensor, targets: Tensor, num_items: Tensor | int | None) -> Tensor:
+    def _losses(
+        self, tops: tuple[Tensor, Tensor], targets: tuple[Tensor, Tensor], num_items: Tensor | int | None
+    ) -> list[Tensor]:
         """Cross entropy of the labelled positions only: a softmax over words is too dear for the others."""
-        chosen = targets.flatten().ne(-100).nonzero().squeeze(1)
-        targets = targets.flatten().index_select(0, chosen)
-        logits = self.softmax(top.flatten(0, 1).index_select(0, chosen)).float()
-        total = F.cross_entropy(logits, targets, reduction="sum")
-        count = num_items if num_items is not None else len(targets)
-        return total / (count.to(total.device) if isinstance(count, Tensor) else max(count, 1))
+        chosen = [ids.flatten().ne(-100).nonzero().squeeze(1) for ids in targets]
+        words = [top.flatten(0, 1).index_select(0, index) for top, index in zip(tops, chosen, strict=True)]
+        labels = [ids.flatten().index_select(0, index) for ids, index in zip(targets, chosen, strict=True)]
+        if self.training and self.config.num_negative_samples is not None:
+            sampler = LogUniformSampler.from_config(self.config)
+            totals = sampled_softmax_losses(words, labels, self.softmax.weight, self.softmax.bias, sampler)
+        else:
+            totals = [
+                F.cross_entropy(self.softmax(top).float(), ids, reduction="sum")
+                for top, ids in zip(words, labels, strict=True)
+            ]
+        counts = [num_items if num_items is not None else len(ids) for ids in labels]
+        return [
+            total / (count.to(total.device) if isinstance(count, Tensor) else max(count, 1))
+            for total, count in zip(totals, counts, strict=True)
+        ]
 
 
 def _character_ids(input_ids: Tensor | None, character_ids: Tensor | None) -> Tensor:
