@@ -457,11 +457,12 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
             token_type_ids: As in `ElmoModel`. No word is predicted across the border of two sentences.
             labels: ``(batch, words)``: the id of the word at each position (the tokenizer's `input_ids`), -100 for
                 words that are not to be predicted. Position t's forward prediction is scored against label t + 1, its
-                backward prediction against label t - 1. A row of a running text may have one label more, the word that
-                follows: ``(batch, words + 1)``.
+                backward prediction against label t - 1. Rows of running text may have one label more, the word that
+                follows the row's last one, or -100: ``(batch, words + 1)``.
             backward_character_ids: ``(batch, words, chars)``: the words for the backward direction, if others than
                 `character_ids`.
-            backward_labels: Their labels, ``(batch, words)``, or ``(batch, words + 1)`` with the word before first.
+            backward_labels: Labels for the backward direction, if others than `labels`: ``(batch, words)``, or
+                ``(batch, words + 1)`` with the word before the row first.
             state: As in `ElmoModel`.
             return_state: As in `ElmoModel`.
             output_hidden_states: As in `ElmoModel`.
@@ -474,8 +475,8 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
         """
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
-        if backward_labels is not None and backward_character_ids is None:
-            raise ValueError("backward_labels belong to backward_character_ids, which are missing.")
+        if backward_labels is not None and labels is None:
+            raise ValueError("backward_labels came without labels: give both, or labels alone.")
         mask = self.elmo.word_mask(input_ids, character_ids, attention_mask)
         character_ids = _character_ids(input_ids, character_ids)
         layers, new_state = self.elmo.read(
@@ -484,11 +485,11 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
         forward_top, backward_top = self.dropout(layers[-1]).chunk(2, dim=-1)
         losses: list[Tensor] = []
         if labels is not None:
-            if backward_character_ids is None:
+            if backward_labels is None:
+                if backward_character_ids is not None:
+                    raise ValueError("backward_character_ids came without backward_labels.")
                 # The word that follows a row is none that its backward direction could predict.
                 backward_labels = labels[:, : mask.shape[1]]
-            elif backward_labels is None:
-                raise ValueError("backward_character_ids came without backward_labels.")
             targets = _next_words(labels, mask, token_type_ids), _previous_words(backward_labels, mask, token_type_ids)
             losses = self._losses((forward_top, backward_top), targets, num_items_in_batch)
         with_logits = labels is None if output_logits is None else output_logits
@@ -570,11 +571,12 @@ def _neighbours(labels: Tensor, mask: Tensor, shift: int) -> Tensor:
     neighbours = labels.new_full(mask.shape, -100)
     if shift > 0:
         following = labels[:, 1:]
-        present = mask[:, 1:] if following.shape[1] < width else F.pad(mask[:, 1:], (0, 1), value=True)
+        # A row of running text says itself which of its words have a next one.
+        present = mask[:, 1:] if following.shape[1] < width else mask
         neighbours[:, : following.shape[1]] = following.masked_fill(~present, -100)
     else:
         preceding = labels[:, :-1]
-        present = mask[:, :-1] if preceding.shape[1] < width else F.pad(mask[:, :-1], (1, 0), value=True)
+        present = mask[:, :-1] if preceding.shape[1] < width else mask
         neighbours[:, width - preceding.shape[1] :] = preceding.masked_fill(~present, -100)
     return neighbours.masked_fill(~mask, -100)
 

@@ -113,9 +113,10 @@ def test_one_label_more():
     model, ids, mask = small_language_model(), random_words([4, 4, 3]), mask_of([4, 4, 3])
     labels = random_labels(3, 5)
     forward, backward = neighbours(labels[:, :4], mask)
-    forward[0][3], forward[1][3] = int(labels[0, 4]), int(labels[1, 4])
+    for row, length in enumerate([4, 4, 3]):
+        forward[row][length - 1] = int(labels[row, length])
     expected, counts = losses_by_hand(model, tops_of(model, character_ids=ids), [forward, backward])
-    assert counts == [10, 8]
+    assert counts == [11, 8]
     assert_losses(model(character_ids=ids, labels=labels), expected)
 
 
@@ -129,9 +130,8 @@ def test_two_streams(extra):
     forward, _ = neighbours(labels[:, :4], mask)
     _, backward = neighbours(backward_labels[:, extra:], mask)
     if extra:
-        for row in (0, 1):
-            forward[row][3] = int(labels[row, 4])
-        for row in (0, 1, 2):
+        for row, length in enumerate([4, 4, 3]):
+            forward[row][length - 1] = int(labels[row, length])
             backward[row][0] = int(backward_labels[row, 0])
     expected, _ = losses_by_hand(model, tops, [forward, backward])
     output = model(
@@ -144,6 +144,17 @@ def test_two_streams(extra):
     assert_losses(output, expected)
     words = [model.elmo.character_encoder(stream) * mask[..., None] for stream in (ids, backward_ids)]
     torch.testing.assert_close(output.hidden_states[0], torch.cat(words, dim=-1), rtol=0, atol=1e-6)
+
+
+def test_labels_of_their_own_for_the_backward_direction():
+    """Both directions read the same words, but are scored at different ones."""
+    model, ids, mask = small_language_model(), random_words([4, 2]), mask_of([4, 2])
+    labels = random_labels(2, 4)
+    scored, backward_scored = labels.clone(), labels.clone()
+    scored[:, 0], backward_scored[0, 3], backward_scored[1, 1] = -100, -100, -100
+    forward, backward = neighbours(labels, mask)
+    expected, _ = losses_by_hand(model, tops_of(model, character_ids=ids), [forward, backward])
+    assert_losses(model(character_ids=ids, labels=scored, backward_labels=backward_scored), expected)
 
 
 def test_division_by_the_number_of_items():
@@ -248,7 +259,7 @@ def test_a_text_in_batches_with_state():
         ({"labels": torch.ones(2, 3)}, r"labels must be .* for words of \(2, 4\), was: \(2, 3\)"),
         ({"labels": torch.ones(2, 6)}, r"labels must be .* for words of \(2, 4\), was: \(2, 6\)"),
         ({"labels": torch.ones(1, 4)}, r"labels must be .* for words of \(2, 4\), was: \(1, 4\)"),
-        ({"backward_labels": torch.ones(2, 4)}, "belong to backward_character_ids, which are missing"),
+        ({"backward_labels": torch.ones(2, 4)}, "backward_labels came without labels"),
         (
             {"labels": torch.ones(2, 4), "backward_character_ids": random_words([4, 2])},
             "backward_character_ids came without backward_labels",
