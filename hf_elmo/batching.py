@@ -2,10 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from torch import nn
+
+# A window is sorted by length as a whole: the more batches it holds, the less padding, and the more memory.
+BATCHES_PER_WINDOW = 8
+
+
+def split_into_words(tokenizer, sentences: Iterable[str | Sequence[str]]) -> Iterator[list[str]]:
+    """Sentences as lists of words.
+
+    Args:
+        tokenizer: An `ElmoTokenizer`.
+        sentences: Each a text, which the tokenizer splits into words, or a list of words, which stay as they are.
+
+    Raises:
+        ValueError: for a sentence that is neither.
+    """
+    for number, sentence in enumerate(sentences):
+        if isinstance(sentence, str):
+            yield tokenizer.tokenize(sentence)
+        elif isinstance(sentence, (list, tuple)) and all(isinstance(word, str) for word in sentence):
+            yield list(sentence)
+        else:
+            raise ValueError(
+                f"Sentence {number} must be a text or a list of words, was: {type(sentence).__name__} {sentence!r:.60}"
+            )
+
+
+def windows(sentences: Iterable[list[str]], most_words: int) -> Iterator[list[list[str]]]:
+    """Consecutive sentences, about so many words of them at once."""
+    window, words = [], 0
+    for sentence in sentences:
+        window.append(sentence)
+        # Boundaries count, so that a window of empty sentences comes to an end.
+        words += len(sentence) + 2
+        if words >= most_words:
+            yield window
+            window, words = [], 0
+    if window:
+        yield window
 
 
 def similar_lengths(lengths: Sequence[int], most_words: int) -> Iterator[list[int]]:

@@ -9,12 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .batching import evaluating, similar_lengths
+from .batching import BATCHES_PER_WINDOW, evaluating, similar_lengths, split_into_words, windows
 
 LAYERS = ("mix", "top", "all", "average")
-
-# A window is sorted by length as a whole: the more batches it holds, the less padding, and the more memory.
-_BATCHES_PER_WINDOW = 8
 
 
 class EmbeddedSentence(NamedTuple):
@@ -75,7 +72,7 @@ def embed_sentences(
 
 def _embed(model, tokenizer, sentences, layers, keep_boundaries, batch_words, alone) -> Iterator[EmbeddedSentence]:
     number = 0
-    for window in _windows(_split(tokenizer, sentences), _BATCHES_PER_WINDOW * batch_words):
+    for window in windows(split_into_words(tokenizer, sentences), BATCHES_PER_WINDOW * batch_words):
         embedded: list[EmbeddedSentence | None] = [None] * len(window)
         lengths = [len(sentence) + 2 for sentence in window]
         for indices in similar_lengths(lengths, 1 if alone else batch_words):
@@ -93,33 +90,6 @@ def _embed(model, tokenizer, sentences, layers, keep_boundaries, batch_words, al
             words, vectors, truncated = embedded.pop()
             # Until here sentences share the arrays of their batches; a reader who keeps one is to keep no more.
             yield EmbeddedSentence(words, vectors.copy(), truncated)
-
-
-def _split(tokenizer, sentences: Iterable[str | Sequence[str]]) -> Iterator[list[str]]:
-    """Sentences as lists of words."""
-    for number, sentence in enumerate(sentences):
-        if isinstance(sentence, str):
-            yield tokenizer.tokenize(sentence)
-        elif isinstance(sentence, (list, tuple)) and all(isinstance(word, str) for word in sentence):
-            yield list(sentence)
-        else:
-            raise ValueError(
-                f"Sentence {number} must be a text or a list of words, was: {type(sentence).__name__} {sentence!r:.60}"
-            )
-
-
-def _windows(sentences: Iterable[list[str]], most_words: int) -> Iterator[list[list[str]]]:
-    """Consecutive sentences, about so many words of them at once."""
-    window, words = [], 0
-    for sentence in sentences:
-        window.append(sentence)
-        # Boundaries count, so that a window of empty sentences comes to an end.
-        words += len(sentence) + 2
-        if words >= most_words:
-            yield window
-            window, words = [], 0
-    if window:
-        yield window
 
 
 def _embed_batch(model, tokenizer, batch: list[list[str]], layers: str, keep_boundaries: bool):

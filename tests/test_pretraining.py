@@ -1,9 +1,7 @@
-"""Training a language model from text files, and scoring text with it."""
+"""Training a language model from text files."""
 
 import gzip
-import math
 
-import numpy as np
 import pytest
 import torch
 
@@ -62,41 +60,6 @@ def test_collator_labels_every_word_but_padding():
     batch = LanguageModelCollator(tokenizer)([{"text": "the cat sat"}, {"text": "cat"}])
     assert batch["labels"].tolist() == [[2, 4, 5, 1, 3], [2, 5, 3, -100, -100]]
     assert batch["character_ids"].shape == (2, 5, 50)
-
-
-def test_perplexity_is_exact_over_all_words_whatever_the_batches():
-    torch.manual_seed(0)
-    tokenizer = ElmoTokenizer.create(["the", "cat", "sat"])
-    model = ElmoForPreTraining(tiny_config(vocab_size=len(tokenizer)))
-    sentences = ["the cat sat", "cat", "sat the dog the cat ran", "the"]
-    result = perplexity(model, tokenizer, sentences, batch_size=3)
-    # Independently: one sentence at a time, log-probabilities picked from the softmax over all words but [PAD].
-    model.eval()
-    sums = np.zeros(2)
-    count = 0
-    for sentence in sentences:
-        encoded = tokenizer(sentence, return_tensors="pt")
-        ids = encoded["input_ids"][0].numpy()
-        with torch.no_grad():
-            output = model(**encoded)
-        for direction, logits in enumerate((output.logits, output.backward_logits)):
-            scores = logits[0, :, 1:].double().numpy()
-            scores -= np.log(np.exp(scores).sum(axis=1, keepdims=True))
-            pairs = range(len(ids) - 1)
-            where = [(t, t + 1) for t in pairs] if direction == 0 else [(t + 1, t) for t in pairs]
-            sums[direction] -= sum(scores[at, ids[of] - 1] for at, of in where)
-        count += len(ids) - 1
-    assert result.words == count
-    assert result.forward == pytest.approx(math.exp(sums[0] / count), rel=1e-5)
-    assert result.backward == pytest.approx(math.exp(sums[1] / count), rel=1e-5)
-    assert result.mean == pytest.approx(math.exp(sums.sum() / 2 / count), rel=1e-5)
-    assert result.unknown == pytest.approx(2 / count)
-
-
-def test_perplexity_of_nothing_is_an_error():
-    tokenizer = ElmoTokenizer.create(["the"])
-    with pytest.raises(ValueError, match="no sentence"):
-        perplexity(ElmoForPreTraining(tiny_config(vocab_size=len(tokenizer))), tokenizer, [])
 
 
 def test_training_learns_the_text_and_leaves_a_usable_folder(tmp_path):
