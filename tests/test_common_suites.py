@@ -33,18 +33,21 @@ MACHINE = re.compile(
 
 @dataclass(frozen=True)
 class Suite:
-    """A module of tests that uses transformers' mixins, and what of it may fail or be skipped: name to reason.
+    """A module of tests that uses transformers' mixins, and what of it may fail or be skipped.
 
     Attributes:
         module: The module's text. It lies in a package `tests.elmo`; transformers' `tests` are the package above.
-        failures: Tests that fail, each because it cannot hold for ELMo. One that passes is to be taken off the list.
-        skips: Tests that skip themselves; a name may have wildcards. Those that want hardware or optional packages
-            (`MACHINE`) need not be named.
+        least_passes: As many tests pass, with transformers 5.23; more where there is an accelerator.
+        failures: Tests that fail, each because it cannot hold for ELMo: name to reason and a pattern of the report.
+            One that passes, or fails elsewhere, is to be looked at.
+        skips: Tests that skip themselves: name, which may have wildcards, to reason. Those that want hardware or
+            optional packages (`MACHINE`) need not be named.
         stubs: Files of transformers' tests that the source distribution lacks, path to text.
     """
 
     module: str
-    failures: dict[str, str] = field(default_factory=dict)
+    least_passes: int
+    failures: dict[str, tuple[str, str]] = field(default_factory=dict)
     skips: dict[str, str] = field(default_factory=dict)
     stubs: dict[str, str] = field(default_factory=dict)
 
@@ -72,8 +75,12 @@ class ElmoTokenizationTest(TokenizerTesterMixin, TokenizersBackendTesterMixin, u
     from_pretrained_id = FOLDER
     test_tokenizer_from_extractor = False
 ''',
+    least_passes=60,
     failures={
-        "test_batch_encode_dynamic_overflowing": "asserts that every output is 2-D; character_ids are 3-D",
+        "test_batch_encode_dynamic_overflowing": (
+            "asserts that every output is 2-D; character_ids are 3-D",
+            r"\(len\(tokens\[key\]\.shape\), 2\)\nE +AssertionError: 3 != 2",
+        ),
     },
     skips={
         "test_chat_template_save_loading": "looks for chat_template in the signature of our __init__; there is none",
@@ -106,6 +113,8 @@ for task, head in {
     getattr(modeling_auto, f"MODEL_FOR_{task}_MAPPING_NAMES")["elmo"] = head.__name__
 modeling_auto.MODEL_FOR_PRETRAINING_MAPPING_NAMES["elmo"] = "ElmoForPreTraining"
 modeling_auto.MODEL_MAPPING_NAMES["elmo"] = "ElmoModel"
+# By its class's name it finds the layer whose size follows from the number of labels.
+hf_elmo.sequence_classification_elmo.TextPairScorer.__name__ = "TextPairClassificationHead"
 
 SIZES = {
     "vocab_size": 20,
@@ -158,7 +167,6 @@ class ElmoModelTest(ModelTesterMixin, unittest.TestCase):
     )
     has_attentions = False
     test_resize_embeddings = False
-    test_mismatched_shapes = False
     test_can_init_all_missing_weights_before_2023 = True
 
     def setUp(self):
@@ -179,6 +187,13 @@ class ElmoModelTest(ModelTesterMixin, unittest.TestCase):
             inputs["labels"] = inputs["input_ids"]
         return inputs
 """,
+    least_passes=66,
+    failures={
+        "test_load_with_mismatched_shapes": (
+            "wants an error for another vocab_size, on which no weight of ElmoModel depends",
+            r"num_labels=42\)\n> +with self\.assertRaises\(RuntimeError\):\nE +AssertionError: RuntimeError not raised",
+        ),
+    },
     skips={
         **dict.fromkeys(
             [
@@ -210,10 +225,6 @@ class ElmoModelTest(ModelTesterMixin, unittest.TestCase):
         **dict.fromkeys(
             ["test_can_load_from_already_mapped_keys", "test_reverse_loading_mapping"],
             "weights of other formats are converted by hf_elmo.conversion, not on loading",
-        ),
-        **dict.fromkeys(
-            ["test_can_load_ignoring_mismatched_shapes", "test_load_with_mismatched_shapes"],
-            "changes vocab_size, on which no weight of ElmoModel depends",
         ),
         **dict.fromkeys(
             ["test_resize_embeddings_*", "test_resize_tokens_embeddings*"],
@@ -259,6 +270,7 @@ def pytest_runtest_logreport(report):
     name = report.nodeid.rpartition("::")[2]
     if report.failed:
         OUTCOMES[name] = ["failed", str(report.longrepr)[-3000:]]
+    # A test with one part that is skipped, one class of several, counts as skipped.
     elif report.skipped and name not in OUTCOMES:
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         OUTCOMES[name] = ["skipped", reason]
@@ -278,13 +290,11 @@ def transformers_tests() -> Path:
     name = os.environ.get(_VARIABLE)
     if not name:
         pytest.skip(f"{_VARIABLE} is not set; how to get transformers' test suites stands at the top of this file")
-    if importlib.util.find_spec("parameterized") is None:
-        pytest.skip("transformers' test suites need the package parameterized")
-    folder = Path(name)
+    assert importlib.util.find_spec("parameterized"), "transformers' test suites need the package parameterized"
+    folder = Path(name).resolve()
     information = (folder / "PKG-INFO").read_text(encoding="utf-8")
     version = next(line.partition(": ")[2] for line in information.splitlines() if line.startswith("Version: "))
-    if version != transformers.__version__:
-        pytest.skip(f"{folder} has the tests of transformers {version}, installed is {transformers.__version__}")
+    assert version == transformers.__version__, f"{folder} has the tests of another version: {version}"
     return folder / "tests"
 
 
@@ -333,8 +343,12 @@ def test_suite(name, transformers_tests, tmp_path):
         kind: {test: why for test, (outcome, why) in outcomes.items() if outcome == kind}
         for kind in ("passed", "failed", "skipped")
     }
-    new_failures = {test: why for test, why in by_outcome["failed"].items() if test not in suite.failures}
-    assert not new_failures, "\n\n".join(f"{test}: {why}" for test, why in new_failures.items())
+    new_failures = {
+        test: report
+        for test, report in by_outcome["failed"].items()
+        if test not in suite.failures or not re.search(suite.failures[test][1], report)
+    }
+    assert not new_failures, "\n\n".join(f"{test}: {report}" for test, report in new_failures.items())
     known = {
         test for test, why in by_outcome["skipped"].items() if any(fnmatchcase(test, name) for name in suite.skips)
     }
@@ -345,4 +359,4 @@ def test_suite(name, transformers_tests, tmp_path):
     assert not suite.failures.keys() - by_outcome["failed"].keys(), "these pass now, or are gone"
     stale = [name for name in suite.skips if not any(fnmatchcase(test, name) for test in by_outcome["skipped"])]
     assert not stale, f"these are not skipped any more, or are gone: {stale}"
-    assert by_outcome["passed"]
+    assert len(by_outcome["passed"]) >= suite.least_passes, f"only {len(by_outcome['passed'])} tests passed"
