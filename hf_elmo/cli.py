@@ -18,7 +18,7 @@ from .commands.convert import convert
 from .commands.embed import embed
 from .commands.info import info
 from .commands.language_model import perplexity
-from .commands.train import train
+from .commands.train import train, vocab
 
 
 class Commands(typer.core.TyperGroup):
@@ -75,6 +75,7 @@ app.command()(embed)
 app.command()(compare)
 app.command()(convert)
 app.command()(info)
+app.command()(vocab)
 app.command()(train)
 app.command()(perplexity)
 

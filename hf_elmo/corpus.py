@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,8 @@ class Corpus:
             for begin in range(0, total, _BLOCK):
                 counts += np.bincount(first_seen[begin : begin + _BLOCK], minlength=len(numbers))
             names = list(numbers)
-            order = sorted(range(len(names)), key=lambda number: (-counts[number], names[number]))
+            totals = counts.tolist()
+            order = sorted(range(len(names)), key=lambda number: (-totals[number], names[number]))
             place = np.empty(len(names), dtype=np.int32)
             place[order] = np.arange(len(names), dtype=np.int32)
             words = np.lib.format.open_memmap(partial / "words.npy", mode="w+", dtype=np.int32, shape=(total,))
@@ -122,15 +123,8 @@ class Corpus:
         return len(self.words) + len(self.ends)
 
     def vocabulary(self, size: int | None = None, min_count: int = 1) -> list[str]:
-        """The most frequent words, as `ElmoTokenizer.create` takes them: special words are none of them.
-
-        Args:
-            size: At most so many.
-            min_count: Only words that stand in the text so often.
-        """
-        kept = int((self.counts >= min_count).sum())
-        words = (word for word in self.lexicon[:kept] if word not in _NO_WORDS)
-        return [word for word, _ in zip(words, range(kept if size is None else size), strict=False)]
+        """The most frequent words, as `by_frequency` gives them."""
+        return by_frequency(dict(zip(self.lexicon, self.counts.tolist(), strict=True)), size, min_count)
 
     def sentence(self, number: int) -> list[str]:
         """The words of one sentence."""
@@ -221,6 +215,20 @@ def word_counts(sentences: Iterable[list[str]]) -> Counter[str]:
     return counts
 
 
+def by_frequency(counts: Mapping[str, int], size: int | None = None, min_count: int = 1) -> list[str]:
+    """The most frequent words, as `ElmoTokenizer.create` takes them: special words are none of them.
+
+    Words of one frequency stand in the order of their letters, so that a vocabulary is the same every time.
+
+    Args:
+        counts: How often each word stands in a text.
+        size: At most so many words; None: all.
+        min_count: Only words that stand there so often.
+    """
+    kept = [word for word, count in counts.items() if count >= min_count and word not in _NO_WORDS]
+    return sorted(kept, key=lambda word: (-counts[word], word))[:size]
+
+
 def prepare(
     files: Iterable[str | Path], folder: str | Path, split_sentences: bool = True, pretokenized: bool = False
 ) -> Corpus:
@@ -248,12 +256,13 @@ def prepare(
             return kept
     tokenizer = None if pretokenized else ElmoTokenizer.create()
     try:
-        return Corpus.save(_with_progress(words_of(texts, tokenizer, split_sentences)), folder, origin)
+        return Corpus.save(with_progress(words_of(texts, tokenizer, split_sentences)), folder, origin)
     except ValueError as error:
         raise ValueError(f"{', '.join(map(str, paths))}: {error}") from None
 
 
-def _with_progress(sentences: Iterable[list[str]]) -> Iterator[list[str]]:
+def with_progress(sentences: Iterable[list[str]]) -> Iterator[list[str]]:
+    """The sentences, with a bar that counts their words (where `datasets` shows its bars)."""
     from datasets.utils import is_progress_bar_enabled
     from tqdm import tqdm
 

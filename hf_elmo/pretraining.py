@@ -1,158 +1,333 @@
-"""Training a biLM from plain text with the stock `Trainer`: full softmax, every sentence on its own."""
+"""Training a biLM: rows of running text with the LSTM state carried along, exact resume, any number of processes."""
 
 from __future__ import annotations
 
+import json
 import math
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+import os
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, load_dataset
-from torch import Tensor
-from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_pt_utils import LengthGroupedSampler
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
 
+from .bilstm import ElmoState
+from .checkpoints import WholeCheckpoints
 from .configuration_elmo import ElmoConfig
+from .corpus import Corpus, prepare
+from .language_model import perplexity
 from .modeling_elmo import ElmoForPreTraining
+from .text_streams import BatchLoader, RunningText, WholeSentences, WordTable
 from .tokenization_elmo import ElmoTokenizer
 
-
-def read_sentences(files: Iterable[str | Path], split_sentences: bool = True) -> Dataset:
-    """Text files as a memory-mapped dataset of sentences, column `text`.
-
-    Args:
-        files: UTF-8 text, plain or gzipped.
-        split_sentences: Split each line into sentences; otherwise a line is a sentence.
-
-    Raises:
-        ValueError: if a file is missing, or there is not a single sentence.
-    """
-    paths = [Path(file) for file in files]
-    missing = [str(path) for path in paths if not path.is_file()]
-    if missing or not paths:
-        raise ValueError(f"There is no such text file: {', '.join(missing) or 'none was given'}.")
-    lines = load_dataset("text", data_files=[str(path) for path in paths], split="train")
-    sentences = lines.map(
-        _sentences, batched=True, fn_kwargs={"split": split_sentences}, remove_columns=lines.column_names
-    )
-    if len(sentences) == 0:
-        raise ValueError(f"There is no text in {', '.join(map(str, paths))}.")
-    return sentences
-
-
-def _sentences(batch: dict[str, list[str]], split: bool) -> dict[str, list[str]]:
-    import nupunkt
-
-    lines = (line for line in batch["text"] if line and not line.isspace())
-    return {"text": [part for line in lines for part in (nupunkt.sent_tokenize(line) if split else [line])]}
-
-
-def count_words(sentences: Dataset, tokenizer: ElmoTokenizer) -> Counter[str]:
-    """How often each word stands in the sentences, words split as the tokenizer splits them."""
-    split = tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str
-    counts: Counter[str] = Counter()
-    for batch in sentences.iter(batch_size=1000):
-        for text in batch["text"]:
-            counts.update(word for word, _ in split(text))
-    return counts
+#: Optimiser and schedule of bilm-tf (`bilm/training.py`), as fields of `LanguageModelTrainingArguments`.
+ORIGINAL_RECIPE = {
+    "optim": "adagrad",
+    "learning_rate": 0.2,
+    "lr_scheduler_type": "constant",
+    "warmup_steps": 0,
+    "weight_decay": 0.0,
+    "max_grad_norm": 10.0,
+    "multiply_loss": True,
+}
 
 
 @dataclass
-class LanguageModelCollator:
-    """Makes a batch for `ElmoForPreTraining` from `text`: each word is the label of its neighbours."""
+class LanguageModelTrainingArguments(TrainingArguments):
+    """`transformers.TrainingArguments` of a biLM's training; `per_device_train_batch_size` are rows.
 
-    tokenizer: ElmoTokenizer
+    Attributes:
+        unroll_steps: Words of a row in a batch, which is how far gradients reach back.
+        carry_state: Rows are running text, and the LSTM state is carried from batch to batch, as in the original.
+            False: a batch is whole sentences, about as many words, and each begins with zeros.
+        shuffle_sentences: Rows of running text are sentences in random order, as in the original. False: they are the
+            text as it stands, so that a sentence is read after the one before it.
+        multiply_loss: Multiply the loss by `unroll_steps`, as bilm-tf does; it matters where gradients are clipped.
+    """
 
-    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """Examples with `text` to `input_ids`, `character_ids`, `attention_mask`, `token_type_ids` and `labels`."""
-        batch = self.tokenizer([example["text"] for example in examples], padding=True, return_tensors="pt")
-        batch["labels"] = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
-        return dict(batch)
+    unroll_steps: int = field(default=20, metadata={"help": "Words of a row in a batch."})
+    carry_state: bool = field(default=True, metadata={"help": "Carry the LSTM state from batch to batch."})
+    shuffle_sentences: bool = field(default=True, metadata={"help": "Shuffle the sentences of running text."})
+    multiply_loss: bool = field(default=False, metadata={"help": "Multiply the loss by unroll_steps, as bilm-tf does."})
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.unroll_steps < 1:
+            raise ValueError(f"unroll_steps must be at least 1, was: {self.unroll_steps}.")
 
 
-class LanguageModelTrainer(Trainer):
-    """`Trainer` whose batches of like length do not take minutes to plan."""
+class LanguageModelTrainer(WholeCheckpoints, Trainer):
+    """`Trainer` for `ElmoForPreTraining` on a `Corpus`.
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None):
-        sampler = super()._get_train_sampler(train_dataset)
-        if isinstance(sampler, LengthGroupedSampler):
-            # A column of a dataset is read from disk at every access: 160 s for 640,000 sentences, against 0.2 s so.
-            sampler.lengths = list(sampler.lengths)
-        return sampler
+    It adds what the stock one cannot do: the LSTM state goes from batch to batch, and into checkpoints; a batch's place
+    in the text is its number, so that a resumed run goes on as if never interrupted, bit for bit; a loss that is no
+    number ends the run before it can spoil the weights. Every process of `accelerate launch` has rows of its own.
+    """
 
+    def __init__(
+        self,
+        model: ElmoForPreTraining,
+        args: LanguageModelTrainingArguments,
+        corpus: Corpus,
+        processing_class: ElmoTokenizer,
+        eval_dataset: Sequence[str | Sequence[str]] | None = None,
+        **options: Any,
+    ):
+        """As `transformers.Trainer`.
 
-class StopOnNan(TrainerCallback):
-    """Stops with an error as soon as a logged loss is no number; the last checkpoint is from before."""
+        Args:
+            model: The biLM.
+            args: The arguments.
+            corpus: The text to train on.
+            processing_class: The tokenizer, whose vocabulary the softmax predicts.
+            eval_dataset: Sentences, texts or lists of words, for perplexity.
+            options: Further arguments of `Trainer`.
 
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        loss = (logs or {}).get("loss")
-        if loss is not None and not math.isfinite(float(loss)):
-            raise FloatingPointError(
-                f"The loss is {loss} at step {state.global_step}: lower the learning rate, and go on from the last "
-                f"checkpoint in {args.output_dir}."
+        Raises:
+            ValueError: for a vocabulary that is not the model's, or a text smaller than a batch.
+        """
+        if len(processing_class) != model.config.vocab_size:
+            raise ValueError(
+                f"The tokenizer has {len(processing_class):,} words, but the model's softmax "
+                f"{model.config.vocab_size:,}: they must come from one vocabulary."
             )
+        sizes = {"seed": args.seed, "process": args.process_index, "processes": args.world_size}
+        table = WordTable.of(corpus.lexicon, processing_class)
+        rows = args.per_device_train_batch_size
+        self.batches: RunningText | WholeSentences
+        if args.carry_state:
+            self.batches = RunningText(corpus, table, rows, args.unroll_steps, **sizes, shuffle=args.shuffle_sentences)
+        else:
+            self.batches = WholeSentences(corpus, table, rows * args.unroll_steps, **sizes)
+        self.lstm_state: ElmoState | None = None
+        self._losses = torch.zeros(2)
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=self.batches,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            **options,
+        )
+        self._stream = {
+            "rows": rows,
+            "unroll_steps": args.unroll_steps,
+            "carry_state": args.carry_state,
+            "shuffle_sentences": args.shuffle_sentences,
+            "seed": args.seed,
+            "processes": args.world_size,
+            "words": len(corpus.words),
+            "sentences": len(corpus.ends),
+        }
+
+    def get_train_dataloader(self) -> BatchLoader:
+        """The batches of this process, epoch by epoch."""
+        workers = self.args.dataloader_num_workers
+        return BatchLoader(self.batches, num_workers=workers, pin_memory=self.args.device.type == "cuda")
+
+    def create_optimizer(self, *arguments, **options) -> torch.optim.Optimizer:
+        """As in `Trainer`; Adagrad begins with squares of 1, as in TensorFlow, not 0 (which makes first steps huge)."""
+        fresh = self.optimizer is None
+        optimizer = super().create_optimizer(*arguments, **options)
+        if fresh and isinstance(optimizer, torch.optim.Adagrad):
+            for state in optimizer.state.values():
+                state["sum"].fill_(1.0)
+        return optimizer
+
+    def train(self, *arguments, **options):
+        """As in `Trainer`; the state begins with zeros."""
+        self.lstm_state = None
+        return super().train(*arguments, **options)
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """As in `Trainer`, with the state that the batch before left.
+
+        Raises:
+            FloatingPointError: for a loss that is no number.
+        """
+        carries = self.args.carry_state
+        if carries:
+            inputs = {**inputs, "state": self.lstm_state, "return_state": True}
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"The loss is {loss.item()} at step {self.state.global_step + 1}. {self._whole_so_far()} Lower the "
+                "learning rate, and resume."
+            )
+        if carries:
+            self.lstm_state = ElmoState(*outputs["state"]).detach()
+        self._losses += torch.stack([outputs["forward_loss"], outputs["backward_loss"]]).detach().float().cpu()
+        if self.args.multiply_loss:
+            loss = loss * self.args.unroll_steps
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As in `Trainer`; beside the mean loss since the last log, that of each direction, in nats per word."""
+        if "loss" in logs and self._losses.any():
+            if self.args.multiply_loss:
+                logs["loss"] /= self.args.unroll_steps
+            forward, backward = (logs["loss"] * self._losses / self._losses.mean()).tolist()
+            logs |= {"forward_loss": forward, "backward_loss": backward}
+            self._losses.zero_()
+        super().log(logs, start_time)
+
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
+        """Perplexity of the sentences, each on its own: exact over all of them, with the full softmax.
+
+        Returns:
+            `eval_loss` (mean cross entropy of both directions, nats per word), `eval_perplexity`,
+            `eval_forward_perplexity`, `eval_backward_perplexity`, `eval_unknown` (share of the words that are outside
+            the vocabulary), `eval_runtime` in seconds.
+        """
+        sentences = self.eval_dataset if eval_dataset is None else eval_dataset
+        if isinstance(sentences, dict):
+            metrics = {}
+            for name, part in sentences.items():
+                metrics |= self.evaluate(part, ignore_keys, f"{metric_key_prefix}_{name}")
+            return metrics
+        started = time.perf_counter()
+        result = perplexity(self.model, self.processing_class, sentences)
+        values = {
+            "loss": math.log(result.mean),
+            "perplexity": result.mean,
+            "forward_perplexity": result.forward,
+            "backward_perplexity": result.backward,
+            "unknown": result.unknown,
+            "runtime": time.perf_counter() - started,
+        }
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in values.items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    # `Trainer` writes and reads the state of chance here, for each process, and so the place for other such states.
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        tensors = {} if self.lstm_state is None else self.lstm_state._asdict()
+        tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        save_file(tensors, self._state_file(output_dir), {"stream": json.dumps(self._stream)})
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        super()._load_rng_state(checkpoint)
+        if checkpoint is None:
+            return
+        file = self._state_file(checkpoint)
+        try:
+            with safe_open(file, framework="pt", device=str(self.args.device)) as stored:
+                stream = json.loads(stored.metadata()["stream"])
+                tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (no mapping)
+        except (OSError, SafetensorError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{file} is no state of a language model's training ({error}): resume from another checkpoint, or "
+                "with as many processes as before."
+            ) from None
+        if changed := [name for name in self._stream if stream.get(name) != self._stream[name]]:
+            raise ValueError(
+                f"{checkpoint} cannot be resumed so, because the text would not go on where it stopped: "
+                + ", ".join(f"{name} was {stream.get(name)}, now {self._stream[name]}" for name in changed)
+                + ". Resume with the values of before, or begin in another folder, with --model for these weights."
+            )
+        self.lstm_state = ElmoState(**tensors) if tensors else None
+
+    def _state_file(self, folder: str) -> str:
+        return os.path.join(folder, f"lstm_state_{self.args.process_index}.safetensors")
+
+
+def make_model(
+    corpus: Corpus,
+    config: ElmoConfig | None = None,
+    model: str | Path | None = None,
+    vocabulary: Iterable[str] | None = None,
+    vocabulary_size: int = 10_000,
+) -> tuple[ElmoForPreTraining, ElmoTokenizer]:
+    """The biLM to train on a text, and its tokenizer: a fresh one, or one to train further.
+
+    Args:
+        corpus: The text.
+        config: Sizes of a fresh model; its `vocab_size` is set here.
+        model: Folder of a model to train further, instead. Its softmax and vocabulary are taken over if it has a
+            softmax; else (published weights have none) they are made anew, and fields of `config` do not count.
+        vocabulary: The words that a fresh softmax learns to predict, most frequent first. None: the most frequent ones
+            of the text.
+        vocabulary_size: How many.
+
+    Raises:
+        ValueError: if both or neither of `config` and `model` are given, or a vocabulary for a model that has one.
+    """
+    if (config is None) == (model is None):
+        raise ValueError("Give either the sizes of a fresh model, or the folder of a model to train further.")
+    words = list(vocabulary) if vocabulary is not None else corpus.vocabulary(vocabulary_size)
+    if config is not None:
+        tokenizer = ElmoTokenizer.create(words, config.max_characters_per_token)
+        config.vocab_size = len(tokenizer)
+        return ElmoForPreTraining(config), tokenizer
+    if _has_softmax(model):
+        if vocabulary is not None:
+            raise ValueError(f"{model} has a softmax with a vocabulary of its own: leave the vocabulary out.")
+        return ElmoForPreTraining.from_pretrained(model), ElmoTokenizer.from_pretrained(model)
+    tokenizer = ElmoTokenizer.create(words, ElmoConfig.from_pretrained(model).max_characters_per_token)
+    return ElmoForPreTraining.from_pretrained(model, vocab_size=len(tokenizer)), tokenizer
+
+
+def _has_softmax(folder: str | Path) -> bool:
+    files = sorted(Path(folder).glob("*.safetensors"))
+    if not files:
+        raise ValueError(f"There are no weights (model.safetensors) in {folder}.")
+    for file in files:
+        with safe_open(file, framework="pt") as weights:
+            if "softmax.weight" in weights.keys():  # noqa: SIM118 (no mapping)
+                return True
+    return False
 
 
 def train(
     files: Iterable[str | Path],
     output: str | Path,
-    config: ElmoConfig,
+    config: ElmoConfig | None = None,
+    *,
+    model: str | Path | None = None,
+    vocabulary: Iterable[str] | None = None,
     vocabulary_size: int = 10_000,
     split_sentences: bool = True,
+    pretokenized: bool = False,
+    eval_dataset: Sequence[str | Sequence[str]] | None = None,
     resume: bool = False,
     **arguments: Any,
-) -> Trainer:
-    """Trains a biLM on text files and saves model, tokenizer and log in a folder.
+) -> LanguageModelTrainer:
+    """Trains a biLM on text files and saves model, tokenizer, checkpoints and log in a folder.
 
     Args:
         files: UTF-8 text, plain or gzipped.
-        output: The folder; checkpoints go there too.
-        config: Sizes of the model; its `vocab_size` is set here.
-        vocabulary_size: The most frequent words that the model learns to predict, special words aside.
-        split_sentences: Split lines into sentences.
-        resume: Go on from the last checkpoint in `output`.
-        arguments: Fields of `TrainingArguments`.
+        output: The folder; the numbered text (`_corpus`) and checkpoints go there too.
+        config: As for `make_model`.
+        model: As for `make_model`.
+        vocabulary: As for `make_model`.
+        vocabulary_size: As for `make_model`.
+        split_sentences: Split each line into sentences; otherwise a line is a sentence.
+        pretokenized: Words stand between white space; otherwise `ElmoTokenizer` splits them.
+        eval_dataset: Sentences for perplexity, where `arguments` say when (`eval_strategy`).
+        resume: Go on from the last checkpoint in `output`; from the beginning if there is none yet.
+        arguments: Fields of `LanguageModelTrainingArguments`.
 
     Raises:
-        ValueError: for missing or empty text.
+        ValueError: for missing or empty text, or less than a batch.
         FloatingPointError: when the loss stops being a number.
+        OSError: when a checkpoint cannot be written.
     """
-    sentences = read_sentences(files, split_sentences)
-    counts = count_words(sentences, ElmoTokenizer.create())
-    # Words of one frequency stand in the order of the alphabet, so that a vocabulary is the same every time.
-    by_frequency = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    tokenizer = ElmoTokenizer.create(
-        [word for word, _ in by_frequency[:vocabulary_size]], max_characters_per_token=config.max_characters_per_token
-    )
-    config.vocab_size = len(tokenizer)
-    sentences = sentences.map(_lengths, batched=True)
-    model = ElmoForPreTraining(config)
-    trainer = LanguageModelTrainer(
-        model=model,
-        args=TrainingArguments(
-            **{
-                "output_dir": str(output),
-                "remove_unused_columns": False,
-                "train_sampling_strategy": "group_by_length",
-                "length_column_name": "length",
-                "report_to": "none",
-                "prediction_loss_only": True,
-                **arguments,
-            }
-        ),
-        train_dataset=sentences,
-        data_collator=LanguageModelCollator(tokenizer),
-        processing_class=tokenizer,
-        callbacks=[StopOnNan()],
-    )
-    trainer.train(resume_from_checkpoint=resume or None)
-    trainer.save_model()
+    args = LanguageModelTrainingArguments(output_dir=str(output), **{"report_to": "none", **arguments})
+    # Making a corpus anew under a training that is interrupted is as harmless as opening it.
+    with args.main_process_first(desc="counting words"):
+        corpus = prepare(files, Path(output) / "_corpus", split_sentences, pretokenized)
+    torch.manual_seed(args.seed)
+    language_model, tokenizer = make_model(corpus, config, model, vocabulary, vocabulary_size)
+    trainer = LanguageModelTrainer(language_model, args, corpus, tokenizer, eval_dataset)
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(output)) if resume else None)
+    trainer.save_whole_model()
     trainer.save_state()
     return trainer
-
-
-def _lengths(batch: dict[str, list[str]]) -> dict[str, list[int]]:
-    # Characters are a good enough measure for batches of like length, and cheap.
-    return {"length": [len(text) for text in batch["text"]]}

@@ -62,16 +62,20 @@ class WordTable:
 
 
 class ReadingOrder:
-    """A corpus as one direction reads it in one epoch: sentence after sentence, in a shuffled order.
+    """A corpus as one direction reads it in one epoch: sentence after sentence, shuffled or in the order of the text.
 
     Position p is the p-th prediction. Forward, a sentence is read as `<S> first ... last` and each word predicts the
     next one, up to `</S>`; backward as `</S> last ... first`, down to `<S>`.
     """
 
-    def __init__(self, corpus: Corpus, seed: int, epoch: int, backward: bool):
+    def __init__(self, corpus: Corpus, seed: int, epoch: int, backward: bool, shuffle: bool = True):
         self.corpus = corpus
         self.backward = backward
-        self.order = np.random.default_rng([seed, epoch, int(backward)]).permutation(len(corpus.ends))
+        count = len(corpus.ends)
+        if shuffle:
+            self.order = np.random.default_rng([seed, epoch, int(backward)]).permutation(count)
+        else:
+            self.order = np.arange(count)[::-1] if backward else np.arange(count)
         ends = np.asarray(corpus.ends)
         lengths = np.diff(ends, prepend=0)[self.order]
         self.starts = np.concatenate([[0], np.cumsum(lengths + 1)])
@@ -97,7 +101,7 @@ class ReadingOrder:
 class RunningText(Dataset):
     """Batches of rows of running text, each the continuation of the same row in the batch before.
 
-    The text in its order of the epoch is cut into as many rows as all processes have together, equally long but for
+    The text, in its order of the epoch, is cut into as many rows as all processes have together, equally long but for
     one word, and these into batches of `unroll_steps` words; the last batch of an epoch is shorter. Only then may a row
     be a word longer than another. Both directions have orders of their own.
 
@@ -116,6 +120,7 @@ class RunningText(Dataset):
         seed: int = 0,
         process: int = 0,
         processes: int = 1,
+        shuffle: bool = True,
     ):
         """Plans the batches of one process.
 
@@ -127,11 +132,13 @@ class RunningText(Dataset):
             seed: Decides the orders.
             process: Which of the processes this is; each has rows of its own.
             processes: How many there are.
+            shuffle: Shuffle the sentences in each epoch, and for each direction in another way. False: leave them in
+                the order of the text, for texts whose sentences are to be predicted from the sentences before.
 
         Raises:
             ValueError: if the text does not fill one batch of every process.
         """
-        self.corpus, self.table, self.unroll_steps, self.seed = corpus, table, unroll_steps, seed
+        self.corpus, self.table, self.unroll_steps, self.seed, self.shuffle = corpus, table, unroll_steps, seed, shuffle
         all_rows = rows * processes
         _check_size(corpus, all_rows * unroll_steps, f"{all_rows} rows of {unroll_steps} words")
         bounds = np.arange(all_rows + 1) * corpus.num_predictions // all_rows
@@ -145,7 +152,7 @@ class RunningText(Dataset):
     @lru_cache(maxsize=2)  # noqa: B019 (the current epoch of a training that lives as long as the process)
     def orders(self, epoch: int) -> tuple[ReadingOrder, ReadingOrder]:
         """How the two directions read the text in an epoch."""
-        return tuple(ReadingOrder(self.corpus, self.seed, epoch, backward) for backward in (False, True))
+        return tuple(ReadingOrder(self.corpus, self.seed, epoch, backward, self.shuffle) for backward in (False, True))
 
     def __getitem__(self, place: tuple[int, int]) -> dict[str, Tensor]:
         """The batch at a place, which is the epoch and the number of the batch in it."""

@@ -24,8 +24,8 @@ def perplexity(
     from datasets import disable_progress_bars
 
     from .. import ElmoForPreTraining, ElmoTokenizer
+    from ..corpus import read_sentences
     from ..language_model import perplexity as score
-    from ..pretraining import read_sentences
 
     folder = find_folder(model)
     silence_libraries()

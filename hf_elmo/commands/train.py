@@ -1,17 +1,24 @@
-"""`hf-elmo train`: a language model from text."""
+"""`hf-elmo train` and `hf-elmo vocab`: a language model, and a vocabulary, from text."""
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .console import note
+from .console import counted, note
 
 Texts = Annotated[list[Path], typer.Argument(help="UTF-8 text, plain or .gz.")]
 KeepLines = Annotated[bool, typer.Option("--keep-lines", help="A line is a sentence: do not split lines.")]
+Pretokenized = Annotated[
+    bool, typer.Option("--pretokenized", help="Words stand between spaces, and a line is a sentence.")
+]
+
+# As many as in the original, which has a vocabulary of 800,000.
+_SAMPLES = 8192
 
 
 def train(
@@ -20,56 +27,177 @@ def train(
     config: Annotated[
         str, typer.Option(help="Sizes: small, medium, original, or a config.json (or a folder that has one).")
     ] = "small",
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Train this model folder further.")] = None,
+    vocabulary: Annotated[
+        Path | None, typer.Option(help="Words to predict, one per line, as `hf-elmo vocab` writes them.")
+    ] = None,
     vocabulary_size: Annotated[
-        int, typer.Option(min=1, help="Most frequent words that it learns to predict.")
+        int, typer.Option(min=1, help="Else: so many of the text's most frequent words.")
     ] = 10_000,
-    steps: Annotated[int, typer.Option(min=1, help="Updates.")] = 10_000,
-    batch_size: Annotated[int, typer.Option(min=1, help="Sentences per update.")] = 32,
-    learning_rate: Annotated[float, typer.Option(min=0.0, help="Peak of the cosine schedule of AdamW.")] = 2e-3,
-    warmup_steps: Annotated[int, typer.Option(min=0, help="Updates until the peak.")] = 200,
-    weight_decay: Annotated[float, typer.Option(min=0.0)] = 0.01,
-    max_grad_norm: Annotated[float, typer.Option(min=0.0, help="Bound of the gradient's norm.")] = 1.0,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Words that a sampled softmax scores per direction; 0: all. [default: 8192 of more than 32,768 words]",
+        ),
+    ] = None,
+    epochs: Annotated[float, typer.Option(min=0.0, help="Times through the text.")] = 10.0,
+    steps: Annotated[int | None, typer.Option(min=1, help="Updates, instead of --epochs.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows per update and process.")] = 64,
+    unroll_steps: Annotated[int, typer.Option(min=1, help="Words per row.")] = 20,
+    whole_sentences: Annotated[
+        bool,
+        typer.Option("--whole-sentences", help="Read each sentence on its own; batches of about as many words."),
+    ] = False,
+    in_order: Annotated[
+        bool, typer.Option("--in-order", help="Rows are the text as it stands: do not shuffle its sentences.")
+    ] = False,
+    original_recipe: Annotated[
+        bool, typer.Option("--original-recipe", help="Adagrad at 0.2, as bilm-tf, instead of AdamW.")
+    ] = False,
+    learning_rate: Annotated[
+        float | None, typer.Option(min=0.0, help="At its peak. [default: 0.002, of Adagrad 0.2]")
+    ] = None,
+    warmup_steps: Annotated[int, typer.Option(min=0, help="Updates until the peak, with AdamW.")] = 200,
+    weight_decay: Annotated[float, typer.Option(min=0.0, help="Of AdamW.")] = 0.01,
+    max_grad_norm: Annotated[
+        float | None, typer.Option(min=0.0, help="Bound of the gradient's norm. [default: 1, of Adagrad 10]")
+    ] = None,
     bf16: Annotated[bool, typer.Option("--bf16", help="Matrix products in bfloat16.")] = False,
+    evaluate: Annotated[
+        Path | None, typer.Option("--eval", help="Text whose perplexity is logged at every checkpoint.")
+    ] = None,
     save_steps: Annotated[int, typer.Option(min=1, help="Updates between checkpoints.")] = 500,
+    log_steps: Annotated[int, typer.Option(min=1, help="Updates between lines of the log.")] = 50,
     seed: Annotated[int, typer.Option()] = 0,
     keep_lines: KeepLines = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --output.")] = False,
+    pretokenized: Pretokenized = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint in --output, with the same options.")
+    ] = False,
 ) -> None:
-    """Train a biLM on text: each sentence on its own, full softmax, both directions."""
-    from transformers import set_seed
-
-    from .. import ElmoConfig
-    from ..configuration_elmo import PRESETS
+    """Train a biLM on text, both directions, from scratch or further."""
+    from ..configuration_elmo import PRESETS, ElmoConfig
+    from ..corpus import read_sentences
+    from ..pretraining import ORIGINAL_RECIPE
     from ..pretraining import train as train_bilm
+    from .models import find_folder
 
     if output.is_dir() and any(output.iterdir()) and not resume:
         raise ValueError(f"{output} is not empty: give another folder, or --resume to go on with the training there.")
-    sizes = ElmoConfig.from_preset(config) if config in PRESETS else _read_config(Path(config))
-    set_seed(seed)
+    words = None if vocabulary is None else read_vocabulary(vocabulary)
+    sizes = None
+    if model is None:
+        sizes = ElmoConfig.from_preset(config) if config in PRESETS else _read_config(Path(config))
+        size = vocabulary_size if words is None else len(words)
+        chosen = (_SAMPLES if size > 4 * _SAMPLES else 0) if samples is None else samples
+        sizes.num_negative_samples = chosen or None
+    elif samples is not None:
+        raise ValueError("--samples belongs to the sizes of a fresh model; a model that is trained further keeps its.")
+    recipe = {
+        "learning_rate": 2e-3,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": warmup_steps,
+        "weight_decay": weight_decay,
+        "max_grad_norm": 1.0,
+    }
+    recipe = dict(ORIGINAL_RECIPE) if original_recipe else recipe
+    given = {"learning_rate": learning_rate, "max_grad_norm": max_grad_norm}
+    recipe |= {name: value for name, value in given.items() if value is not None}
+    sentences = None
+    if evaluate is not None:
+        sentences = read_sentences([evaluate], split_sentences=not (keep_lines or pretokenized))["text"]
+        sentences = [text.split() for text in sentences] if pretokenized else list(sentences)
     try:
         trainer = train_bilm(
             files,
             output,
             sizes,
-            vocabulary_size,
-            split_sentences=not keep_lines,
+            model=None if model is None else find_folder(model),
+            vocabulary=words,
+            vocabulary_size=vocabulary_size,
+            split_sentences=not (keep_lines or pretokenized),
+            pretokenized=pretokenized,
+            eval_dataset=sentences,
             resume=resume,
-            max_steps=steps,
+            **recipe,
+            num_train_epochs=epochs,
+            max_steps=-1 if steps is None else steps,
             per_device_train_batch_size=batch_size,
-            learning_rate=learning_rate,
-            lr_scheduler_type="cosine",
-            warmup_steps=warmup_steps,
-            weight_decay=weight_decay,
-            max_grad_norm=max_grad_norm,
+            unroll_steps=unroll_steps,
+            carry_state=not whole_sentences,
+            shuffle_sentences=not in_order,
             bf16=bf16,
-            logging_steps=50,
+            eval_strategy="no" if sentences is None else "steps",
+            eval_steps=save_steps,
+            logging_steps=log_steps,
             save_steps=save_steps,
             save_total_limit=2,
             seed=seed,
         )
     except FloatingPointError as error:
         raise ValueError(str(error)) from None
-    note(f"{output}: {trainer.model.num_parameters():,} parameters, {trainer.state.global_step:,} updates")
+    if trainer.is_world_process_zero():
+        parameters, steps = trainer.model.num_parameters(), trainer.state.global_step
+        note(f"{output}: {parameters:,} parameters, {counted(steps, 'update')}")
+
+
+def vocab(
+    files: Texts,
+    output: Annotated[Path, typer.Option("--output", "-o", help="File for the vocabulary, one word per line.")],
+    size: Annotated[int | None, typer.Option(min=1, help="Most words. [default: all]")] = None,
+    min_count: Annotated[int, typer.Option(min=1, help="Leave rarer words out.")] = 1,
+    keep_lines: KeepLines = False,
+    pretokenized: Pretokenized = False,
+) -> None:
+    """Count the words of text: a vocabulary for `hf-elmo train`, most frequent first, as bilm-tf's."""
+    from .. import ElmoTokenizer
+    from ..conversion.errors import ConversionError
+    from ..conversion.vocabulary import write_bilm_vocabulary
+    from ..corpus import by_frequency, read_texts, with_progress, word_counts, words_of
+
+    tokenizer = None if pretokenized else ElmoTokenizer.create()
+    split = not (keep_lines or pretokenized)
+    counts = word_counts(with_progress(words_of(read_texts(files), tokenizer, split)))
+    if not counts:
+        raise ValueError(f"There is not a single word in {', '.join(map(str, files))}.")
+    words = by_frequency(counts, size, min_count)
+    partial = output.with_name(output.name + ".partial")
+    try:
+        write_bilm_vocabulary(words, partial)
+        os.replace(partial, output)
+    except ConversionError as error:
+        raise ValueError(str(error)) from None
+    finally:
+        partial.unlink(missing_ok=True)
+    share = sum(counts[word] for word in words) / counts.total()
+    note(f"{output}: {counted(len(words), 'word')} of {len(counts):,}, which are {share:.2%} of the text")
+
+
+def read_vocabulary(file: Path) -> list[str]:
+    """The words of a vocabulary file, without the special words that it begins with.
+
+    Raises:
+        ValueError: if it is no text, or does not have `<S>`, `</S>` and `<UNK>`, or no word but them.
+    """
+    from ..conversion.errors import ConversionError
+    from ..conversion.files import InputFile
+    from ..conversion.vocabulary import BILM_SPECIAL_WORDS, distinct_words, read_vocabulary_lines
+
+    try:
+        lines = read_vocabulary_lines(InputFile.at(file))
+    except ConversionError as error:
+        raise ValueError(str(error)) from None
+    missing = [word for word in BILM_SPECIAL_WORDS if word not in lines]
+    if missing:
+        raise ValueError(
+            f"{file} lacks {', '.join(missing)}: a vocabulary begins with the lines <S>, </S>, <UNK>, and then has "
+            "words by falling frequency. Add them, or make one with hf-elmo vocab."
+        )
+    words = distinct_words(lines, file)
+    if not words:
+        raise ValueError(f"{file} has no word beside the special ones.")
+    return words
 
 
 def _read_config(path: Path):
