@@ -320,7 +320,9 @@ def train(
         FloatingPointError: when the loss stops being a number.
         OSError: when a checkpoint cannot be written.
     """
-    args = LanguageModelTrainingArguments(output_dir=str(output), **{"report_to": "none", **arguments})
+    # Without an accelerator mixed precision has to be asked for in so many words.
+    defaults = {"report_to": "none", "use_cpu": not torch.accelerator.is_available()}
+    args = LanguageModelTrainingArguments(output_dir=str(output), **{**defaults, **arguments})
     # Making a corpus anew under a training that is interrupted is as harmless as opening it.
     with args.main_process_first(desc="counting words"):
         corpus = prepare(files, Path(output) / "_corpus", split_sentences, pretokenized)
