@@ -76,7 +76,8 @@ class ElmoConfig(PreTrainedConfig):
         freeze_bilm: Whether task heads leave the biLM as it is and train only the mix and themselves, as in the paper.
         task_encoder_layers: biLSTM layers between ELMo and a task head; 0 for none.
         task_encoder_size: Size of their output per direction.
-        task_dropout: Dropout before, between and behind them.
+        task_dropout: Dropout before, between and behind them; on ELMo's vectors not a second time, where
+            `representation_dropout` falls on them.
         classifier_size: Size of the hidden layer of heads that judge whole texts.
         context_self_attention: Whether the question answering head also compares the context with itself, at a cost
             that grows with the square of its length.

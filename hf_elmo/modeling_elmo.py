@@ -540,6 +540,26 @@ def _character_ids(input_ids: Tensor | None, character_ids: Tensor | None) -> Te
     return character_ids
 
 
+# A compiled model leaves its graph here, because it depends on the values whether there is an error.
+@torch.compiler.disable
+def check_finite(scores: Tensor) -> None:
+    """Raises ValueError for a head's scores, of any shape, that are not finite."""
+    if not scores.isfinite().all():
+        raise ValueError(
+            "The scores are not finite (NaN or infinity): the weights of the model, or its inputs, are broken. Did the "
+            "training diverge?"
+        )
+
+
+def loss_divisor(num_items: Tensor | int | None, count: Tensor) -> Tensor:
+    """What a head divides its summed loss by: `num_items` if it is given, else `count`, but 1 at least.
+
+    A batch without a single label has the loss 0 then; 0 / 0 would make NaN of all weights in one step.
+    """
+    divisor = count if num_items is None else torch.as_tensor(num_items, device=count.device)
+    return divisor.clamp(min=1)
+
+
 def _check_words(name: str, shape: torch.Size, mask: Tensor) -> None:
     if shape != mask.shape:
         raise ValueError(f"{name} is {tuple(shape)}, but there are (batch, words) = {tuple(mask.shape)}.")

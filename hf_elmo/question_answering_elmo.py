@@ -13,7 +13,7 @@ from transformers.utils import can_return_tuple, logging
 
 from .attention_flow import AttentionFlow, SelfAttention, TrilinearSimilarity
 from .configuration_elmo import ElmoConfig
-from .modeling_elmo import ElmoModel, ElmoPreTrainedModel
+from .modeling_elmo import ElmoModel, ElmoPreTrainedModel, check_finite, loss_divisor
 from .task_encoder import TaskEncoder
 
 logger = logging.get_logger(__name__)
@@ -123,7 +123,7 @@ class ElmoForQuestionAnswering(ElmoPreTrainedModel):
 
         Raises:
             ValueError: for inputs as in `ElmoModel`, without `token_type_ids`, or with a row that lacks words of a
-                question or of a context.
+                question or of a context, and (when not training) for scores that are not finite.
         """
         mask = self.elmo.word_mask(input_ids, character_ids, attention_mask, layer_states)
         question, context = self._question_and_context(mask, token_type_ids)
@@ -154,6 +154,8 @@ class ElmoForQuestionAnswering(ElmoPreTrainedModel):
             for kind, scores in enumerate((self.start_scores(modelled), self.end_scores(ends)))
         )
 
+        if not self.training:
+            check_finite(torch.stack([start_logits, end_logits]))
         loss = None
         if start_positions is not None and end_positions is not None:
             targets = (_targets(labels, mask, question, context) for labels in (start_positions, end_positions))
@@ -198,6 +200,8 @@ def _without_boundaries(segment: Tensor) -> Tensor:
     return segment & (place > 1) & (place < place[:, -1:])
 
 
+# The widths of question and context depend on the values, and for each a compiler would make a graph of its own.
+@torch.compiler.disable
 def _gather(vectors: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The masked words of each row, moved to its front.
 
@@ -245,9 +249,7 @@ def _targets(labels: Tensor, mask: Tensor, question: Tensor, context: Tensor) ->
 
 def _cross_entropy(logits: Tensor, targets: Tensor, num_items: Tensor | int | None) -> Tensor:
     total = F.cross_entropy(logits.float(), targets, reduction="sum")
-    if num_items is None:
-        return total / (targets != -100).sum().clamp(min=1)
-    return total / (num_items.to(total.device) if isinstance(num_items, Tensor) else max(num_items, 1))
+    return total / loss_divisor(num_items, (targets != -100).sum())
 
 
 __all__ = ["ElmoForQuestionAnswering"]

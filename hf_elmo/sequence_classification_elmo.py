@@ -10,7 +10,7 @@ from transformers.utils import can_return_tuple
 
 from .character_encoder import ScaledLinear
 from .configuration_elmo import ElmoConfig
-from .modeling_elmo import ElmoModel, ElmoPreTrainedModel
+from .modeling_elmo import ElmoModel, ElmoPreTrainedModel, check_finite, loss_divisor
 from .task_encoder import TaskEncoder
 
 
@@ -144,7 +144,7 @@ class ElmoForSequenceClassification(ElmoPreTrainedModel):
         )
         logits = self.text_scorer(outputs.last_hidden_state, mask, token_type_ids)
         if not self.training:
-            _check_finite(logits)
+            check_finite(logits)
         loss = None
         if labels is not None:
             if self.config.problem_type is None:
@@ -182,10 +182,11 @@ class ElmoForMultipleChoice(ElmoPreTrainedModel):
         Args:
             input_ids: ``(batch, choices, words)``.
             character_ids: ``(batch, choices, words, chars)``, or ``(batch, choices, words * chars)``, which is what
-                `DataCollatorForMultipleChoice` makes of it.
+                `DataCollatorForMultipleChoice` makes of them.
             attention_mask: ``(batch, choices, words)``.
             token_type_ids: ``(batch, choices, words)``.
-            layer_states: ``(batch, choices, num_layers + 1, words, 2 * projection_dim)``.
+            layer_states: ``(batch, choices, num_layers + 1, words, 2 * projection_dim)``, or the last three in one, as
+                the same collator has them.
             labels: ``(batch,)``, the number of the right choice, from 0; -100 for a row that is not to be scored.
             num_items_in_batch: As in `ElmoForSequenceClassification`.
             output_hidden_states: Return the layers, ``(batch * choices, words, 2 * projection_dim)`` each.
@@ -201,6 +202,8 @@ class ElmoForMultipleChoice(ElmoPreTrainedModel):
             input_ids, character_ids = None, input_ids
         if character_ids is not None and character_ids.dim() == 3:
             character_ids = self._with_rows_of_characters(character_ids, attention_mask)
+        if layer_states is not None and layer_states.dim() == 3:
+            layer_states = self._with_layers(layer_states, attention_mask)
         given = next((each for each in (layer_states, character_ids, input_ids) if each is not None), None)
         dims = 5 if layer_states is not None else 4 if character_ids is not None else 3
         if given is not None and given.dim() != dims:
@@ -225,7 +228,7 @@ class ElmoForMultipleChoice(ElmoPreTrainedModel):
         )
         logits = self.text_scorer(outputs.last_hidden_state, mask, segments).view(given.shape[:2])
         if not self.training:
-            _check_finite(logits)
+            check_finite(logits)
         loss = None
         if labels is not None:
             loss = classification_loss(logits, labels, "single_label_classification", num_items_in_batch)
@@ -242,6 +245,18 @@ class ElmoForMultipleChoice(ElmoPreTrainedModel):
                 + f" of {chars} characters: pass (batch, choices, words, chars)."
             )
         return character_ids.unflatten(2, (words, chars))
+
+    def _with_layers(self, layer_states: Tensor, like: Tensor | None) -> Tensor:
+        """``(batch, choices, layers * words * dim)`` to ``(batch, choices, layers, words, dim)``."""
+        layers, dim = self.config.num_layers + 1, self.config.hidden_size
+        words, rest = divmod(layer_states.shape[2], layers * dim)
+        if rest or (like is not None and words != like.shape[-1]):
+            raise ValueError(
+                f"layer_states of shape {tuple(layer_states.shape)} are not (batch, choices, layers * words * dim) for "
+                + ("words" if like is None else f"{like.shape[-1]} words")
+                + f" in {layers} layers of {dim}: pass (batch, choices, layers, words, dim)."
+            )
+        return layer_states.unflatten(2, (layers, words, dim))
 
 
 def classification_loss(
@@ -272,17 +287,19 @@ def classification_loss(
             raise ValueError(f"labels of classes must be integers, was: {labels.dtype}.")
         _check_classes(labels, num_labels)
         total = F.cross_entropy(logits, labels.long(), ignore_index=-100, reduction="sum")
-        count = labels.ne(-100).sum().clamp(min=1)
+        count = labels.ne(-100).sum()
     else:
         if labels.numel() == logits.numel() and num_labels == 1:
             labels = labels.reshape(logits.shape)
         _check_shape(labels, logits.shape, problem_type)
-        criterion = F.mse_loss if problem_type == "regression" else F.binary_cross_entropy_with_logits
+        if problem_type == "regression":
+            criterion = F.mse_loss
+        else:
+            criterion = F.binary_cross_entropy_with_logits
+            _check_shares(labels)
         total = criterion(logits, labels.to(logits.dtype), reduction="sum")
-        count = labels.numel()
-    if num_items is None:
-        return total / count
-    return total / (num_items.to(total.device) if isinstance(num_items, Tensor) else num_items)
+        count = torch.tensor(labels.numel(), device=logits.device)
+    return total / loss_divisor(num_items, count)
 
 
 def _problem_type(num_labels: int, labels: Tensor) -> str:
@@ -311,11 +328,15 @@ def _check_shape(labels: Tensor, expected: torch.Size, problem_type: str) -> Non
 
 # A compiled model leaves its graph here, because it depends on the values whether there is an error.
 @torch.compiler.disable
-def _check_finite(logits: Tensor) -> None:
-    if not logits.isfinite().all():
+def _check_shares(labels: Tensor) -> None:
+    if labels.device.type != "cpu":
+        return
+    wrong = labels[(labels < 0) | (labels > 1)]
+    if len(wrong):
         raise ValueError(
-            "The scores are not finite (NaN or infinity): the weights of the model, or its inputs, are broken. Did the "
-            "training diverge?"
+            f"A label is {wrong[0].item():g}, but for multi_label_classification each of a text's labels is 1 where "
+            "the class is one of its own and 0 where not. Are these numbers, or numbers of classes? Then set "
+            'problem_type="regression" or "single_label_classification".'
         )
 
 

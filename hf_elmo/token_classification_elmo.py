@@ -17,7 +17,7 @@ from transformers.utils import can_return_tuple
 from .character_encoder import CharacterEncoder
 from .configuration_elmo import ElmoConfig
 from .crf import LinearChainCrf, TagConstraints, tag_constraints
-from .modeling_elmo import ElmoModel, ElmoPreTrainedModel
+from .modeling_elmo import ElmoModel, ElmoPreTrainedModel, check_finite, loss_divisor
 from .task_encoder import TaskEncoder
 from .tokenization_elmo import BEGIN_SENTENCE, END_SENTENCE, SPECIAL_WORDS
 from .word_vectors import look_up, read_word_vectors
@@ -62,7 +62,16 @@ class ElmoForTokenClassification(ElmoPreTrainedModel):
         size = config.hidden_size + config.word_vector_size
         if self.char_cnn is not None:
             size += sum(count for _, count in config.char_cnn_filters)
-        self.task_encoder = TaskEncoder(size, config.task_encoder_size, config.task_encoder_layers, config.task_dropout)
+        # Dropout falls once on each part of the input: on ELMo's here only if its vectors come without.
+        dropout, comes_with_dropout = config.task_dropout, config.representation_dropout > 0
+        self.further_dropout = nn.Dropout(dropout if comes_with_dropout else 0.0)
+        self.task_encoder = TaskEncoder(
+            size,
+            config.task_encoder_size,
+            config.task_encoder_layers,
+            dropout,
+            input_dropout=0.0 if comes_with_dropout else None,
+        )
         self.classifier = nn.Linear(self.task_encoder.output_size, config.num_labels)
         self.crf = LinearChainCrf(config.num_labels) if config.use_crf else None
         # An impossible set of labels is to be reported at once; the set may still change until the first call.
@@ -105,6 +114,8 @@ class ElmoForTokenClassification(ElmoPreTrainedModel):
         if input_ids is not None and input_ids.dim() == 3:
             input_ids, character_ids = None, input_ids if character_ids is None else character_ids
         mask = self.elmo.word_mask(input_ids, character_ids, attention_mask, layer_states)
+        if mask.shape[1] == 0:
+            raise ValueError("There are no words to label, not even BOS and EOS: were all of them truncated?")
         if token_type_ids is not None and token_type_ids.shape != mask.shape:
             raise ValueError(
                 f"token_type_ids are {tuple(token_type_ids.shape)}, but there are (batch, words) = {tuple(mask.shape)}."
@@ -119,10 +130,11 @@ class ElmoForTokenClassification(ElmoPreTrainedModel):
             output_hidden_states=output_hidden_states,
             return_dict=True,
         )
-        vectors = torch.cat([outputs.last_hidden_state, *self._further_vectors(input_ids, character_ids)], dim=-1)
+        further = map(self.further_dropout, self._further_vectors(input_ids, character_ids))
+        vectors = torch.cat([outputs.last_hidden_state, *further], dim=-1)
         scores = self.classifier(self.task_encoder(vectors, words, token_type_ids))
         if not self.training:
-            _check_finite(scores, words)
+            check_finite(scores.masked_fill(~words.unsqueeze(-1), 0))
         constraints = self.constraints()
         loss = None
         if labels is not None:
@@ -249,9 +261,7 @@ class ElmoForTokenClassification(ElmoPreTrainedModel):
             exact = scores.to(torch.promote_types(scores.dtype, torch.float32))
             total = F.cross_entropy(exact.flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="sum")
         count = labels.ne(-100).sum()
-        divisor = count.clamp(min=1) if num_items is None else num_items
-        if isinstance(divisor, Tensor):
-            divisor = divisor.to(total.device)
+        divisor = loss_divisor(num_items, count)
         loss = total / divisor
         if self.training and self.config.scalar_mix_l2 > 0:
             penalty = sum(mix.weights.square().sum() for mix in self.elmo.scalar_mixes)
@@ -296,11 +306,8 @@ def _boundaries(
 
     A word that is written like one of them, within a sentence, is a word.
     """
-    changes = torch.zeros_like(mask[:, 1:]) if segments is None else segments[:, 1:] != segments[:, :-1]
-    changes = F.pad(changes, (1, 1), value=True)
-    present = F.pad(mask, (1, 1), value=False)
-    first = mask & (changes[:, :-1] | ~present[:, :-2])
-    last = mask & (changes[:, 1:] | ~present[:, 2:])
+    first = _begins(mask, segments)
+    last = _begins(mask.flip(1), None if segments is None else segments.flip(1)).flip(1)
     if character_ids is not None:
         kinds = character_ids[..., 1]
         return (first & (kinds == BEGIN_SENTENCE)) | (last & (kinds == END_SENTENCE))
@@ -310,16 +317,17 @@ def _boundaries(
     return first | last
 
 
+def _begins(mask: Tensor, segments: Tensor | None) -> Tensor:
+    """The first words of sentences, ``(batch, words)``, bool; words that the mask leaves out are in none."""
+    places = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
+    before = F.pad(places.masked_fill(~mask, -1), (1, 0), value=-1).cummax(dim=1).values[:, :-1]
+    starts = before < 0
+    if segments is not None:
+        starts |= segments.gather(1, before.clamp(min=0)) != segments
+    return mask & starts
+
+
 # A compiled model leaves its graph here, because it depends on the values whether there is an error.
-@torch.compiler.disable
-def _check_finite(scores: Tensor, words: Tensor) -> None:
-    if not (scores.isfinite().all(dim=-1) | ~words).all():
-        raise ValueError(
-            "The scores of labels are not finite (NaN or infinity): the weights of the model, or its inputs, are "
-            "broken. Did the training diverge?"
-        )
-
-
 @torch.compiler.disable
 def _check_word_ids(input_ids: Tensor, vocab_size: int) -> None:
     # On an accelerator the check would wait for the device; there the embedding itself reports it.

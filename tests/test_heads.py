@@ -218,10 +218,43 @@ class TestLoading:
         assert model.get_input_embeddings().num_embeddings == 262
 
 
-@pytest.mark.parametrize("name", ["AutoModelForMultipleChoice", "AutoModelForSequenceClassification"])
-def test_weights_that_are_not_numbers(name, tiny_model_folder, tokenizer):
-    model = load(name, tiny_model_folder).eval()
-    with torch.no_grad():
-        model.elmo.bilstm.forward_layers[1].weight_ih[3, 2] = float("nan")
-    with pytest.raises(ValueError, match=r"scores are not finite .* Did the training diverge"):
-        model(**batch_for(name, tokenizer))
+@pytest.mark.parametrize("name", HEADS)
+class TestBadInput:
+    @pytest.mark.parametrize("damaged", ["bilm", "head"])
+    def test_weights_that_are_not_numbers(self, name, damaged, tiny_model_folder, tokenizer):
+        model = load(name, tiny_model_folder).eval()
+        own = next(parameter for key, parameter in model.named_parameters() if not key.startswith("elmo."))
+        with torch.no_grad():
+            broken = model.elmo.bilstm.forward_layers[1].weight_ih if damaged == "bilm" else own
+            broken.view(-1)[0] = float("nan")
+        with pytest.raises(ValueError, match=r"scores are not finite .* Did the training diverge"):
+            model(**batch_for(name, tokenizer))
+
+    def test_no_words_after_truncation(self, name, tiny_model_folder, tokenizer):
+        model = load(name, tiny_model_folder)
+        batch = batch_for(name, tokenizer)
+        width = batch["input_ids"].shape[-1]
+        cut = {
+            key: tensor.narrow(tensor.shape.index(width), 0, 0) if width in tensor.shape else tensor
+            for key, tensor in batch.items()
+        }
+        assert cut["input_ids"].shape[-1] == 0
+        with pytest.raises(ValueError, match=r"no words .*(truncated|truncation)"):
+            model(**cut)
+
+    def test_a_batch_without_any_label_changes_nothing(self, name, tiny_model_folder, tokenizer):
+        """Trainer then says that there are 0 labels to divide by."""
+        model = load(name, tiny_model_folder).train()
+        batch = batch_for(name, tokenizer)
+        unlabelled = {
+            key: torch.full_like(tensor, -100) if "labels" in key or "positions" in key else tensor
+            for key, tensor in batch.items()
+        }
+        for num_items in (None, 0, torch.tensor(0)):
+            loss = model(**unlabelled, num_items_in_batch=num_items).loss
+            assert loss == 0
+            loss.backward()
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        assert len(gradients) > 4
+        # The two halves of a CRF's likelihood are equal up to rounding.
+        assert max(gradient.abs().max() for gradient in gradients) < 1e-6

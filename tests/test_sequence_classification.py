@@ -171,6 +171,8 @@ def test_losses_of_parts_of_a_batch_add_up_to_its_own(problem_type, labels):
         (3, None, torch.tensor([0.0, 1, 1, 2]), r"labels must have the shape \(4, 3\) for multi_label_classification"),
         (3, "single_label_classification", torch.tensor([0.0, 1, 1, 2]), "labels of classes must be integers"),
         (1, None, torch.zeros(4, 2), r"labels must have the shape \(4, 1\) for regression, was: \(4, 2\)"),
+        (3, None, torch.tensor([[0.0, 1, 1], [1, 1, 0], [0, 2, 0], [0, 0, 1]]), "A label is 2, but for multi_label"),
+        (3, None, torch.tensor([[0.0, 1, 1], [1, 1, 0], [0, -100, 0], [0, 0, 1]]), "A label is -100, but for multi_l"),
         (3, "regression", torch.zeros(4), r"labels must have the shape \(4, 3\) for regression, was: \(4,\)"),
     ],
 )
@@ -257,6 +259,31 @@ def test_choices_from_the_stock_collator(tokenizer):
         assert torch.equal(model(**batch, character_ids=rows).logits, output.logits)
         del batch["input_ids"]
         assert torch.equal(model(**batch, input_ids=rows).logits, output.logits)
+
+
+def test_layers_of_choices_from_the_stock_collator(tokenizer):
+    """The collator lays the layers of each choice end to end, too."""
+    model = build(ElmoForMultipleChoice)
+    questions, answers, batch = choices_of(tokenizer)
+    rows = []
+    with torch.no_grad():
+        expected = model(**batch)
+        for number, (question, choices) in enumerate(zip(questions, answers, strict=True)):
+            row = dict(tokenizer([question] * 2, choices))
+            alone = [tokenizer(question, choice, return_tensors="pt") for choice in choices]
+            states = [model.elmo(**one, output_hidden_states=True).hidden_states for one in alone]
+            del row["character_ids"]
+            row["layer_states"] = [torch.stack(layers, dim=1)[0].numpy() for layers in states]
+            rows.append({**row, "label": number % 2})
+        stored = DataCollatorForMultipleChoice(tokenizer)(rows)
+        assert stored["layer_states"].dim() == 3
+        output = model(**stored)
+    torch.testing.assert_close(output.logits, expected.logits, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(output.loss, expected.loss, atol=1e-5, rtol=1e-5)
+    with pytest.raises(
+        ValueError, match=r"are not \(batch, choices, layers \* words \* dim\) for \d+ words in 3 layers"
+    ):
+        model(**{**stored, "layer_states": stored["layer_states"][:, :, :30]})
 
 
 def test_choices_that_do_not_fit(tokenizer):

@@ -134,6 +134,36 @@ def test_layers_computed_before_give_the_same(tokenizer, beside, side):
     assert torch.equal(outputs.tags, expected.tags)
 
 
+def test_words_left_out_of_a_sentence_end_no_sentence(tokenizer):
+    """Where the attention mask has a gap, the words beside it are no boundaries, whatever they look like."""
+    model = build()
+    inputs = encode(tokenizer, [["A", "</S>", "cat", "<S>", "sat", "."]])
+    inputs["attention_mask"][0, 3] = 0
+    layers = torch.stack(model.elmo(**inputs, output_hidden_states=True).hidden_states, dim=1)
+    known = {name: inputs[name] for name in ("attention_mask", "token_type_ids")}
+    expected = model(**inputs, output_tags=True)
+    outputs = model(layer_states=layers, **known, output_tags=True)
+    assert expected.tags[0].ne(-100).tolist() == [False, True, True, False, True, True, True, False]
+    assert torch.equal(outputs.tags, expected.tags)
+    torch.testing.assert_close(outputs.logits, expected.logits)
+
+
+def test_dropout_falls_on_each_input_once(tokenizer):
+    """On ELMo's vectors that of the representation; without it, and on all others, that of the task."""
+    inputs = encode(tokenizer, SENTENCES[:1] * 200)
+    for own, expected in ((0.5, 0.5), (0.0, 0.3)):
+        model = build(representation_dropout=own, task_dropout=0.3, word_vector_size=4, task_encoder_layers=1).train()
+        dropped = {}
+        model.task_encoder.input_dropout.register_forward_hook(
+            lambda module, given, output, to=dropped: to.update(vectors=output)
+        )
+        model(**inputs)
+        vectors = dropped["vectors"]
+        elmo, words = vectors[:, 1:-1].split([10, 4], dim=-1)
+        assert (elmo == 0).float().mean().item() == pytest.approx(expected, abs=0.02)
+        assert (words == 0).float().mean().item() == pytest.approx(0.3, abs=0.03)
+
+
 def test_character_ids_in_the_place_of_input_ids(tokenizer):
     model, inputs = build(), encode(tokenizer, SENTENCES)
     expected = model(**inputs).logits
