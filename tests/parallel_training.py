@@ -1,4 +1,4 @@
-"""A few steps of `Trainer` for every kind of loss, in one process or several; `test_trainer.py` compares them.
+"""`Trainer` for every kind of loss, in one process or several, with the batches that `test_trainer.py` compares.
 
 As a script: the tiny model's folder, and the file for results; the batch of a process is 8 divided by their number.
 """
@@ -46,6 +46,8 @@ _LENGTHS = (1, 2, 1, 3, 16, 9, 13, 12) * 2
 _TEXTS = [" ".join((_WORDS * 2)[start : start + length]) for start, length in enumerate(_LENGTHS)]
 _QUESTIONS = [f"who {word} ?" for word in _WORDS]
 
+NO_DROPOUT = {"task_dropout": 0.0, "representation_dropout": 0.0}
+
 _SEQUENCE = AutoModelForSequenceClassification
 # Task: the model's class, further fields of its configuration, and the labels of each row.
 TASKS = {
@@ -81,47 +83,60 @@ def rows_of(task, tokenizer):
         yield {**encoded, **labels}
 
 
+def make_trainer(task, folder, output, fields=(), **arguments):
+    """A `Trainer` of a small head for a task, on the rows of `rows_of`; by default it saves nothing."""
+    model_class, own_fields, _ = TASKS[task]
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    torch.manual_seed(0)
+    sizes = {"task_encoder_size": 8, "task_encoder_layers": 1, "classifier_size": 12}
+    model = model_class.from_pretrained(folder, **sizes, **{**own_fields, **dict(fields)})
+    collators = {"choices": DataCollatorForMultipleChoice, "tags": DataCollatorForTokenClassification}
+    collator = collators.get(task.removeprefix("chains of "), DataCollatorWithPadding)
+    rows = list(rows_of(task, tokenizer))
+    common = {
+        "output_dir": str(output),
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": True,
+    }
+    return Trainer(
+        model=model,
+        args=TrainingArguments(**{**common, **arguments}),
+        train_dataset=rows,
+        eval_dataset=rows,
+        data_collator=collator(tokenizer),
+        processing_class=tokenizer,
+    )
+
+
 def train(task, folder, output, batch, accumulate=1):
     """Trains for three steps of plain gradient descent without dropout.
 
     Returns:
         Losses and gradient norms of the steps, and the trained weights.
     """
-    model_class, fields, _ = TASKS[task]
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    torch.manual_seed(0)
-    sizes = {"task_encoder_size": 8, "task_encoder_layers": 1, "classifier_size": 12}
-    no_dropout = {"task_dropout": 0.0, "representation_dropout": 0.0}
-    model = model_class.from_pretrained(folder, **sizes, **no_dropout, **fields)
-    collators = {"choices": DataCollatorForMultipleChoice, "tags": DataCollatorForTokenClassification}
-    collator = collators.get(task.removeprefix("chains of "), DataCollatorWithPadding)
-    trainer = Trainer(
-        model=model,
-        args=TrainingArguments(
-            output_dir=str(output),
-            per_device_train_batch_size=batch,
-            gradient_accumulation_steps=accumulate,
-            max_steps=3,
-            learning_rate=0.1,
-            lr_scheduler_type="constant",
-            optim="sgd",
-            max_grad_norm=1e9,
-            logging_steps=1,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            use_cpu=True,
-        ),
-        train_dataset=list(rows_of(task, tokenizer)),
-        data_collator=collator(tokenizer),
-        processing_class=tokenizer,
+    trainer = make_trainer(
+        task,
+        folder,
+        output,
+        NO_DROPOUT,
+        per_device_train_batch_size=batch,
+        gradient_accumulation_steps=accumulate,
+        max_steps=3,
+        learning_rate=0.1,
+        lr_scheduler_type="constant",
+        optim="sgd",
+        max_grad_norm=1e9,
     )
     trainer.train()
     logs = [entry for entry in trainer.state.log_history if "grad_norm" in entry]
+    trained = {name: value.detach().clone() for name, value in trainer.model.named_parameters() if value.requires_grad}
     return {
         "loss": [entry["loss"] for entry in logs],
         "grad_norm": [float(entry["grad_norm"]) for entry in logs],
-        "weights": {name: value.detach().clone() for name, value in model.named_parameters() if value.requires_grad},
+        "weights": trained,
     }
 
 

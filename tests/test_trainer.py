@@ -13,6 +13,7 @@ import parallel_training
 import pytest
 import torch
 from datasets import Dataset
+from parallel_training import NO_DROPOUT
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -25,7 +26,8 @@ from transformers import (
 import hf_elmo
 
 PACKAGE = Path(hf_elmo.__file__).parent
-NO_DROPOUT = {"task_dropout": 0.0, "representation_dropout": 0.0}
+# The heads beside that of whole texts, with which the tests of Trainer's ways begin.
+OTHER_HEADS = ["chains of tags", "spans", "choices"]
 
 
 def sentences_of(path, count):
@@ -184,6 +186,24 @@ def test_bf16_autocast_on_the_cpu(make_trainer):
     assert np.isfinite(trainers[1].evaluate()["eval_loss"])
 
 
+def watch_graphs(trainer):
+    """Lists that fill while it trains: the number of compiled graphs after each step; and the lengths of its rows."""
+    torch._dynamo.reset()
+    graphs = torch._dynamo.utils.counters["stats"]
+    graphs.clear()
+    after_steps, lengths = [], set()
+    step = trainer.training_step
+
+    def counted_step(model, inputs, *args, **kwargs):
+        lengths.add(inputs["input_ids"].shape[-1])
+        loss = step(model, inputs, *args, **kwargs)
+        after_steps.append(graphs["unique_graphs"])
+        return loss
+
+    trainer.training_step = counted_step
+    return after_steps, lengths
+
+
 @pytest.mark.parametrize("fields", [{}, {"freeze_bilm": False}])
 def test_compiled_training_is_the_same_and_makes_no_graph_per_length(make_trainer, sst, monkeypatch, fields):
     # Trainer sets these, and leaves them.
@@ -192,22 +212,10 @@ def test_compiled_training_is_the_same_and_makes_no_graph_per_length(make_traine
     eager = make_trainer({**NO_DROPOUT, **fields}, **arguments)
     eager.train()
 
-    graphs = torch._dynamo.utils.counters["stats"]
-    torch._dynamo.reset()
-    graphs.clear()
     compiled = make_trainer(
         {**NO_DROPOUT, **fields}, torch_compile=True, torch_compile_backend="aot_eager", **arguments
     )
-    after_steps, lengths = [], set()
-    step = compiled.training_step
-
-    def counted_step(model, inputs, *args, **kwargs):
-        lengths.add(inputs["input_ids"].shape[1])
-        loss = step(model, inputs, *args, **kwargs)
-        after_steps.append(graphs["unique_graphs"])
-        return loss
-
-    compiled.training_step = counted_step
+    after_steps, lengths = watch_graphs(compiled)
     compiled.train()
     assert after_steps[0] > 0, "nothing was compiled"
     assert len(lengths) > 6
@@ -216,6 +224,93 @@ def test_compiled_training_is_the_same_and_makes_no_graph_per_length(make_traine
     assert losses_of(compiled) == pytest.approx(losses_of(eager), abs=1e-4)
     evaluated = compiled.evaluate()["eval_loss"]
     assert evaluated == pytest.approx(eager.evaluate()["eval_loss"], abs=1e-4)
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("task", OTHER_HEADS)
+def test_other_heads_are_trained_evaluated_and_stopped_early(task, tiny_model_folder, tmp_path):
+    """One epoch that improves, and two that do not by 100; then the best checkpoint comes back, and predicts."""
+    trainer = parallel_training.make_trainer(
+        task,
+        tiny_model_folder,
+        tmp_path,
+        num_train_epochs=9,
+        learning_rate=0.01,
+        train_sampling_strategy="group_by_length",
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        load_best_model_at_end=True,
+    )
+    trainer.add_callback(EarlyStoppingCallback(early_stopping_patience=2, early_stopping_threshold=100.0))
+    trainer.train()
+    assert trainer.state.epoch == 3
+    evaluations = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
+    assert len(set(evaluations)) == 3
+    best = type(trainer.model).from_pretrained(trainer.state.best_model_checkpoint)
+    assert_equal_weights(weights_of(best), weights_of(trainer.model))
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(min(evaluations), abs=1e-5)
+
+    # Trainer groups what it predicts by length as well, and does not put it back in order.
+    trainer.args.train_sampling_strategy = "random"
+    output = trainer.predict(trainer.eval_dataset)
+    logits = output.predictions if isinstance(output.predictions, tuple) else (output.predictions,)
+    for number, row in enumerate(trainer.eval_dataset):
+        batch = trainer.data_collator([row])
+        with torch.no_grad():
+            alone = [scores for name, scores in trainer.model(**batch).items() if name.endswith("logits")]
+        for scores, expected in zip(logits, alone, strict=True):
+            # Rows are padded to the longest on the right, with -100.
+            found = torch.from_numpy(scores[number])[: expected.shape[1]]
+            torch.testing.assert_close(found, expected[0], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("task", OTHER_HEADS)
+def test_other_heads_resume_bit_exactly(task, tiny_model_folder, tmp_path):
+    """With all its dropout, and the L2 of the mix weights."""
+    arguments = {"max_steps": 5, "save_strategy": "steps", "save_steps": 2, "per_device_train_batch_size": 4}
+    straight, resumed = (
+        parallel_training.make_trainer(task, tiny_model_folder, tmp_path, {"scalar_mix_l2": 0.1}, **arguments)
+        for _ in range(2)
+    )
+    before = weights_of(straight.model)
+    straight.train()
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert losses_of(resumed)[-3:] == losses_of(straight)[-3:]
+    assert_equal_weights(weights_of(straight.model), weights_of(resumed.model))
+    changed = {name for name, tensor in weights_of(straight.model).items() if not torch.equal(tensor, before[name])}
+    assert changed == {name for name, parameter in straight.model.named_parameters() if parameter.requires_grad}
+
+
+@pytest.mark.parametrize("task", OTHER_HEADS)
+def test_other_heads_in_bf16_autocast_on_the_cpu(task, tiny_model_folder, tmp_path):
+    losses = {}
+    for bf16 in (False, True):
+        trainer = parallel_training.make_trainer(
+            task, tiny_model_folder, tmp_path, NO_DROPOUT, max_steps=6, learning_rate=0.01, bf16=bf16
+        )
+        trainer.train()
+        losses[bf16] = losses_of(trainer)
+        assert np.isfinite(trainer.evaluate()["eval_loss"])
+    assert losses[True] != losses[False]
+    assert losses[True] == pytest.approx(losses[False], rel=0.02)
+    assert {parameter.dtype for parameter in trainer.model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("task", OTHER_HEADS)
+def test_other_heads_compiled_are_the_same_and_make_no_graph_per_length(task, tiny_model_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "no")
+    arguments = {"max_steps": 8, "per_device_train_batch_size": 1, "train_sampling_strategy": "sequential"}
+    eager = parallel_training.make_trainer(task, tiny_model_folder, tmp_path, NO_DROPOUT, **arguments)
+    eager.train()
+    compiled = parallel_training.make_trainer(
+        task, tiny_model_folder, tmp_path, NO_DROPOUT, torch_compile=True, torch_compile_backend="eager", **arguments
+    )
+    after_steps, lengths = watch_graphs(compiled)
+    compiled.train()
+    assert after_steps[0] > 0, "nothing was compiled"
+    assert len(lengths) > 4
+    assert after_steps[-1] == after_steps[3]
+    assert losses_of(compiled) == pytest.approx(losses_of(eager), abs=1e-4)
     torch._dynamo.reset()
 
 
