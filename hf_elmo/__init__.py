@@ -22,6 +22,7 @@ from .modeling_elmo import ElmoForPreTraining, ElmoModel, ElmoPreTrainedModel
 from .question_answering_elmo import ElmoForQuestionAnswering
 from .question_answering_pipeline import ElmoQuestionAnsweringPipeline
 from .sequence_classification_elmo import ElmoForMultipleChoice, ElmoForSequenceClassification
+from .substitution import substitutes
 from .token_classification_elmo import ElmoForTokenClassification
 from .tokenization_elmo import ElmoTokenizer
 
@@ -90,4 +91,5 @@ __all__ = [
     "bundled",
     "perplexity",
     "precompute_layers",
+    "substitutes",
 ]
