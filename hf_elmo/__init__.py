@@ -17,7 +17,8 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from .bilstm import ElmoState
 from .configuration_elmo import ElmoConfig
-from .language_model import Perplexity, perplexity
+from .incremental import ForwardReader, generate, stream
+from .language_model import Perplexity, perplexity, score_sentences
 from .modeling_elmo import ElmoForPreTraining, ElmoModel, ElmoPreTrainedModel
 from .question_answering_elmo import ElmoForQuestionAnswering
 from .question_answering_pipeline import ElmoQuestionAnsweringPipeline
@@ -87,9 +88,13 @@ __all__ = [
     "ElmoQuestionAnsweringPipeline",
     "ElmoState",
     "ElmoTokenizer",
+    "ForwardReader",
     "Perplexity",
     "bundled",
+    "generate",
     "perplexity",
     "precompute_layers",
+    "score_sentences",
+    "stream",
     "substitutes",
 ]

@@ -42,7 +42,8 @@ def substitutes(
     where the forward direction of the biLM gives ``p(w | L)`` and the backward one ``p(w | R)``, both by the softmax
     over all of ``V``. What stands at the place itself is read by neither. By Bayes' rule that is ``p(w | L, R)``, if
     ``L`` and ``R`` depend on each other through ``w`` alone. Without the division by ``p(w)``, the probability without
-    context, frequent words are preferred twice (at 700 places of news texts the first elmo-mini's right words then lose 1.0 nats).
+    context, frequent words are preferred twice (at 700 places of news texts the first elmo-mini's right words then lose
+    1.0 nats).
 
     Args:
         model: An `ElmoForPreTraining`.
