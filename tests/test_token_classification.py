@@ -651,6 +651,43 @@ def test_stock_pipeline_with_stride(tagger_parts, strategy):
     assert all(TEXT[e["start"] : e["end"]].strip() for e in found)
 
 
+@pytest.mark.parametrize("strategy", ["simple", "first", "average", "max"])
+def test_windows_find_what_the_whole_text_has(tokenizer, strategy):
+    """Labels that depend on the word alone are the same in every window, and entities are cut by none of them."""
+    model = build(task_encoder_layers=0, use_crf=False)
+    text = "Anna met Zürich fans in 東京 , didn't she ? Then Müller-Smith went to see Bob ; no one else . " * 3
+    with torch.no_grad():
+        model.elmo.scalar_mixes[0].weights.copy_(torch.tensor([50.0, 0.0, 0.0]))
+        vectors = model.elmo(**tokenizer(text, return_tensors="pt")).last_hidden_state[0, 1:-1]
+        model.classifier.bias.copy_(-model.classifier.weight @ vectors.mean(dim=0))
+    expected = grouped(word_predictions(model, tokenizer, text))
+    assert len({kind for kind, *_ in expected}) == 2
+    assert any(" " in text[start:end] for _, start, end in expected)
+    stride = 8
+    assert max(len(tokenizer.tokenize(text[start:end])) for _, start, end in expected) <= stride
+    windowed = tokenizer.__class__.create(max_characters_per_token=8, model_max_length=15)
+    assert len(windowed(text)["input_ids"]) > 4 * 15
+    tagger = pipeline(
+        "token-classification", model=model, tokenizer=windowed, aggregation_strategy=strategy, stride=stride
+    )
+    assert [(entity["entity_group"], entity["start"], entity["end"]) for entity in tagger(text)] == expected
+
+
+@pytest.mark.parametrize("strategy", ["simple", "first", "average", "max"])
+def test_stock_pipeline_groups_given_words(tagger_parts, strategy):
+    model, tokenizer = tagger_parts
+    sentences = [["New York", "don't", "</S>", "東京", "[PAD]"] * 3, TEXT.split()]
+    tagger = pipeline("token-classification", model=model, tokenizer=tokenizer, aggregation_strategy=strategy)
+    kinds = set()
+    for words, found in zip(sentences, tagger(sentences, is_split_into_words=True), strict=True):
+        tags = model(**encode(tokenizer, [words])).logits[0, 1:-1].argmax(dim=-1)
+        ends = np.cumsum([len(word) + 1 for word in words]) - 1
+        rows = [(LABELS[tag], 0, end - len(word), end) for tag, word, end in zip(tags, words, ends, strict=True)]
+        assert [(entity["entity_group"], entity["start"], entity["end"]) for entity in found] == grouped(rows)
+        kinds |= {entity["entity_group"] for entity in found}
+    assert len(kinds) == 2
+
+
 def test_stock_pipeline_with_given_words(tagger_parts):
     model, tokenizer = tagger_parts
     words = ["New York", "", "don't", "</S>", "東京", "[PAD]"]
