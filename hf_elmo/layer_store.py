@@ -57,6 +57,11 @@ def precompute_layers(
     The result is the dataset with a column `layer_states` in place of `character_ids`: per row an array
     ``(num_layers + 1, words, 2 * projection_dim)``, BOS and EOS included, zeros for padding. It stays on disk, mapped
     into memory. `ElmoTokenizer.pad` pads it, and with it the library's collators and `Trainer`; every head takes it.
+    For multiple choice give each choice a row of its own here, and put those of a question together afterwards.
+
+    `Trainer` with `train_sampling_strategy="group_by_length"` reads all rows once before it begins, layers included, to
+    learn how long they are; not so if they have a column `length` before they come here, and `remove_unused_columns` is
+    off, without which it drops that column before it looks.
 
     The file in the folder is named by a hash of the biLM and of the text, so the next call with the same two finds it
     and computes nothing, whatever the labels, the mixes and the head. Another process that wants the same store at the
@@ -229,6 +234,11 @@ def _read(dataset: Dataset) -> Iterator[_Rows]:
     for table in columns.iter(batch_size=_ROWS_PER_BLOCK):
         lengths, words = _lists(table["character_ids"], "character_ids", first)
         widths, characters = _lists(words, "character_ids", first)
+        if _is_list(characters.type):
+            raise ValueError(
+                "Column character_ids holds lists of texts, as rows of a multiple choice do: give each text a row of "
+                "its own, and put the choices of a question together again afterwards."
+            )
         chars = int(widths[0]) if len(widths) else 0
         if (widths != chars).any():
             raise ValueError(
@@ -256,16 +266,19 @@ def _lists(column: pa.ChunkedArray | pa.Array, name: str, first: int) -> tuple[n
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if isinstance(array.type, pa.ExtensionType):
         array = array.storage
-    kinds = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
     if pa.types.is_null(array.type) and len(array) == 0:
         return np.zeros(0, np.int64), array
-    if not any(is_kind(array.type) for is_kind in kinds) or array.null_count:
+    if not _is_list(array.type) or array.null_count:
         inside = "words of characters" if name == "character_ids" else "words"
         raise ValueError(
             f"Column {name} must hold a list of {inside} in each row, but near row {first} it holds "
             f"{'nothing (null)' if array.null_count else array.type}."
         )
     return pc.list_value_length(array).to_numpy().astype(np.int64), pc.list_flatten(array)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
 def _integers(values: pa.Array, name: str) -> np.ndarray:

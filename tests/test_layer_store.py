@@ -21,6 +21,7 @@ from datasets import Dataset, DatasetDict
 from small_models import fill, small_config
 from torch.utils.data import DataLoader
 from transformers import (
+    DataCollatorForMultipleChoice,
     DataCollatorForTokenClassification,
     DataCollatorWithPadding,
     Trainer,
@@ -31,6 +32,7 @@ from transformers import (
 
 import hf_elmo
 from hf_elmo import (
+    ElmoForMultipleChoice,
     ElmoForQuestionAnswering,
     ElmoForSequenceClassification,
     ElmoForTokenClassification,
@@ -514,6 +516,59 @@ def test_a_head_learns_from_layers_what_it_learns_from_characters(
         np.testing.assert_allclose(from_layers, from_characters, rtol=0, atol=1e-3)
 
 
+def test_choices_are_computed_one_by_one_and_put_together(tmp_path, model_folder, model, tokenizer):
+    questions = [sentence for sentence in SENTENCES if sentence]
+    first, second = (tokenised(tokenizer, questions, [*questions[by:], *questions[:by]]) for by in (1, 2))
+    flat = datasets.concatenate_datasets([first, second]).remove_columns("labels")
+    layers = precompute_layers(flat, model, tmp_path)
+    head = ElmoForMultipleChoice.from_pretrained(model_folder, initializer_range=0.3).eval()
+    losses = []
+    for rows in (flat, layers):
+        pairs = [(rows[number], rows[len(questions) + number]) for number in range(len(questions))]
+        together = [{name: [choice[name] for choice in pair] for name in rows.column_names} for pair in pairs]
+        examples = [{**row, "labels": number % 2} for number, row in enumerate(together)]
+        losses.append(head(**DataCollatorForMultipleChoice(tokenizer)(examples)).loss)
+    assert losses[0].item() == pytest.approx(losses[1].item(), abs=1e-5)
+    losses[1].backward()
+    assert head.elmo.scalar_mixes[0].weights.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("with_lengths", [False, True])
+def test_what_grouping_by_length_reads(tmp_path, model_folder, tokenizer, monkeypatch, with_lengths):
+    head = ElmoForTokenClassification.from_pretrained(model_folder, num_labels=50)
+    dataset = tokenised(tokenizer)
+    if with_lengths:
+        dataset = dataset.add_column("length", [len(row) for row in dataset["input_ids"]])
+    stored = precompute_layers(dataset, head, tmp_path)
+    decode, read = layer_store.LayerDecoder.decode, []
+    monkeypatch.setattr(
+        layer_store.LayerDecoder, "decode", lambda self, stored: (read.append(len(stored)), decode(self, stored))[1]
+    )
+    trainer = Trainer(
+        head,
+        TrainingArguments(
+            output_dir=tmp_path / "run",
+            train_sampling_strategy="group_by_length",
+            remove_unused_columns=not with_lengths,
+            max_steps=1,
+            per_device_train_batch_size=5,
+            save_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            use_cpu=True,
+        ),
+        train_dataset=stored,
+        data_collator=DataCollatorForTokenClassification(tokenizer),
+        processing_class=tokenizer,
+    )
+    batches = trainer.get_train_dataloader()
+    assert len(read) == (0 if with_lengths else len(dataset) + 2)
+    lengths = [batch["attention_mask"].sum(dim=1) for batch in batches]
+    assert sorted(torch.cat(lengths).tolist()) == sorted(length + 2 for length in LENGTHS)
+    assert lengths[0].max() == max(LENGTHS) + 2
+    trainer.train()
+
+
 def test_reading_costs_a_tenth_of_computing_at_most(tmp_path):
     small = ElmoModel(hf_elmo.ElmoConfig.from_preset("small")).eval()
     tokenizer = hf_elmo.ElmoTokenizer.create()
@@ -718,6 +773,7 @@ def test_arguments_of_other_kinds(tmp_path, model, tokenizer):
             "list of words of characters .* it holds nothing",
         ),
         (lambda row: {"token_type_ids": [None] * len(row["input_ids"])}, "must hold integers"),
+        (lambda row: {"character_ids": [row["character_ids"]] * 2}, "lists of texts, as rows of a multiple choice"),
     ],
 )
 def test_rows_that_do_not_fit(tmp_path, model, tokenizer, change, message):
