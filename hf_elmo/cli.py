@@ -17,7 +17,7 @@ from .commands.compare import compare
 from .commands.convert import convert
 from .commands.embed import embed
 from .commands.info import info
-from .commands.language_model import perplexity
+from .commands.language_model import generate, perplexity, substitutes
 from .commands.train import train, vocab
 
 
@@ -78,6 +78,8 @@ app.command()(info)
 app.command()(vocab)
 app.command()(train)
 app.command()(perplexity)
+app.command()(substitutes)
+app.command()(generate)
 
 
 def main() -> None:

@@ -1,47 +1,218 @@
-"""`hf-elmo perplexity`: what a language model makes of text."""
+"""`hf-elmo perplexity`, `substitutes` and `generate`: what a language model makes of text."""
 
 from __future__ import annotations
 
+import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .console import print_table
-from .models import find_folder, silence_libraries
+from .console import print_table, printable, say
 
-Texts = Annotated[list[Path], typer.Argument(help="UTF-8 text, plain or .gz.")]
-KeepLines = Annotated[bool, typer.Option("--keep-lines", help="A line is a sentence: do not split lines.")]
+Model = Annotated[
+    str | None, typer.Option("--model", "-m", help="Model folder, or a bundled model. [default: elmo-mini]")
+]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ... [default: a GPU if there is one]")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def perplexity(
-    files: Texts,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Model folder. [default: elmo-mini]")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Sentences at a time.")] = 32,
-    keep_lines: KeepLines = False,
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="UTF-8 text, plain or .gz; - is stdin.", show_default="stdin")
+    ] = None,
+    keep_lines: Annotated[bool, typer.Option("--keep-lines", help="A line is a sentence: do not split lines.")] = False,
+    pretokenized: Annotated[
+        bool, typer.Option("--pretokenized", help="Lines are sentences of words between spaces: take them as they are.")
+    ] = False,
+    carry_state: Annotated[
+        bool, typer.Option("--carry-state", help="Read a file as one running text, from sentence to sentence (slow).")
+    ] = False,
+    model: Model = None,
+    batch_words: Annotated[int, typer.Option(min=1, help="Words per batch: more need more memory.")] = 2048,
+    device: Device = None,
+    as_json: Json = False,
 ) -> None:
-    """Score text with a language model: full softmax, exact over all words, every sentence on its own."""
-    from datasets import disable_progress_bars
+    """Score text with a language model.
 
-    from .. import ElmoForPreTraining, ElmoTokenizer
-    from ..corpus import read_sentences
+    Prints the perplexity of each direction and their geometric mean: full softmax, exact over all words of a file,
+    every sentence on its own unless the state is carried. Words outside of the vocabulary are predicted as [UNK].
+    """
+    from .progress import Progress
+    from .sentences import open_texts, read_lines, sentences_of
+
+    if not files:
+        _refuse_terminal("FILES", "nothing to score: give files, or text on stdin.")
+    language_model, tokenizer = _load(model, device)
     from ..language_model import perplexity as score
 
-    folder = find_folder(model)
-    silence_libraries()
-    disable_progress_bars()
-    language_model, report = ElmoForPreTraining.from_pretrained(folder, output_loading_info=True)
-    if report["missing_keys"]:
-        raise ValueError(
-            f"{folder} holds no language model: {', '.join(sorted(report['missing_keys'])[:3])} are missing. "
-            "Published ELMo weights come without the softmax."
+    results = []
+    for file in files or [Path("-")]:
+        with open_texts(file) as (stream, name), Progress(None if file.suffix == ".gz" else stream, None) as bar:
+            lines = read_lines(stream, name, on_bytes=bar.read)
+            sentences = sentences_of(lines, pretokenized, split_sentences=not keep_lines and not pretokenized)
+            try:
+                result = score(language_model, tokenizer, sentences, carry_state=carry_state, batch_words=batch_words)
+            except ValueError as error:
+                # What is wrong with a line is said with the file's name already.
+                raise ValueError(str(error) if name in str(error) else f"{name}: {error}") from None
+        results.append(
+            {
+                "text": name,
+                "sentences": result.sentences,
+                "words": result.words,
+                "unknown": result.unknown,
+                "forward": result.forward,
+                "backward": result.backward,
+                "mean": result.mean,
+            }
         )
-    tokenizer = ElmoTokenizer.from_pretrained(folder)
+    if as_json:
+        say(json.dumps(results, indent=2))
+        return
+    print_table(list(results[0]), [list(result.values()) for result in results], "Perplexity")
+
+
+def substitutes(
+    text: Annotated[
+        list[str] | None, typer.Argument(help="Texts with [MASK]. Without any, lines of --file or stdin.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="UTF-8 text, one text per line; - is stdin.")
+    ] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="Words for each place.")] = 10,
+    all_words: Annotated[
+        bool, typer.Option("--all-words", help="Find substitutes for every word, instead of [MASK].")
+    ] = False,
+    target: Annotated[
+        list[str] | None, typer.Option(help="Show this word of the vocabulary only; may be given several times.")
+    ] = None,
+    no_prior: Annotated[
+        bool, typer.Option("--no-prior", help="Do not divide by how frequent words are in general.")
+    ] = False,
+    pretokenized: Annotated[
+        bool, typer.Option("--pretokenized", help="Lines are words between spaces: take them as they are.")
+    ] = False,
+    model: Model = None,
+    device: Device = None,
+    as_json: Json = False,
+) -> None:
+    """Find the words that fit where [MASK] stands, by what both directions of the language model expect.
+
+    The score is the product of the forward and the backward probability, divided by the word's probability without
+    context (Zipf's law over the vocabulary), of all words of the vocabulary together 1. Quote the text: brackets and
+    spaces mean something to the shell.
+    """
+    texts = [line for line in _lines(text, file) if line and not line.isspace()]
+    if not texts:
+        raise ValueError("There is no text: nothing to find substitutes in.")
+    language_model, tokenizer = _load(model, device)
+    from ..substitution import MASK, mask_words
+    from ..substitution import substitutes as find
+    from .sentences import sentences_of
+
+    sentences = list(sentences_of(texts, pretokenized))
+    masked = [mask_words(tokenizer, each, "all" if all_words else None, pretokenized) for each in sentences]
+    options = {"targets": target or None, "prior": None if no_prior else "rank", "is_split_into_words": pretokenized}
+    places = []
+    for number, (sentence, each) in enumerate(zip(sentences, masked, strict=True)):
+        found = find(language_model, tokenizer, sentence, top_k, word_index=each.places, **options)
+        for place, words in zip(each.places, found, strict=True):
+            places.append({"text": number, "place": place, "word": each.words[place] or MASK, "substitutes": words})
+    if as_json:
+        say(json.dumps(places, indent=2))
+        return
+    print_table(
+        ("text", "place", "word", "substitute", "score", "forward", "backward"),
+        [
+            (
+                each["text"],
+                each["place"],
+                printable(each["word"], 30),
+                printable(found["token_str"], 30),
+                *(found[name] for name in ("score", "forward_score", "backward_score")),
+            )
+            for each in places
+            for found in each["substitutes"]
+        ],
+        "Words that fit, with their probabilities",
+    )
+
+
+def generate(
+    text: Annotated[
+        list[str] | None, typer.Argument(help="Beginnings of sentences. Without any, lines of --file or stdin.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="UTF-8 text, one beginning per line; - is stdin.")
+    ] = None,
+    max_words: Annotated[int, typer.Option(min=1, help="Words at most.")] = 20,
+    temperature: Annotated[
+        float, typer.Option(min=0.0, help="Below 1 likely words become likelier; 0 takes the likeliest.")
+    ] = 1.0,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Draw among so many likeliest words. [default: all]")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="The same words every time. [default: by chance]")] = None,
+    model: Model = None,
+    device: Device = None,
+    as_json: Json = False,
+) -> None:
+    """Go on with sentences, word by word, by the forward direction of the language model.
+
+    An empty text ("") is a beginning, too. Words are printed between spaces, as the tokenizer splits them.
+    """
+    beginnings = list(_lines(text, file))
+    if not beginnings:
+        raise ValueError("There is no text to go on with.")
+    language_model, tokenizer = _load(model, device)
+    import torch
+
+    from ..incremental import generate as draw
+
+    chance = None if seed is None else torch.Generator().manual_seed(seed)
     rows = []
-    for file in files:
-        sentences = read_sentences([file], split_sentences=not keep_lines)
-        result = score(language_model, tokenizer, sentences["text"], batch_size)
-        rows.append(
-            (str(file), len(sentences), result.words, result.unknown, result.forward, result.backward, result.mean)
+    for beginning in beginnings:
+        words = list(
+            draw(
+                language_model,
+                tokenizer,
+                beginning,
+                max_words,
+                temperature=temperature,
+                top_k=top_k,
+                generator=chance,
+            )
         )
-    print_table(("text", "sentences", "words", "unknown", "forward", "backward", "mean"), rows, "Perplexity")
+        rows.append({"text": beginning, "words": words})
+        if not as_json:
+            say(printable(" ".join([*tokenizer.tokenize(beginning), *words]), longest=sys.maxsize))
+    if as_json:
+        say(json.dumps(rows, indent=2))
+
+
+def _load(model: str | None, device: str | None):
+    from .models import load_language_model
+
+    return load_language_model(model, device)
+
+
+def _lines(text: list[str] | None, file: Path | None) -> Iterator[str]:
+    """Lines of arguments, a file or standard input."""
+    from .sentences import lines_of_arguments, open_texts, read_lines
+
+    if text and file is not None:
+        raise typer.BadParameter("give texts or --file, not both.", param_hint="TEXT")
+    if text:
+        yield from lines_of_arguments(text)
+        return
+    if file is None:
+        _refuse_terminal("TEXT", "nothing to read: give texts, --file, or lines on stdin.")
+    with open_texts(file or Path("-")) as (stream, name):
+        yield from read_lines(stream, name)
+
+
+def _refuse_terminal(argument: str, message: str) -> None:
+    """Raises BadParameter where a user at a terminal would wait for what never comes."""
+    if sys.stdin is not None and sys.stdin.isatty():
+        raise typer.BadParameter(message, param_hint=argument)

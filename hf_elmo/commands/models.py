@@ -50,11 +50,30 @@ def load(name: str | None, device: str | None = None):
     Raises:
         ValueError: for a folder that is not complete and sound, and for a device that is not there.
     """
-    folder = find_folder(name)
+    from .. import ElmoModel
+
+    return _load(ElmoModel, find_folder(name), device)
+
+
+def load_language_model(name: str | None, device: str | None = None):
+    """Loads the language model of a folder and its tokenizer; arguments as for `load`.
+
+    Returns:
+        `ElmoForPreTraining`, in evaluation mode, and `ElmoTokenizer`.
+
+    Raises:
+        ValueError: as `load`, and for a folder without the softmax over words.
+    """
+    from .. import ElmoForPreTraining
+
+    return _load(ElmoForPreTraining, find_folder(name), device)
+
+
+def _load(model_class, folder: Path, device: str | None):
     silence_libraries()
     import torch
 
-    from .. import ElmoModel, ElmoTokenizer
+    from .. import ElmoTokenizer
 
     if not (folder / "tokenizer.json").is_file():
         raise ValueError(
@@ -67,7 +86,7 @@ def load(name: str | None, device: str | None = None):
         raise ValueError(f"The device {device} cannot be used: {_first_line(error)}") from None
     try:
         tokenizer = ElmoTokenizer.from_pretrained(folder, local_files_only=True)
-        model, report = ElmoModel.from_pretrained(
+        model, report = model_class.from_pretrained(
             folder,
             output_loading_info=True,
             local_files_only=True,
@@ -77,6 +96,11 @@ def load(name: str | None, device: str | None = None):
     # Every library below has errors of its own; to the user all mean that the folder is damaged.
     except Exception as error:
         raise ValueError(f"The model in {folder} cannot be loaded: {_first_line(error)}") from error
+    if report["missing_keys"] and all(key.startswith("softmax.") for key in report["missing_keys"]):
+        raise ValueError(
+            f"{folder} holds no language model: the softmax over words is missing. (Published ELMo weights come "
+            "without it. hf-elmo train makes a language model.)"
+        )
     if wrong := sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}):
         raise ValueError(
             f"The weights in {folder} are not those of its config.json: {len(wrong)} are missing or of another shape, "

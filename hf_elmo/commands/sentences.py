@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import codecs
+import gzip
 import re
 import sys
+import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -36,6 +39,29 @@ def open_input(path: Path | None) -> tuple[BinaryIO, str]:
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder: give a text file.")
     return path.open("rb"), str(path)
+
+
+@contextmanager
+def open_texts(path: Path) -> Iterator[tuple[BinaryIO, str]]:
+    """As `open_input`, closed afterwards; a file whose name ends in `.gz` is unpacked while it is read.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if it cannot be unpacked, also where that turns out in the `with` block.
+    """
+    stream, name = open_input(path)
+    if stream is (sys.stdin and sys.stdin.buffer):
+        yield stream, name
+        return
+    with stream:
+        if path.suffix != ".gz":
+            yield stream, name
+            return
+        try:
+            with gzip.open(stream, "rb") as unpacked:
+                yield unpacked, name
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise ValueError(f"{name} is no sound gzip file: {error}") from None
 
 
 def read_lines(stream: BinaryIO, name: str, on_bytes: Callable[[int], object] = lambda size: None) -> Iterator[str]:
