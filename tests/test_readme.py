@@ -56,9 +56,20 @@ def test_named_entities(tmp_path, shared_data):
     rows = conll(shared_data / "ner/wnut17/wnut17train.conll", 48)
     write_json(tmp_path / "train.json", rows)
     write_json(tmp_path / "dev.json", rows)
-    printed = run(recipe("ner"), tmp_path, "print(*[entry['eval_loss'] for entry in trainer.state.log_history[:10]])")
-    losses = [float(loss) for loss in printed.split()]
-    assert len(losses) == 10
+    more = """
+print(*[entry["eval_loss"] for entry in trainer.state.log_history[:10]])
+print(*[entry["eval_f1"] for entry in trainer.state.log_history[:10]])
+import numpy
+from transformers import EvalPrediction
+gold = trainer.predict(trainer.eval_dataset).label_ids
+print(entity_f1(EvalPrediction(predictions=numpy.eye(len(labels))[gold.clip(0)], label_ids=gold))["f1"])
+"""
+    losses, scores, perfect = (
+        list(map(float, line.split())) for line in run(recipe("ner"), tmp_path, more).splitlines()
+    )
+    assert len(losses) == len(scores) == 10
+    assert all(0 <= score < 1 for score in scores)
+    assert perfect == [1]
     assert 0 < losses[-1] < 0.7 * losses[0]
 
 
