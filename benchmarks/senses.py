@@ -5,7 +5,7 @@
 **Senses.** `read_senses.tsv` has 32 sentences with *read*, eight each as past, present, infinitive and noun, written
 for this measure before it was first taken, and as they were ever since. For every triple of an anchor, another sentence
 of its sense and one of another sense, the share is counted in which the anchor's vector of *read* is nearer (higher
-cosine) to that of its own sense; a tie is half. Chance is 50 %, and the context-free layer, where all vectors are equal,
+cosine) to that of its own sense; a tie is half. Chance is 50 %; the context-free layer, where all vectors are equal,
 has exactly that. The columns of single senses are the triples with such an anchor; "verb or noun" counts the three
 verbal senses as one. Neighbours alone tell something of these senses ("to read", "a good read"), so a plain baseline
 stands beside: a vector of zeros and ones for the two words before *read* and the two behind it.

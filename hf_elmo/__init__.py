@@ -17,6 +17,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from .bilstm import ElmoState
 from .configuration_elmo import ElmoConfig
+from .fill_mask_pipeline import ElmoFillMaskPipeline
 from .incremental import ForwardReader, generate, stream
 from .language_model import Perplexity, perplexity, score_sentences
 from .modeling_elmo import ElmoForPreTraining, ElmoModel, ElmoPreTrainedModel
@@ -49,6 +50,10 @@ PIPELINE_REGISTRY.register_pipeline(
     pt_model=AutoModelForQuestionAnswering,
     type="text",
 )
+# The library's own "fill-mask" asks for a mask token, and for a model that predicts from one.
+PIPELINE_REGISTRY.register_pipeline(
+    "elmo-fill-mask", pipeline_class=ElmoFillMaskPipeline, pt_model=AutoModelForPreTraining, type="text"
+)
 
 
 def bundled(name: str = "elmo-mini") -> str:
@@ -78,6 +83,7 @@ def __getattr__(name: str):
 
 __all__ = [
     "ElmoConfig",
+    "ElmoFillMaskPipeline",
     "ElmoForMultipleChoice",
     "ElmoForPreTraining",
     "ElmoForQuestionAnswering",
