@@ -51,6 +51,15 @@ def test_the_first_example(tmp_path):
     assert printed.strip() == "(2, 9, 256) 3"
 
 
+def test_uses_of_the_language_model(tmp_path):
+    code = recipe("language model")
+    printed = run("", tmp_path, code).splitlines()
+    assert "'token_str': " in printed[0]
+    assert printed[1].startswith("Perplexity(forward=")
+    config = json.loads((Path(bundled()) / "config.json").read_text(encoding="utf-8"))
+    assert printed[3:] == [f"torch.Size([{config['num_layers'] + 1}, {config['projection_dim']}])"] * 3
+
+
 @pytest.mark.slow
 def test_named_entities(tmp_path, shared_data):
     rows = conll(shared_data / "ner/wnut17/wnut17train.conll", 48)
