@@ -6,7 +6,6 @@ import array
 import json
 import os
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -74,7 +73,9 @@ class Corpus:
         folder = Path(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         numbers: dict[str, int] = {}
-        partial = Path(tempfile.mkdtemp(prefix=folder.name + ".partial-", dir=folder.parent))
+        partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
         try:
             ends, counts = array.array("q"), []
             total = 0
