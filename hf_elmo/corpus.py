@@ -244,10 +244,10 @@ def prepare(
     Raises:
         ValueError: if a file is missing, or there is not a single word.
     """
-    folder, paths = Path(folder), [Path(file).resolve() for file in files]
+    folder, paths = Path(folder), list(map(Path, files))
     texts = read_texts(paths)
     origin = {
-        "files": [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in paths],
+        "files": [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in paths],
         "split_sentences": split_sentences,
         "pretokenized": pretokenized,
     }
