@@ -17,14 +17,15 @@ import wikitext2
 
 from hf_elmo import ElmoConfig, ElmoForPreTraining
 
-SIZES = ["--cell-size", "24", "--projection", "8", "--lstm-size", "16", "--rows", "4", "--steps", "10"]
+SIZES = ["--cell-size", "24", "--projection", "8", "--lstm-size", "48", "--rows", "4", "--steps", "10"]
 
 
 def lines(count: int, seed: int) -> list[str]:
-    """Lines of up to 12 words, some of them blank, as in WikiText."""
+    """Lines of up to 12 words, which begin anywhere in a sentence that repeats itself."""
     chance = random.Random(seed)
-    names = ["the", "lobster", "<unk>", "is", "=", "of", "1992", "blue", ","]
-    return [" " + " ".join(chance.choices(names, k=chance.randint(1, 12))) + " " for _ in range(count)]
+    words = ["the", "lobster", "<unk>", "is", "=", "of", "1992", "blue", ","]
+    places = [(chance.randrange(9), chance.randint(1, 12)) for _ in range(count)]
+    return [" " + " ".join(words[(begin + i) % 9] for i in range(length)) + " " for begin, length in places]
 
 
 @pytest.fixture(scope="module")
@@ -37,24 +38,26 @@ def folder(tmp_path_factory) -> Path:
 
 def test_all_arms_of_wikitext2(folder, tmp_path, capsys):
     output = tmp_path / "results.json"
-    arguments = ["--data", str(folder), "--minutes", "0.005", *SIZES, "--samples", "5", "--output", str(output)]
+    arguments = ["--data", str(folder), "--minutes", "0.01", *SIZES, "--samples", "5", "--output", str(output)]
     results = wikitext2.main(arguments)
     assert json.loads(output.read_text()) == results
     arms = {arm["arm"]: arm for arm in results["arms"]}
     assert tuple(arms) == wikitext2.ARMS
     valid = [len(line.split()) + 1 for line in lines(60, 1)]
     for name, arm in arms.items():
-        assert arm["seconds"] >= 0.3
+        assert arm["seconds"] >= 0.6
         assert arm["steps"] >= 1
         assert arm["words"] >= arm["steps"]
         # Every word, and the end of every line that is not blank, by all of them.
         assert arm["valid"]["predictions"] == sum(valid)
         assert arm["test"]["predictions"] == sum(len(line.split()) + 1 for line in lines(50, 2))
-        # There are nine words, and ends; what was learned is at least how often they are.
-        assert 1 < arm["valid"]["running"] < 16
+        assert arm["valid"]["running"] > 1
         if name.startswith("elmo"):
             assert arm["valid"]["by_sentence"]["predictions"] == sum(valid)
-    assert arms["lstm-sgd"]["looks"][-1]["seconds"] >= 0.3
+        assert arm["valid"]["running"] == pytest.approx(arm["test"]["running"], rel=0.3)
+    # Nine words and ends, which a model that learned nothing but how frequent they are does not tell apart.
+    assert arms["lstm-sgd"]["valid"]["running"] < 8
+    assert arms["lstm-sgd"]["looks"][-1]["seconds"] >= 0.6
     assert "lstm-adamw" in capsys.readouterr().out
 
 
