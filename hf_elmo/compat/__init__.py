@@ -1,0 +1,1 @@
+"""Old programs' interfaces, one file each: their scripts run here with another import line, and without their programs."""
