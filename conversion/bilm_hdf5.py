@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -130,20 +132,18 @@ def load_bilm(
     """
     with bilm_files(source, options, vocabulary) as parts:
         words = _words(parts.vocabulary)
-        config = _config(parts.options, vocab_size=4 + len(words or ()))
-        links = _links(config)
+        config = read_config(parts.options, vocab_size=4 + len(words or ()))
+        links = bilm_links(config)
         with opened_hdf5(parts.weights) as weights:
             found = list_arrays(parts.weights, weights)
             if config.num_layers == 1 and "RNN_0/RNN/LSTMCell/W_0" in found:
                 links = [_of_single_layer(link) for link in links]
             check_arrays(parts.weights, links, found, hint=_hint(found))
-            state = _read_parameters(parts.weights, weights, links)
+            state = read_parameters(parts.weights, links, partial(read_float32, parts.weights, weights))
     with torch.device("meta"):
         model = ElmoModel(config)
-    for name, value in _initial_mix(config).items():
-        state |= {f"scalar_mixes.{number}.{name}": value.clone() for number in range(config.num_representations)}
     # The arrays become the parameters: there is never a second copy of the whole model.
-    model.load_state_dict(state, strict=True, assign=True)
+    model.load_state_dict(state | initial_mixes(config), strict=True, assign=True)
     return model.eval(), words
 
 
@@ -173,7 +173,7 @@ def save_bilm(model: PreTrainedModel, destination: str | Path, *, vocabulary: Se
         raise ConversionError(str(error)) from None
     parameters = {name: value for name, value in bilm.state_dict().items() if not name.startswith("scalar_mixes.")}
     links = resolve(KEY_MAP, parameters)
-    if links != _links(config):
+    if links != bilm_links(config):
         raise ConversionError("The sizes of the model's parameters are not those of its configuration.")
     if any(not torch.equal(value.cpu(), start) for value, start in _mixes(bilm)):
         warnings.warn("The weights of the scalar mixes are not part of the format, and are left out.", stacklevel=2)
@@ -237,7 +237,12 @@ def _words(vocabulary: InputFile | Sequence[str] | None) -> list[str] | None:
     return distinct_words(vocabulary, "The vocabulary")
 
 
-def _config(options: InputFile | Mapping[str, Any], vocab_size: int) -> ElmoConfig:
+def read_config(options: InputFile | Mapping[str, Any], vocab_size: int) -> ElmoConfig:
+    """The configuration that an `options.json`, or its content, describes.
+
+    Raises:
+        ConversionError: if it describes none, or sizes that no ELMo has.
+    """
     is_file = isinstance(options, InputFile)
     content, name = (read_json_object(options), str(options)) if is_file else (dict(options), "The options")
     try:
@@ -258,7 +263,7 @@ def _config(options: InputFile | Mapping[str, Any], vocab_size: int) -> ElmoConf
     return config
 
 
-def _links(config: ElmoConfig) -> list[Link]:
+def bilm_links(config: ElmoConfig) -> list[Link]:
     """The key map, filled in for a model of this configuration."""
     with torch.device("meta"):
         parameters = ElmoModel(config).state_dict()
@@ -279,16 +284,36 @@ def _hint(found: Mapping[str, ArrayInfo]) -> str:
     return ""
 
 
-def _read_parameters(file: InputFile, weights: h5py.File, links: Sequence[Link]) -> dict[str, Tensor]:
+def read_parameters(file: object, links: Sequence[Link], read: Callable[[str], np.ndarray]) -> dict[str, Tensor]:
+    """Reads the parameters of a model from a file whose arrays were found to be those of the links.
+
+    Args:
+        file: The file, as messages are to name it.
+        links: What to read.
+        read: Gives the array of a foreign key, in float32.
+
+    Raises:
+        ConversionError: with a list of all arrays that hold infinite values, or such that are not numbers.
+    """
     state: dict[str, Tensor] = {}
     not_finite: list[str] = []
     for link in links:
-        array = torch.from_numpy(read_float32(file, weights, link.foreign))
+        array = torch.from_numpy(read(link.foreign))
         if bad := array.numel() - int(array.isfinite().sum()):
             not_finite.append(f"{link.foreign} ({bad} of {array.numel()} values)")
         state |= to_ours(link, array)
     raise_problems(f"{file} is no file of usable weights", {"infinite or not a number": sorted(not_finite)})
     return state
+
+
+def initial_mixes(config: ElmoConfig) -> dict[str, Tensor]:
+    """The scalar mixes of an ElmoModel at their start, float32, by the names of its parameters."""
+    start = _initial_mix(config)
+    return {
+        f"scalar_mixes.{number}.{name}": value.clone()
+        for number in range(config.num_representations)
+        for name, value in start.items()
+    }
 
 
 def _initial_mix(config: ElmoConfig) -> dict[str, Tensor]:
