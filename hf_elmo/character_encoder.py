@@ -35,8 +35,9 @@ class Highway(nn.Module):
 class CharacterEncoder(nn.Module):
     """Character embedding, convolutions, max-pooling over the word, highway layers and projection.
 
-    A word's vector depends on its characters alone, so `forward` computes each distinct word of its input once;
-    `encode` is the plain computation.
+    A word's vector depends on its row alone, so `forward` computes each distinct word of its input once; `encode` is
+    the plain computation. With `word_embed_dim` rows end in the word's id, whose vector stands before the features of
+    its characters (as in ELMoForManyLangs).
     """
 
     def __init__(self, config):
@@ -47,38 +48,52 @@ class CharacterEncoder(nn.Module):
         )
         self.activation = {"relu": F.relu, "tanh": torch.tanh}[config.activation]
         self.highways = nn.ModuleList(Highway(config.num_filters) for _ in range(config.num_highway_layers))
-        self.projection = (
-            ScaledLinear(config.num_filters, config.projection_dim) if config.has_character_projection else None
+        self.word_embedding = (
+            nn.Embedding(config.vocab_size, config.word_embed_dim, padding_idx=0) if config.word_embed_dim else None
         )
+        self.projection = (
+            ScaledLinear(config.word_embed_dim + config.num_filters, config.projection_dim)
+            if config.has_character_projection
+            else None
+        )
+        self.row_length = config.row_length
 
     def forward(self, character_ids: Tensor) -> Tensor:
         """The vectors of words.
 
         Args:
-            character_ids: ``(..., chars)``, integers below `char_vocab_size`; 0 is padding.
+            character_ids: ``(..., chars)``, integers below `char_vocab_size`; 0 is padding. With a word embedding
+                ``(..., max_characters_per_token + 1)``: each row ends in an integer below `vocab_size`.
 
         Returns:
             ``(..., projection_dim)``, in the dtype of the weights. A row of zeros has a vector too (the convolutions
             have biases): leave padding out before, or mask it after.
 
         Raises:
-            ValueError: for an id that has no embedding, or rows shorter than the widest filter.
+            ValueError: for an id that has no embedding, or rows of another length (without word embedding: shorter
+                than the widest filter).
         """
         self._check(character_ids)
         rows = character_ids.reshape(-1, character_ids.shape[-1]).long()
         distinct, index = distinct_rows(rows)
+        distinct, word_ids = self._split(distinct)
         # F.embedding, because its gradient is deterministic where that of `vectors[index]` is not.
-        vectors = F.embedding(index, self.encode(self.trim(distinct)))
+        vectors = F.embedding(index, self.encode(self.trim(distinct), word_ids))
         return vectors.view(*character_ids.shape[:-1], vectors.shape[-1])
 
-    def encode(self, rows: Tensor) -> Tensor:
-        """``(words, chars)`` to ``(words, projection_dim)``, one computation per row, every character included."""
+    def encode(self, rows: Tensor, word_ids: Tensor | None = None) -> Tensor:
+        """``(words, chars)`` to ``(words, projection_dim)``, one computation per row, every character included.
+
+        With a word embedding, `word_ids` are ``(words,)``.
+        """
         characters = self.char_embedding(rows).transpose(1, 2)
         # The activation after the maximum gives what the activation before it would: both kinds are monotone.
         features = [self.activation(convolution(characters).amax(dim=-1)) for convolution in self.convolutions]
         vectors = torch.cat(features, dim=-1)
         for highway in self.highways:
             vectors = highway(vectors)
+        if self.word_embedding is not None:
+            vectors = torch.cat([self.word_embedding(word_ids), vectors], dim=-1)
         return vectors if self.projection is None else self.projection(vectors)
 
     def trim(self, rows: Tensor) -> Tensor:
@@ -94,7 +109,17 @@ class CharacterEncoder(nn.Module):
         widest = max(convolution.kernel_size[0] for convolution in self.convolutions)
         return rows[:, : used + widest]
 
+    def _split(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Rows of characters ``(..., chars)``, and the word ids ``(...)`` behind them, if there is a word embedding."""
+        return (rows, None) if self.word_embedding is None else (rows[..., :-1], rows[..., -1])
+
     def _check(self, rows: Tensor) -> None:
+        if self.word_embedding is not None and rows.shape[-1] != self.row_length:
+            raise ValueError(
+                f"Words come as rows of {rows.shape[-1]} integers, expected {self.row_length}: {self.row_length - 1} "
+                "characters and the word's id, as this model's own tokenizer makes them (word_ids_in_rows)."
+            )
+        rows, word_ids = self._split(rows)
         widest = max(convolution.kernel_size[0] for convolution in self.convolutions)
         if rows.shape[-1] < widest:
             raise ValueError(
@@ -107,6 +132,13 @@ class CharacterEncoder(nn.Module):
                 f"character_ids reach from {int(rows.min())} to {int(rows.max())}, but the model knows characters 0 to "
                 f"{self.num_chars - 1}: were they made by this model's tokenizer?"
             )
+        if word_ids is not None and word_ids.device.type == "cpu" and word_ids.numel():
+            least, most = int(word_ids.min()), int(word_ids.max())
+            if least < 0 or most >= self.word_embedding.num_embeddings:
+                raise ValueError(
+                    f"The word ids at the end of character_ids reach from {least} to {most}, but the model knows words "
+                    f"0 to {self.word_embedding.num_embeddings - 1}: were they made by this model's tokenizer?"
+                )
 
     @property
     def num_chars(self) -> int:

@@ -46,8 +46,14 @@ class ElmoConfig(PreTrainedConfig):
 
     Args:
         vocab_size: Size of the word vocabulary, four special words (`[PAD]`, `[UNK]`, `<S>`, `</S>`) included. The
-            model reads characters: words serve as targets of the language model and as keys, never as inputs.
-        char_vocab_size: Rows of the character embedding: 256 bytes, five marks and padding.
+            model reads characters: words serve as targets of the language model and as keys, and are read only where
+            `word_embed_dim` says so.
+        char_vocab_size: Rows of the character embedding: 256 bytes, five marks and padding; or, around the same marks
+            and padding, the characters of the tokenizer's dictionary.
+        byte_characters: Whether characters are the bytes of UTF-8, as in bilm-tf and AllenNLP, or the Unicode
+            characters of a dictionary that the tokenizer keeps, as in ELMoForManyLangs.
+        word_embed_dim: Size of a trained vector for each word of the vocabulary, which stands before the features of
+            the character CNN when these are projected (ELMoForManyLangs); 0 for none.
         char_embed_dim: Size of a character's vector.
         filters: `[width, count]` of every convolution of the character CNN.
         num_highway_layers: Highway layers on top of the convolutions; 0 for none.
@@ -110,6 +116,8 @@ class ElmoConfig(PreTrainedConfig):
     char_embed_dim: int = 16
     filters: list[list[int]] | None = None
     num_highway_layers: int = 2
+    byte_characters: bool = True
+    word_embed_dim: int = 0
     activation: str = "relu"
     max_characters_per_token: int = 50
     cell_size: int = 4096
@@ -178,7 +186,12 @@ class ElmoConfig(PreTrainedConfig):
     @property
     def has_character_projection(self) -> bool:
         """Whether the character encoder ends in a projection (it does where its features are not of the right size)."""
-        return self.num_filters != self.projection_dim
+        return self.word_embed_dim + self.num_filters != self.projection_dim
+
+    @property
+    def row_length(self) -> int:
+        """Length of a word's row in `character_ids`: its characters, and its word id if there is a word embedding."""
+        return self.max_characters_per_token + (self.word_embed_dim > 0)
 
     @classmethod
     def from_preset(cls, name: str, **overrides) -> ElmoConfig:
@@ -233,7 +246,9 @@ class ElmoConfig(PreTrainedConfig):
         Raises:
             ValueError: if the model is not one of UTF-8 bytes, which is all that the format can say.
         """
-        if self.char_vocab_size != 262:
+        if self.char_vocab_size != 262 or not self.byte_characters or self.word_embed_dim:
+            kind = "" if self.byte_characters else " of a dictionary"
+            words = f", word vectors of {self.word_embed_dim}" if self.word_embed_dim else ""
             raise ValueError(
                 f"An options.json describes ELMos over UTF-8 bytes, with 262 characters; this one has "
                 f"{self.char_vocab_size}, and cannot be written in that format."
@@ -269,6 +284,7 @@ class ElmoConfig(PreTrainedConfig):
         _check_whole_number("classifier_size", self.classifier_size, least=1)
         _check_whole_number("word_vector_size", self.word_vector_size, least=0)
         _check_whole_number("char_cnn_embed_dim", self.char_cnn_embed_dim, least=1)
+        _check_whole_number("word_embed_dim", self.word_embed_dim, least=0)
         _check_whole_number("num_representations", self.num_representations, least=1)
         _check_whole_number("max_characters_per_token", self.max_characters_per_token, least=3)
         self.filters = self._checked_filters("filters")

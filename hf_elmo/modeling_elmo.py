@@ -193,7 +193,7 @@ class ElmoPreTrainedModel(PreTrainedModel):
     @property
     def dummy_inputs(self) -> dict[str, Tensor]:
         """Two short sentences, as `input_ids` and `character_ids`."""
-        characters = torch.full((2, 3, self.config.max_characters_per_token), 1)
+        characters = torch.full((2, 3, self.config.row_length), 1)
         return {"input_ids": torch.ones(2, 3, dtype=torch.long), "character_ids": characters}
 
 

@@ -79,7 +79,7 @@ class ElmoForQuestionAnswering(ElmoPreTrainedModel):
     @property
     def dummy_inputs(self) -> dict[str, Tensor]:
         """Two questions of one word, with contexts of one word."""
-        characters = torch.full((2, 6, self.config.max_characters_per_token), 1)
+        characters = torch.full((2, 6, self.config.row_length), 1)
         segments = torch.tensor([[0, 0, 0, 1, 1, 1]] * 2)
         return {
             "input_ids": torch.ones(2, 6, dtype=torch.long),

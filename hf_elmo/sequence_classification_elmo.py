@@ -236,7 +236,7 @@ class ElmoForMultipleChoice(ElmoPreTrainedModel):
 
     def _with_rows_of_characters(self, character_ids: Tensor, like: Tensor | None) -> Tensor:
         """``(batch, choices, words * chars)`` to ``(batch, choices, words, chars)``."""
-        chars = self.config.max_characters_per_token
+        chars = self.config.row_length
         words, rest = divmod(character_ids.shape[2], chars)
         if rest or (like is not None and words != like.shape[-1]):
             raise ValueError(

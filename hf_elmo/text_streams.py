@@ -29,7 +29,7 @@ class WordTable:
     """What the model reads and predicts of each word: `<S>`, `</S>`, then the words of a corpus' lexicon.
 
     Attributes:
-        character_ids: ``(2 + distinct words, chars)``, int16.
+        character_ids: ``(2 + distinct words, chars)``, int16; int32 for other characters than bytes, and word ids.
         word_ids: ``(2 + distinct words,)``, int64: ids in the tokenizer's vocabulary.
     """
 
@@ -39,17 +39,23 @@ class WordTable:
     @classmethod
     def of(cls, lexicon: list[str], tokenizer: ElmoTokenizer) -> WordTable:
         """The table of a lexicon. Special words that stand in a text are words like others, outside the vocabulary."""
-        length = tokenizer.max_characters_per_token
-        boundaries, _ = character_rows([SPECIAL_WORDS[2], SPECIAL_WORDS[3]], length)
-        letters = np.empty((_FIRST_WORD + len(lexicon), length), dtype=np.int16)
-        letters[:_FIRST_WORD] = boundaries
+        length, characters = tokenizer.max_characters_per_token, tokenizer.characters
+        boundaries, _ = character_rows([SPECIAL_WORDS[2], SPECIAL_WORDS[3]], length, characters=characters)
+        are_bytes_alone = characters is None and not tokenizer.word_ids_in_rows
+        shape = _FIRST_WORD + len(lexicon), tokenizer.row_length
+        letters = np.empty(shape, dtype=np.int16 if are_bytes_alone else np.int32)
+        letters[:_FIRST_WORD, :length] = boundaries
         for begin in range(0, len(lexicon), 2**16):
-            rows, _ = character_rows(lexicon[begin : begin + 2**16], length, boundaries={})
-            letters[_FIRST_WORD + begin : _FIRST_WORD + begin + len(rows)] = rows
+            rows, _ = character_rows(lexicon[begin : begin + 2**16], length, boundaries={}, characters=characters)
+            letters[_FIRST_WORD + begin : _FIRST_WORD + begin + len(rows), :length] = rows
         numbers = tokenizer.get_vocab()
         unknown = tokenizer.unk_token_id
-        words = (unknown if word in SPECIAL_WORDS else numbers.get(word, unknown) for word in lexicon)
+        # Of characters as of bytes the model reads the first, but words are looked up as they are read by these alone.
+        end = None if characters is None else length - 2
+        words = (unknown if word[:end] in SPECIAL_WORDS else numbers.get(word[:end], unknown) for word in lexicon)
         ids = np.fromiter((tokenizer.bos_token_id, tokenizer.eos_token_id, *words), dtype=np.int64)
+        if tokenizer.word_ids_in_rows:
+            letters[:, -1] = ids
         return cls(letters, ids)
 
     def ids(self, places: np.ndarray) -> Tensor:

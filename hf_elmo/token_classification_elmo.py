@@ -235,7 +235,8 @@ class ElmoForTokenClassification(ElmoPreTrainedModel):
                 raise ValueError(
                     "The character CNN beside ELMo (char_cnn_filters) reads character_ids: pass them, too."
                 )
-            vectors.append(self.char_cnn(character_ids))
+            # Without the word's id, which may stand behind.
+            vectors.append(self.char_cnn(character_ids[..., : self.config.max_characters_per_token]))
         if self.word_vectors is not None:
             if input_ids is None:
                 raise ValueError(
@@ -306,6 +307,8 @@ def _boundaries(
 
     A word that is written like one of them, within a sentence, is a word.
     """
+        word_embed_dim=0,
+        row_length=config.max_characters_per_token,
     first = _begins(mask, segments)
     last = _begins(mask.flip(1), None if segments is None else segments.flip(1)).flip(1)
     if character_ids is not None:

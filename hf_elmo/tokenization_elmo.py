@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from itertools import chain
 from typing import Any
 
@@ -19,6 +19,9 @@ logger = logging.get_logger(__name__)
 
 # Ids of characters (bilm-tf, bilm/data.py, `UnicodeCharsVocabulary`), each one up: 0 is padding. Byte b has id b + 1.
 BEGIN_SENTENCE, END_SENTENCE, BEGIN_WORD, END_WORD, PAD_CHARACTER = 257, 258, 259, 260, 261
+# With a dictionary of characters the marks stay where they are, so that nothing that knows them has to know the
+# dictionary: its characters have the ids around them, after one for all characters that are not in it.
+UNKNOWN_CHARACTER = 1
 
 PAD, UNK, BOS, EOS = "[PAD]", "[UNK]", "<S>", "</S>"
 SPECIAL_WORDS = (PAD, UNK, BOS, EOS)
@@ -81,6 +84,10 @@ class ElmoTokenizer(TokenizersBackend):
     as in the original. `return_truncated_words=True` adds `truncated_words`, 1 for each word that was cut; without it
     the first cut is logged. Lone surrogates have no bytes; a word of nothing else has none, like the empty word.
 
+    A tokenizer with `characters` (of a model that came from ELMoForManyLangs) reads Unicode characters in the place of
+    bytes; there the id of a word that is cut is that of what is left of it. With `word_ids_in_rows` rows are one
+    longer, ``(batch, words, chars + 1)``, and end in the word's id.
+
     Make one with `create`, load one with `from_pretrained`. Calls leave the tokenizer as it is: threads may share it.
     """
 
@@ -94,6 +101,8 @@ class ElmoTokenizer(TokenizersBackend):
         vocabulary: Iterable[str] | None = None,
         max_characters_per_token: int = 50,
         *,
+        characters: str | None = None,
+        word_ids_in_rows: bool = False,
         model_max_length: int | None = None,
         padding_side: str = "right",
         truncation_side: str = "right",
@@ -104,16 +113,27 @@ class ElmoTokenizer(TokenizersBackend):
             vocabulary: The words of the word vocabulary, most frequent first. Special words in it (ours, and the
                 `<UNK>` of bilm-tf's vocabulary files) are passed over. None: no vocabulary.
             max_characters_per_token: Length of a word's row, its two word marks included.
+            characters: The Unicode characters that the model knows, in the order of their ids (`character_numbers`).
+                None: it knows the 256 bytes of UTF-8.
+            word_ids_in_rows: Put the word's id behind each row of characters, for models with a `word_embed_dim`.
             model_max_length: Where `truncation=True` cuts, in words, `<S>` and `</S>` included. None: nowhere.
             padding_side: "right" or "left".
             truncation_side: "right" or "left".
 
         Raises:
-            TypeError: for a vocabulary that is one str, or has entries that are none; for a length that is no integer.
+            TypeError: for a vocabulary that is one str, or has entries that are none; for a length that is no integer,
+                or characters that are no str.
             ValueError: for an empty word, a word that stands twice, a word that is not Unicode text (lone surrogates)
-                or has the noncharacter U+10FFFF, or a row too short for any character.
+                or has the noncharacter U+10FFFF, a row too short for any character, or characters that stand twice or
+                are lone surrogates.
         """
         _check_length(max_characters_per_token)
+        switches: dict[str, Any] = {}
+        if characters is not None:
+            _check_characters(characters)
+            switches["characters"] = characters
+        if word_ids_in_rows:
+            switches["word_ids_in_rows"] = True
         if isinstance(vocabulary, (str, bytes)):
             raise TypeError(
                 f"vocabulary must be words (a list, or lines of an open file without their ends), was one "
@@ -132,6 +152,7 @@ class ElmoTokenizer(TokenizersBackend):
             model_max_length=model_max_length,
             padding_side=padding_side,
             truncation_side=truncation_side,
+            **switches,
         )
         # Not before: the library copies what it is given, which takes seconds for a million words.
         tokenizer.backend_tokenizer.model = _model(numbers, UNK)
@@ -141,6 +162,21 @@ class ElmoTokenizer(TokenizersBackend):
     def max_characters_per_token(self) -> int:
         """Length of a word's row of characters, its two word marks included."""
         return self.init_kwargs.get("max_characters_per_token", 50)
+
+    @property
+    def characters(self) -> str | None:
+        """The Unicode characters that have an id of their own, in its order; None: characters are bytes."""
+        return self.init_kwargs.get("characters")
+
+    @property
+    def word_ids_in_rows(self) -> bool:
+        """Whether the word's id stands behind each row of characters."""
+        return bool(self.init_kwargs.get("word_ids_in_rows"))
+
+    @property
+    def row_length(self) -> int:
+        """Length of a word's row: its characters, and its id if that is wanted."""
+        return self.max_characters_per_token + self.word_ids_in_rows
 
     def tokenize(self, text: str, pair: str | None = None, add_special_tokens: bool = False, **kwargs) -> list[str]:
         """The words of a text, as written (also those that have no id of their own)."""
@@ -160,10 +196,11 @@ class ElmoTokenizer(TokenizersBackend):
         encoded, words = self._encode(
             text, text_pair, is_split_into_words, return_overflowing_tokens=return_overflowing_tokens, **kwargs
         )
-        rows, cut = self._rows(words)
+        rows, cut = self._rows(words, encoded[self.model_input_names[0]])
         if cut.any() and not return_truncated_words:
+            units = "bytes" if self.characters is None else "characters"
             logger.warning_once(
-                f"A word of more than {self.max_characters_per_token - 2} bytes was cut there, as the original ELMo "
+                f"A word of more than {self.max_characters_per_token - 2} {units} was cut there, as the original ELMo "
                 "does. Pass return_truncated_words=True to learn which words are cut."
             )
         fields = {"character_ids": rows}
@@ -206,7 +243,20 @@ class ElmoTokenizer(TokenizersBackend):
             self._words(encoding, ids, samples[origin], is_split_into_words)
             for encoding, ids, origin in zip(encoded.encodings, encoded["input_ids"], origins, strict=True)
         ]
+        if self.lowercase_word_ids:
+            self._look_up_in_lower_case(encoded, words)
         return encoded, words
+
+    def _look_up_in_lower_case(self, encoded: BatchEncoding, words: list[list[str | None]]) -> None:
+        """Puts the ids of the words in lower case into `encoded`, where special words and padding keep theirs."""
+        special = set(self.all_special_ids)
+        ids = [list(sentence) for sentence in encoded[self.model_input_names[0]]]
+        for row, sentence in enumerate(words):
+            for place, word in enumerate(sentence):
+                if word is not None and (ids[row][place] not in special or word not in SPECIAL_WORDS):
+                    number = self._tokenizer.token_to_id(word.lower().translate(_NO_SURROGATES))
+                    ids[row][place] = self.unk_token_id if number is None else number
+        encoded[self.model_input_names[0]] = ids
 
     def _words(self, encoding: Encoding, ids: list[int], sample: tuple, is_split_into_words: bool) -> list[str | None]:
         """The word of each token, as written; None for padding."""
@@ -229,17 +279,39 @@ class ElmoTokenizer(TokenizersBackend):
                 words[place] = self._tokenizer.id_to_token(ids[place])
         return words
 
-    def _rows(self, sentences: list[list[str | None]]) -> tuple[np.ndarray, np.ndarray]:
-        """All sentences' words one below the other: rows ``(words, chars)``, int64, and which words were cut, bool."""
+    def _rows(self, sentences: list[list[str | None]], ids: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+        """All sentences' words one below the other: rows ``(words, chars)``, int64, and which words were cut, bool.
+
+        Where there is a dictionary of characters, the ids of words that were cut are changed to those of what is left.
+        """
         words = list(chain.from_iterable(sentences))
         places = {word: number for number, word in enumerate(dict.fromkeys(words))}
         rows, cut = character_rows(
             list(places),
             self.max_characters_per_token,
             {self.bos_token: BEGIN_SENTENCE, self.eos_token: END_SENTENCE, BOS: BEGIN_SENTENCE, EOS: END_SENTENCE},
+            self.characters,
         )
         index = np.fromiter(map(places.__getitem__, words), dtype=np.int64, count=len(words))
-        return rows[index], cut[index]
+        if self.characters is not None and cut.any():
+            flags = iter(cut[index].tolist())
+            for sentence, numbers in zip(sentences, ids, strict=True):
+                for place, word in enumerate(sentence):
+                    if next(flags):
+                        numbers[place] = self._id_of_cut(word)
+        rows, cut = rows[index], cut[index]
+        if self.word_ids_in_rows:
+            column = np.fromiter(chain.from_iterable(ids), dtype=np.int64, count=len(words))
+            # A row of padding is to be all zeros, whatever the padding's id.
+            column[rows[:, 0] == 0] = 0
+            rows = np.concatenate([rows, column[:, None]], axis=1)
+        return rows, cut
+
+    def _id_of_cut(self, word: str) -> int:
+        """The id of what is left of a word that was cut, as ELMoForManyLangs looks it up."""
+        rest = word[: self.max_characters_per_token - 2]
+        number = None if rest in SPECIAL_WORDS or _SURROGATE.search(rest) else self._tokenizer.token_to_id(rest)
+        return self.unk_token_id if number is None else number
 
     def _working_copy(self, backend: Tokenizer) -> ElmoTokenizer:
         copy = object.__new__(type(self))
@@ -324,7 +396,7 @@ class ElmoTokenizer(TokenizersBackend):
         """One sentence's `character_ids` or `truncated_words`, with zeros up to `length` words."""
         rows = np.asarray(to_numpy(values), dtype=np.int64)
         if name == "character_ids" and not len(rows):
-            rows = rows.reshape(0, self.max_characters_per_token)
+            rows = rows.reshape(0, self.row_length)
         missing = length - len(rows)
         if missing < 0:
             raise ValueError(
@@ -358,18 +430,24 @@ class ElmoTokenizer(TokenizersBackend):
 
 
 def character_rows(
-    words: Sequence[str | None], max_characters_per_token: int = 50, boundaries: Mapping[str, int] | None = None
+    words: Sequence[str | None],
+    max_characters_per_token: int = 50,
+    boundaries: Mapping[str, int] | None = None,
+    characters: str | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The characters of words, as bilm-tf's `UnicodeCharsVocabulary` maps them (each id one up, 0 for padding).
+
+    Or, with a dictionary of characters, as ELMoForManyLangs maps them (its `frontend.py`), but for the numbering.
 
     Args:
         words: Words; None for padding. Lone surrogates have no UTF-8 bytes and are left out, as in the original.
         max_characters_per_token: Length of a row.
         boundaries: The words that stand for begin (257) and end (258) of a sentence; by default `<S>` and `</S>`.
+        characters: The characters that have an id of their own, in its order. None: characters are bytes.
 
     Returns:
         ``(words, max_characters_per_token)``, int64: mark, bytes, mark, filling; zeros for None. And ``(words,)``,
-        bool: whether the word had more bytes than there is room for.
+        bool: whether the word had more characters (bytes) than there is room for.
 
     Raises:
         ValueError: for a row too short for any character.
@@ -377,13 +455,20 @@ def character_rows(
     _check_length(max_characters_per_token)
     boundaries = {BOS: BEGIN_SENTENCE, EOS: END_SENTENCE} if boundaries is None else boundaries
     room = max_characters_per_token - 2
-    encoded = [b"" if word is None else word.encode("utf-8", "ignore") for word in words]
+    if characters is None:
+        encoded = [b"" if word is None else word.encode("utf-8", "ignore") for word in words]
+    else:
+        encoded = [word or "" for word in words]
     full_lengths = np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded))
     lengths = np.minimum(full_lengths, room)
     rows = np.full((len(encoded), max_characters_per_token), PAD_CHARACTER, dtype=np.int64)
     row = np.repeat(np.arange(len(encoded)), lengths)
     column = np.arange(len(row)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + 1
-    rows[row, column] = np.frombuffer(b"".join(word[:room] for word in encoded), dtype=np.uint8).astype(np.int64) + 1
+    pieces = [word[:room] for word in encoded]
+    if characters is None:
+        rows[row, column] = np.frombuffer(b"".join(pieces), dtype=np.uint8).astype(np.int64) + 1
+    else:
+        rows[row, column] = _look_up("".join(pieces), characters)
     rows[:, 0] = BEGIN_WORD
     rows[np.arange(len(encoded)), lengths + 1] = END_WORD
     cut = full_lengths > room
@@ -395,6 +480,34 @@ def character_rows(
             rows[number, :3] = BEGIN_WORD, boundaries[word], END_WORD
             cut[number] = False
     return rows, cut
+
+
+def character_numbers(count: int) -> np.ndarray:
+    """The ids of the characters of a dictionary, ``(count,)``, int64: from 2 on, the marks (257 to 261) passed over."""
+    numbers = np.arange(UNKNOWN_CHARACTER + 1, UNKNOWN_CHARACTER + 1 + count)
+    return np.where(numbers < BEGIN_SENTENCE, numbers, numbers + PAD_CHARACTER - BEGIN_SENTENCE + 1)
+
+
+def _look_up(text: str, characters: str) -> np.ndarray:
+    """The ids of all characters of a text, ``(characters,)``, int64."""
+    known, numbers = _lookup_table(characters)
+    codes = _code_points(text)
+    places = np.searchsorted(known, codes)
+    places[places == len(known)] = 0
+    return np.where(known[places] == codes, numbers[places], UNKNOWN_CHARACTER)
+
+
+# Here rather than in the tokenizers, whose attributes `datasets` hashes to recognise work that it has done before.
+@lru_cache(maxsize=8)
+def _lookup_table(characters: str) -> tuple[np.ndarray, np.ndarray]:
+    """The code points of a dictionary, sorted, and the id of each."""
+    codes = _code_points(characters)
+    order = np.argsort(codes)
+    return codes[order], character_numbers(len(codes))[order]
+
+
+def _code_points(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
 
 
 # Models of tokenizers with words that were added later. Kept outside of the tokenizers, whose attributes `datasets`
@@ -411,6 +524,17 @@ def _check_length(max_characters_per_token: Any) -> None:
         raise ValueError(
             f"max_characters_per_token must be at least 3 (two word marks and a byte), was: {max_characters_per_token}."
         )
+
+
+def _check_characters(characters: Any) -> None:
+    if not isinstance(characters, str):
+        raise TypeError(f"characters must be a str of all characters that are known, was: {_describe(characters)}.")
+    if not characters or len(set(characters)) < len(characters):
+        raise ValueError(
+            f"characters must be at least one character, none of them twice, was: {_describe(characters)}."
+        )
+    if _SURROGATE.search(characters):
+        raise ValueError("characters must be Unicode text, but there are lone surrogates among them: leave them out.")
 
 
 def _number_words(vocabulary: Iterable[str]) -> dict[str, int]:
