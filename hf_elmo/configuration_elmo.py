@@ -251,7 +251,7 @@ class ElmoConfig(PreTrainedConfig):
             words = f", word vectors of {self.word_embed_dim}" if self.word_embed_dim else ""
             raise ValueError(
                 f"An options.json describes ELMos over UTF-8 bytes, with 262 characters; this one has "
-                f"{self.char_vocab_size}, and cannot be written in that format."
+                f"{self.char_vocab_size}{kind}{words}, and cannot be written in that format."
             )
         options = copy.deepcopy(self.original_options or {})
         for path, field, default in _OPTIONS:
