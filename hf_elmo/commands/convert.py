@@ -22,14 +22,15 @@ def convert(
     """Convert an ELMo to a model folder, or a model folder to options.json and weights.hdf5.
 
     A SOURCE that is a folder with a config.json is a model folder, and is written in the original format. Everything
-    else is read: HDF5 weights with options.json (bilm-tf, AllenNLP), in a folder, or in a zip of the NLPL repository.
+    else is read: HDF5 weights with options.json (bilm-tf, AllenNLP), in a folder, or in a zip of the NLPL repository;
+    a checkpoint of bilm-tf's training (its folder, or model.ckpt-<step>), whose softmax comes along, with TensorFlow.
     """
     is_model_folder = (source / "config.json").is_file()
     if is_model_folder and (options or vocabulary):
         raise typer.BadParameter(
             "a model folder has its own; nothing else is read.", param_hint="--options, --vocabulary"
         )
-    from ..conversion import convert_from_folder, convert_to_folder
+    from ..conversion import convert_from_folder, convert_tf_checkpoint, convert_to_folder, is_tf_checkpoint
     from .models import silence_libraries
 
     silence_libraries()
@@ -37,6 +38,8 @@ def convert(
         warnings.simplefilter("always", UserWarning)
         if is_model_folder:
             convert_from_folder(source, destination)
+        elif is_tf_checkpoint(source):
+            convert_tf_checkpoint(source, destination, options=options, vocabulary=vocabulary)
         else:
             convert_to_folder(source, destination, options=options, vocabulary=vocabulary)
     for message in dict.fromkeys(str(warning.message) for warning in caught if warning.category is UserWarning):

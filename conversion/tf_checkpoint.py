@@ -1,0 +1,342 @@
+"""Checkpoints of bilm-tf's training in TensorFlow: the whole language model, with the softmax that no HDF5 file has.
+
+The variables are those that `LanguageModel` and `train` make in bilm-tf's `bilm/training.py`, in one place the same for
+models of one layer and of several: TensorFlow makes no `multi_rnn_cell` around a single cell. TensorFlow itself reads
+the files (the extra `tf`), through nothing but `tf.train.load_checkpoint`.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..configuration_elmo import ElmoConfig
+from ..modeling_elmo import ElmoForPreTraining
+from .bilm_files import OPTIONS_NAME, OptionsSource, VocabularySource
+from .bilm_hdf5 import bilm_links, initial_mixes, read_config, read_parameters
+from .errors import ConversionError
+from .files import InputFile, check_new_folder, files_of_folder
+from .key_map import SAME, ArrayInfo, Link, check_arrays, show_key
+from .model_folder import write_model_folder
+from .vocabulary import BILM_SPECIAL_WORDS, distinct_words, read_vocabulary_lines
+
+_STATE_NAME, _INDEX_SUFFIX = "checkpoint", ".index"
+_PART = re.compile(r"(?P<prefix>.+)\.(index|meta|data-\d{5}-of-\d{5})")
+_VOCABULARY_NAME = re.compile(r"vocab.*\.txt(\.gz)?")
+
+# From names in bilm-tf's HDF5 files to those of its variables: what its `dump_weights` does, backwards.
+_RENAMED = (
+    (r"^", "lm/"),
+    (r"/RNN/MultiRNNCell/Cell(\d+)/LSTMCell/", r"/rnn/multi_rnn_cell/cell_\1/lstm_cell/"),
+    (r"(/lstm_cell/)W_0$", r"\1kernel"),
+    (r"(/lstm_cell/)B$", r"\1bias"),
+    (r"(/lstm_cell/)W_P_0$", r"\1projection/kernel"),
+)
+
+# What training keeps beside the weights: one of these for each weight, under the weight's name, and single numbers.
+_SLOT = re.compile(r"(?P<weight>.+)/(?P<slot>Adagrad|Adam|Adam_1|Momentum)")
+_NUMBERS = {"global_step", "train_perplexity", "beta1_power", "beta2_power"}
+
+
+class _Checkpoint(NamedTuple):
+    """A checkpoint's files.
+
+    Attributes:
+        prefix: Path without the endings (`.index`, `.data-00000-of-00001` ...), by which TensorFlow knows it.
+        beside: All files of its folder, by name.
+    """
+
+    prefix: Path
+    beside: Mapping[str, InputFile]
+
+
+def is_tf_checkpoint(source: str | Path) -> bool:
+    """Whether a path looks like a checkpoint of TensorFlow, its folder, or one of its files."""
+    source = Path(source)
+    if source.is_dir():
+        return (source / _STATE_NAME).is_file() or any(source.glob(f"*{_INDEX_SUFFIX}"))
+    if source.is_file():
+        return source.name == _STATE_NAME or _PART.fullmatch(source.name) is not None
+    return source.with_name(source.name + _INDEX_SUFFIX).is_file()
+
+
+def load_tf_checkpoint(
+    source: str | Path,
+    *,
+    options: OptionsSource | None = None,
+    vocabulary: VocabularySource | None = None,
+) -> tuple[ElmoForPreTraining, list[str]]:
+    """Reads the language model in a checkpoint of bilm-tf's training.
+
+    The rows of the softmax are put in the order of our vocabulary: `[PAD]` (zeros; never predicted), `[UNK]`, `<S>`,
+    `</S>`, then the words in their order.
+
+    Args:
+        source: One of
+
+            - a folder that bilm-tf trained in: the checkpoint that its file `checkpoint` names, or its only one;
+            - a checkpoint, `model.ckpt-<step>` without ending, or one of its files.
+
+            `options.json` and the vocabulary (`vocab*.txt`, `vocab*.txt.gz`) are looked for beside it.
+        options: The options, or their file, if they are elsewhere.
+        vocabulary: All lines of the vocabulary with which the model was trained, special words included, or their
+            file, if they are elsewhere.
+
+    Returns:
+        The model, in evaluation mode, float32, and the words of its vocabulary, without special words. The scalar mixes
+        are at their start.
+
+    Raises:
+        ConversionError: if TensorFlow is not installed; if anything is missing, surplus, damaged or contradictory:
+            file, variable, what was expected.
+        OSError: if a file cannot be read.
+    """
+    checkpoint = _find(Path(source))
+    options, vocabulary = _options(checkpoint, options), _vocabulary(checkpoint, vocabulary)
+    name = str(checkpoint.prefix)
+    reader, found = _open(name)
+    if hint := _other_model(found):
+        raise ConversionError(f"{name} {hint}")
+    lines = read_vocabulary_lines(vocabulary) if isinstance(vocabulary, InputFile) else list(vocabulary)
+    vocabulary_name = str(vocabulary) if isinstance(vocabulary, InputFile) else "The vocabulary"
+    words, rows = _our_order(lines, vocabulary_name)
+    config = read_config(options, vocab_size=4 + len(words))
+    _check_length(name, found, len(lines), vocabulary_name, config)
+    links = _links(config, len(lines))
+    check_arrays(name, links, _without_training_state(name, found, links))
+    state = read_parameters(name, links, lambda key: _read(reader, name, key))
+    for key in ("softmax.weight", "softmax.bias"):
+        state[key] = _permuted(state[key], rows)
+    state |= {f"elmo.{key}": value for key, value in initial_mixes(config).items()}
+    # Training has 261 characters, prediction, with padding, 262; an options.json that is written one day is for that.
+    config.original_options["char_cnn"]["n_characters"] = 262
+    with torch.device("meta"):
+        model = ElmoForPreTraining(config)
+    model.load_state_dict(state, strict=True, assign=True)
+    return model.eval(), words
+
+
+def convert_tf_checkpoint(
+    source: str | Path,
+    destination: str | Path,
+    *,
+    options: OptionsSource | None = None,
+    vocabulary: VocabularySource | None = None,
+) -> None:
+    """Makes a model folder (`ElmoForPreTraining`, and its tokenizer) of a checkpoint of bilm-tf's training.
+
+    Args:
+        source: As in `load_tf_checkpoint`, like the other arguments.
+        destination: The folder, which must not exist yet, or be empty.
+
+    Raises:
+        ConversionError: as `load_tf_checkpoint`, or if there is something at `destination`.
+        OSError: if a file cannot be read or written. Nothing is left of the folder then.
+    """
+    check_new_folder(destination)
+    model, words = load_tf_checkpoint(source, options=options, vocabulary=vocabulary)
+    write_model_folder(model, words, destination)
+
+
+def _find(source: Path) -> _Checkpoint:
+    if source.is_dir() or source.name == _STATE_NAME:
+        folder = source if source.is_dir() else source.parent
+        files = files_of_folder(folder)
+        present = [name.removesuffix(_INDEX_SUFFIX) for name in files if name.endswith(_INDEX_SUFFIX)]
+        latest = _latest(files[_STATE_NAME]) if _STATE_NAME in files else None
+        if latest not in present and len(present) != 1:
+            named = f"; its file {_STATE_NAME} names {latest!a}" if latest else ""
+            raise ConversionError(
+                f"{folder} has several checkpoints ({', '.join(present)}){named}: give one of them itself."
+                if present
+                else f"{folder} has no index of a checkpoint (model.ckpt-<step>{_INDEX_SUFFIX}){named}."
+            )
+        if latest not in present and latest is not None:
+            _warn(f"{files[_STATE_NAME]} names {latest!a}, which is not there; {present[0]} is, and is read.")
+        checkpoint = _Checkpoint(folder / (latest if latest in present else present[0]), files)
+    else:
+        found = _PART.fullmatch(source.name)
+        prefix = source.with_name(found["prefix"]) if found and source.exists() else source
+        index = prefix.with_name(prefix.name + _INDEX_SUFFIX)
+        if not index.is_file():
+            raise ConversionError(f"{index} is not there: {source} is no checkpoint of TensorFlow, or not all of it.")
+        checkpoint = _Checkpoint(prefix, files_of_folder(prefix.parent))
+    dumped = [name for name in checkpoint.beside if name.endswith(".hdf5")]
+    if source.is_dir() and dumped:
+        _warn(
+            f"{source} has {', '.join(dumped)} too, which is not read: such files hold no softmax. Should you want one "
+            "instead of the checkpoint, give it itself."
+        )
+    return checkpoint
+
+
+def _latest(state: InputFile) -> str | None:
+    """The name in a `checkpoint` file, without its folder, which is one of the machine that trained."""
+    text = state.path.read_bytes().decode("utf-8", "backslashreplace")
+    found = re.search(r'^\s*model_checkpoint_path:\s*"([^"\n]+)"', text, re.MULTILINE)
+    if found is None:
+        raise ConversionError(f'{state} is no list of checkpoints: it has no line model_checkpoint_path: "...".')
+    return re.split(r"[/\\]", found[1])[-1]
+
+
+def _options(checkpoint: _Checkpoint, options: OptionsSource | None) -> InputFile | Mapping[str, Any]:
+    if isinstance(options, (str, Path)):
+        return InputFile.at(options)
+    if options is None:
+        options = checkpoint.beside.get(OPTIONS_NAME)
+    if options is None:
+        raise ConversionError(
+            f"There is no {OPTIONS_NAME} beside {checkpoint.prefix}, which tells the model's sizes; bilm-tf's training "
+            "wrote one into its folder. Put it there, or give its path (options=...)."
+        )
+    return options
+
+
+def _vocabulary(checkpoint: _Checkpoint, vocabulary: VocabularySource | None) -> InputFile | Sequence[str]:
+    if isinstance(vocabulary, (str, Path)):
+        return InputFile.at(vocabulary)
+    if vocabulary is not None:
+        return vocabulary
+    present = [file for name, file in checkpoint.beside.items() if _VOCABULARY_NAME.fullmatch(name)]
+    if len(present) != 1:
+        several = f"several vocabularies ({', '.join(file.path.name for file in present)})"
+        raise ConversionError(
+            f"There {'are ' + several if present else 'is no vocabulary (vocab.txt)'} beside {checkpoint.prefix}. The "
+            "softmax predicts the words of the vocabulary that the model was trained with, which is not in the "
+            "checkpoint: give that file (vocabulary=...)."
+        )
+    return present[0]
+
+
+def _open(name: str) -> tuple[Any, dict[str, ArrayInfo]]:
+    """TensorFlow's reader of a checkpoint, and what there is to read."""
+    try:
+        import tensorflow
+    except ImportError as error:
+        raise ConversionError(
+            f"{name} is a checkpoint of TensorFlow, which is needed to read it and cannot be imported ({error}). "
+            "Install it, as the extra `tf` of hf_elmo does; the converted folder does without."
+        ) from None
+    try:
+        reader = tensorflow.train.load_checkpoint(name)
+        dtypes = reader.get_variable_to_dtype_map()
+        shapes = reader.get_variable_to_shape_map()
+    # Whatever is wrong with a file; TensorFlow's errors have no common class but this.
+    except Exception as error:
+        raise ConversionError(f"{name}{_INDEX_SUFFIX} is damaged, or no index of a checkpoint: {error}") from None
+    return reader, {key: ArrayInfo(tuple(shape), dtypes[key].name) for key, shape in shapes.items()}
+
+
+def _read(reader: Any, name: str, key: str):
+    try:
+        return reader.get_tensor(key)
+    except Exception as error:
+        raise ConversionError(
+            f"{name}: the values of {show_key(key)} cannot be read; are all its .data files there, and whole? ({error})"
+        ) from None
+
+
+def _other_model(found: Mapping[str, ArrayInfo]) -> str:
+    """What kind of model it is, if no biLM over characters of bilm-tf."""
+    if not any(key.startswith("lm/") for key in found):
+        keys = ", ".join(show_key(key) for key in sorted(found)[:5])
+        return f"is not from bilm-tf's training: no variable begins with lm/. There are {len(found)}: {keys} ..."
+    if "lm/char_embed" not in found and any(key.startswith("lm/embedding") for key in found):
+        return "holds a language model that reads words (lm/embedding), not characters: it is no ELMo."
+    if any(key.startswith("lm/rnn/") for key in found):
+        return "holds a language model of one direction (lm/rnn), not of two (lm/RNN_0, lm/RNN_1): it is no ELMo."
+    return ""
+
+
+def _our_order(lines: Sequence[str], name: str) -> tuple[list[str], Tensor]:
+    """The words of our vocabulary, and which row of the softmax each has: `[UNK]`, `<S>`, `</S>`, words; int64."""
+    # A word that stands twice has its last row: so bilm-tf numbers its targets.
+    rows = {word: row for row, word in enumerate(lines)}
+    begin, end, unknown = BILM_SPECIAL_WORDS
+    if missing := [word for word in BILM_SPECIAL_WORDS if word not in rows]:
+        raise ConversionError(
+            f"{name} has no line {', '.join(missing)}, without which bilm-tf trains no model: expected the file of the "
+            "training, as it was, with one word per line."
+        )
+    words = distinct_words(lines, name)
+    order = [rows[word] for word in (unknown, begin, end, *words)]
+    if surplus := len(lines) - len(order):
+        _warn(
+            f"{name}: {surplus} of its {len(lines):,} lines are repeated, blank, or special words here ([PAD], [UNK]). "
+            "Their rows of the softmax are left out: probabilities are a little higher than they were."
+        )
+    return words, torch.tensor(order)
+
+
+def _check_length(
+    name: str, found: Mapping[str, ArrayInfo], lines: int, vocabulary_name: str, config: ElmoConfig
+) -> None:
+    """Compares the vocabulary with the softmax; a line too many shifts all words behind it."""
+    shape = found["lm/softmax/W"].shape if "lm/softmax/W" in found else None
+    if not shape:
+        return
+    of_training = (config.original_options or {}).get("n_tokens_vocab", shape[0])
+    if of_training != shape[0]:
+        raise ConversionError(
+            f"{name}: lm/softmax/W has {shape[0]:,} rows, but n_tokens_vocab in its options is {of_training!r}: they "
+            "are of different trainings."
+        )
+    if lines != shape[0]:
+        raise ConversionError(
+            f"{vocabulary_name} has {lines:,} lines, but lm/softmax/W in {name} has {shape[0]:,} rows: expected the "
+            "file of the training, as it was, with its special words (<S>, </S>, <UNK>) and without another line."
+        )
+
+
+def _links(config: ElmoConfig, lines: int) -> list[Link]:
+    links = [
+        link._replace(foreign=_variable(link.foreign, config), ours=tuple(f"elmo.{name}" for name in link.ours))
+        for link in bilm_links(config)
+    ]
+    return [
+        *links,
+        Link("lm/softmax/W", ("softmax.weight",), (lines, config.projection_dim), SAME),
+        Link("lm/softmax/b", ("softmax.bias",), (lines,), SAME),
+    ]
+
+
+def _variable(key: str, config: ElmoConfig) -> str:
+    for pattern, replacement in _RENAMED:
+        key = re.sub(pattern, replacement, key)
+    return key.replace("/multi_rnn_cell/cell_0/", "/") if config.num_layers == 1 else key
+
+
+def _without_training_state(name: str, found: Mapping[str, ArrayInfo], links: Sequence[Link]) -> dict[str, ArrayInfo]:
+    """Leaves out what training alone needs, and tells what it was."""
+    weights = {link.foreign for link in links}
+    slots: dict[str, int] = {}
+    left, numbers = {}, []
+    for key, info in sorted(found.items()):
+        slot = _SLOT.fullmatch(key)
+        if slot and slot["weight"] in weights:
+            slots[slot["slot"]] = slots.get(slot["slot"], 0) + 1
+        elif key in _NUMBERS:
+            numbers.append(key)
+        else:
+            left[key] = info
+    if slots or numbers:
+        counted = [f"{count} arrays of {slot}" for slot, count in slots.items()]
+        _warn(f"{name}: left out, as training alone needs it: {', '.join(counted + numbers)}.")
+    return left
+
+
+def _permuted(array: Tensor, rows: Tensor) -> Tensor:
+    """``(lines, ...)`` to ``(vocab_size, ...)``: a row of zeros for `[PAD]`, then the given rows."""
+    ours = array.new_zeros(1 + len(rows), *array.shape[1:])
+    torch.index_select(array, 0, rows, out=ours[1:])
+    return ours
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, stacklevel=3)
