@@ -15,6 +15,7 @@ import typer
 
 from .commands.compare import compare
 from .commands.convert import convert
+from .commands.elmo import elmo
 from .commands.embed import embed
 from .commands.info import info
 from .commands.language_model import generate, perplexity, substitutes
@@ -72,6 +73,7 @@ def _group(
 
 
 app.command()(embed)
+app.command()(elmo)
 app.command()(compare)
 app.command()(convert)
 app.command()(info)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -62,11 +62,25 @@ def open_vector_file(
     format = format or format_of(path)
     if format not in FORMATS:
         raise ValueError(f"There is no format {format!r}; there are {', '.join(FORMATS)}.")
+    with new_vector_file(path, FORMATS[format], dim=dim, num_layers=num_layers, overwrite=overwrite) as writer:
+        yield writer
+
+
+@contextmanager
+def new_vector_file(
+    path: str | Path,
+    make_writer: Callable[..., VectorWriter],
+    *,
+    dim: int,
+    num_layers: int | None = None,
+    overwrite: bool = False,
+) -> Iterator[VectorWriter]:
+    """As `open_vector_file`, with any writer: a class of writers, or what else takes its arguments."""
     check_target(path, overwrite)
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f".{secrets.token_hex(8)}.part")
     try:
-        writer = FORMATS[format](temporary, dim, num_layers, target=Path(path))
+        writer = make_writer(temporary, dim, num_layers, target=Path(path))
         try:
             yield writer
             writer.finish()

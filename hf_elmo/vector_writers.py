@@ -214,7 +214,11 @@ class AllenNlpHdf5Writer(Hdf5Writer):
 
     def _add(self, key, sentence):
         super()._add(key, sentence)
-        self._keys[" ".join(sentence.words)] = key
+        self._keys[self.text_of(key, sentence)] = key
+
+    def text_of(self, key: str, sentence: EmbeddedSentence) -> str:
+        """What a sentence is called in the index."""
+        return " ".join(sentence.words)
 
     def _finish(self):
         import h5py

@@ -1,1 +1,1 @@
-"""Old programs' interfaces, one file each: their scripts run here with another import line, and without their programs."""
+"""Interfaces of old programs, a file for each: their scripts run here with another import line."""
