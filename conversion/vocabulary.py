@@ -29,6 +29,17 @@ def read_vocabulary_lines(file: InputFile) -> list[str]:
     Read as bilm-tf does: stripped, and without `!!!MAXTERMID`. A line's place is the word's id in the original program.
 
     Raises:
+        ConversionError: as `read_text`.
+    """
+    # Not str.splitlines, which also ends a line at characters that may stand in words (U+2028, U+0085 ...).
+    lines = [line.strip() for line in io.StringIO(read_text(file), newline=None)]
+    return [line for line in lines if line != "!!!MAXTERMID"]
+
+
+def read_text(file: InputFile) -> str:
+    """The text of a file, plain or gzipped, in UTF-8.
+
+    Raises:
         ConversionError: if the file is no UTF-8 text (with the line), a damaged gzip file, or larger than 1 GiB.
     """
     with file.path.open("rb") as stream:
@@ -43,15 +54,12 @@ def read_vocabulary_lines(file: InputFile) -> list[str]:
     if b"\0" in data:
         raise ConversionError(f"{file}, line {_line(data, data.index(0))}: a zero byte; expected a text file in UTF-8.")
     try:
-        text = data.decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConversionError(
             f"{file}, line {_line(data, error.start)}: the byte {data[error.start]:#x} is no UTF-8. Expected one word "
             "per line, in UTF-8: convert the file first (for example with iconv)."
         ) from None
-    # Not str.splitlines, which also ends a line at characters that may stand in words (U+2028, U+0085 ...).
-    lines = [line.strip() for line in io.StringIO(text, newline=None)]
-    return [line for line in lines if line != "!!!MAXTERMID"]
 
 
 def _line(data: bytes, offset: int) -> int:

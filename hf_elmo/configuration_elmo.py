@@ -82,6 +82,7 @@ class ElmoConfig(PreTrainedConfig):
         freeze_bilm: Whether task heads leave the biLM as it is and train only the mix and themselves, as in the paper.
         task_encoder_layers: biLSTM layers between ELMo and a task head; 0 for none.
         task_encoder_size: Size of their output per direction.
+        task_encoder_bidirectional: False: in `ElmoForTokenClassification` they read forward only.
         task_dropout: Dropout before, between and behind them; on ELMo's vectors not a second time, where
             `representation_dropout` falls on them.
         classifier_size: Size of the hidden layer of heads that judge whole texts.
@@ -100,6 +101,8 @@ class ElmoConfig(PreTrainedConfig):
         char_cnn_filters: `[width, count]` of the convolutions of a small character CNN beside ELMo, trained with the
             task (`[[3, 128]]` in the paper's NER); `None` for none.
         char_cnn_embed_dim: Size of its character vectors.
+        char_cnn_characters: The Unicode characters that it knows (AllenNLP's `token_characters`), decoded from ELMo's
+            bytes; `None`: it reads these bytes themselves, with the marks around them.
         initializer_range: Standard deviation of a fresh task head's weights.
         original_options: The `options.json` that the model came from. `to_options` returns it with the values of
             today, so that keys which nothing here uses survive the way back.
@@ -113,11 +116,11 @@ class ElmoConfig(PreTrainedConfig):
 
     vocab_size: int = 4
     char_vocab_size: int = 262
+    byte_characters: bool = True
+    word_embed_dim: int = 0
     char_embed_dim: int = 16
     filters: list[list[int]] | None = None
     num_highway_layers: int = 2
-    byte_characters: bool = True
-    word_embed_dim: int = 0
     activation: str = "relu"
     max_characters_per_token: int = 50
     cell_size: int = 4096
@@ -136,6 +139,7 @@ class ElmoConfig(PreTrainedConfig):
     freeze_bilm: bool = True
     task_encoder_layers: int = 2
     task_encoder_size: int = 200
+    task_encoder_bidirectional: bool = True
     task_dropout: float = 0.5
     classifier_size: int = 512
     context_self_attention: bool = False
@@ -148,6 +152,7 @@ class ElmoConfig(PreTrainedConfig):
     freeze_word_vectors: bool = True
     char_cnn_filters: list[list[int]] | None = None
     char_cnn_embed_dim: int = 16
+    char_cnn_characters: str | None = None
     initializer_range: float = 0.02
     original_options: dict | None = None
 
@@ -279,17 +284,20 @@ class ElmoConfig(PreTrainedConfig):
         if self.num_negative_samples is not None:
             _check_whole_number("num_negative_samples", self.num_negative_samples, least=1)
         _check_whole_number("num_highway_layers", self.num_highway_layers, least=0)
+        _check_whole_number("word_embed_dim", self.word_embed_dim, least=0)
         _check_whole_number("task_encoder_layers", self.task_encoder_layers, least=0)
         _check_whole_number("task_encoder_size", self.task_encoder_size, least=1)
         _check_whole_number("classifier_size", self.classifier_size, least=1)
         _check_whole_number("word_vector_size", self.word_vector_size, least=0)
         _check_whole_number("char_cnn_embed_dim", self.char_cnn_embed_dim, least=1)
-        _check_whole_number("word_embed_dim", self.word_embed_dim, least=0)
         _check_whole_number("num_representations", self.num_representations, least=1)
         _check_whole_number("max_characters_per_token", self.max_characters_per_token, least=3)
         self.filters = self._checked_filters("filters")
         if self.char_cnn_filters is not None:
             self.char_cnn_filters = self._checked_filters("char_cnn_filters")
+        characters = self.char_cnn_characters
+        if characters is not None and not (isinstance(characters, str) and len(set(characters)) == len(characters)):
+            raise ValueError(f"char_cnn_characters must be a str of different characters, was: {characters!r}.")
         if self.activation not in ("relu", "tanh"):
             raise ValueError(f"activation must be 'relu' or 'tanh', was: {self.activation!r}.")
         if self.projection_dim > self.cell_size:

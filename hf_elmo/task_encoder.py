@@ -18,17 +18,26 @@ class TaskEncoder(nn.Module):
         num_layers: Number of layers; with 0 the vectors pass through, dropout aside.
         dropout: Share of values dropped in training.
         input_dropout: Share of the input's values dropped; None: as many. 0 for vectors that come with dropout.
+        bidirectional: False for LSTMs that read forward only.
     """
 
-    def __init__(self, input_size: int, size: int, num_layers: int, dropout: float, input_dropout: float | None = None):
+    def __init__(
+        self,
+        input_size: int,
+        size: int,
+        num_layers: int,
+        dropout: float,
+        input_dropout: float | None = None,
+        bidirectional: bool = True,
+    ):
         super().__init__()
         self.lstm = None
         if num_layers > 0:
             between = dropout if num_layers > 1 else 0.0
-            self.lstm = nn.LSTM(input_size, size, num_layers, dropout=between, bidirectional=True)
+            self.lstm = nn.LSTM(input_size, size, num_layers, dropout=between, bidirectional=bidirectional)
         self.input_dropout = nn.Dropout(dropout if input_dropout is None else input_dropout)
         self.dropout = nn.Dropout(dropout)
-        self.output_size = input_size if self.lstm is None else 2 * size
+        self.output_size = input_size if self.lstm is None else (1 + bidirectional) * size
 
     # One graph per sentence length would be compiled otherwise.
     @torch.compiler.disable

@@ -14,6 +14,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import TokenClassifierOutput
 from transformers.utils import can_return_tuple
 
+from .character_cnn import UnicodeCharacterCnn
 from .character_encoder import CharacterEncoder
 from .configuration_elmo import ElmoConfig
 from .crf import LinearChainCrf, TagConstraints, tag_constraints
@@ -58,7 +59,7 @@ class ElmoForTokenClassification(ElmoPreTrainedModel):
             self.word_vectors = nn.Embedding(config.vocab_size, config.word_vector_size, padding_idx=0)
         self.char_cnn = None
         if config.char_cnn_filters is not None:
-            self.char_cnn = CharacterEncoder(_char_cnn_sizes(config))
+            self.char_cnn = _char_cnn(config)
         size = config.hidden_size + config.word_vector_size
         if self.char_cnn is not None:
             size += sum(count for _, count in config.char_cnn_filters)
@@ -71,6 +72,7 @@ class ElmoForTokenClassification(ElmoPreTrainedModel):
             config.task_encoder_layers,
             dropout,
             input_dropout=0.0 if comes_with_dropout else None,
+            bidirectional=config.task_encoder_bidirectional,
         )
         self.classifier = nn.Linear(self.task_encoder.output_size, config.num_labels)
         self.crf = LinearChainCrf(config.num_labels) if config.use_crf else None
@@ -287,6 +289,15 @@ class ElmoForTokenClassification(ElmoPreTrainedModel):
             super()._init_weights(module)
 
 
+def _char_cnn(config: ElmoConfig) -> nn.Module:
+    """The small character CNN beside ELMo: over ELMo's bytes with their marks, or over an alphabet's characters."""
+    if config.char_cnn_characters is None:
+        return CharacterEncoder(_char_cnn_sizes(config))
+    return UnicodeCharacterCnn(
+        config.char_cnn_characters, config.char_cnn_embed_dim, config.char_cnn_filters, config.activation
+    )
+
+
 def _char_cnn_sizes(config: ElmoConfig) -> SimpleNamespace:
     """The sizes of the small character CNN, under the names that `CharacterEncoder` reads: convolutions alone."""
     return SimpleNamespace(
@@ -296,6 +307,8 @@ def _char_cnn_sizes(config: ElmoConfig) -> SimpleNamespace:
         activation=config.activation,
         num_filters=sum(count for _, count in config.char_cnn_filters),
         num_highway_layers=0,
+        word_embed_dim=0,
+        row_length=config.max_characters_per_token,
         has_character_projection=False,
     )
 
@@ -307,8 +320,6 @@ def _boundaries(
 
     A word that is written like one of them, within a sentence, is a word.
     """
-        word_embed_dim=0,
-        row_length=config.max_characters_per_token,
     first = _begins(mask, segments)
     last = _begins(mask.flip(1), None if segments is None else segments.flip(1)).flip(1)
     if character_ids is not None:

@@ -103,6 +103,7 @@ class ElmoTokenizer(TokenizersBackend):
         *,
         characters: str | None = None,
         word_ids_in_rows: bool = False,
+        lowercase_word_ids: bool = False,
         model_max_length: int | None = None,
         padding_side: str = "right",
         truncation_side: str = "right",
@@ -116,6 +117,8 @@ class ElmoTokenizer(TokenizersBackend):
             characters: The Unicode characters that the model knows, in the order of their ids (`character_numbers`).
                 None: it knows the 256 bytes of UTF-8.
             word_ids_in_rows: Put the word's id behind each row of characters, for models with a `word_embed_dim`.
+            lowercase_word_ids: Look words up in the vocabulary in lower case; the characters stay as they are. (The
+                encodings of the Rust library keep the ids of the words as written.)
             model_max_length: Where `truncation=True` cuts, in words, `<S>` and `</S>` included. None: nowhere.
             padding_side: "right" or "left".
             truncation_side: "right" or "left".
@@ -134,6 +137,8 @@ class ElmoTokenizer(TokenizersBackend):
             switches["characters"] = characters
         if word_ids_in_rows:
             switches["word_ids_in_rows"] = True
+        if lowercase_word_ids:
+            switches["lowercase_word_ids"] = True
         if isinstance(vocabulary, (str, bytes)):
             raise TypeError(
                 f"vocabulary must be words (a list, or lines of an open file without their ends), was one "
@@ -172,6 +177,11 @@ class ElmoTokenizer(TokenizersBackend):
     def word_ids_in_rows(self) -> bool:
         """Whether the word's id stands behind each row of characters."""
         return bool(self.init_kwargs.get("word_ids_in_rows"))
+
+    @property
+    def lowercase_word_ids(self) -> bool:
+        """Whether words are looked up in the vocabulary in lower case."""
+        return bool(self.init_kwargs.get("lowercase_word_ids"))
 
     @property
     def row_length(self) -> int:
@@ -248,15 +258,17 @@ class ElmoTokenizer(TokenizersBackend):
         return encoded, words
 
     def _look_up_in_lower_case(self, encoded: BatchEncoding, words: list[list[str | None]]) -> None:
-        """Puts the ids of the words in lower case into `encoded`, where special words and padding keep theirs."""
-        special = set(self.all_special_ids)
-        ids = [list(sentence) for sentence in encoded[self.model_input_names[0]]]
-        for row, sentence in enumerate(words):
-            for place, word in enumerate(sentence):
-                if word is not None and (ids[row][place] not in special or word not in SPECIAL_WORDS):
-                    number = self._tokenizer.token_to_id(word.lower().translate(_NO_SURROGATES))
-                    ids[row][place] = self.unk_token_id if number is None else number
-        encoded[self.model_input_names[0]] = ids
+        """Puts the ids of the words in lower case into `encoded`; special words and padding keep theirs."""
+        name = self.model_input_names[0]
+        kept = {None, *SPECIAL_WORDS, *self.all_special_tokens}
+        numbers = {}
+        for word in set(chain.from_iterable(words)) - kept:
+            number = self._tokenizer.token_to_id(_SURROGATE.sub(_STAND_IN, word.lower()))
+            numbers[word] = self.unk_token_id if number is None else number
+        encoded[name] = [
+            [numbers.get(word, own) for word, own in zip(sentence, ids, strict=True)]
+            for sentence, ids in zip(words, encoded[name], strict=True)
+        ]
 
     def _words(self, encoding: Encoding, ids: list[int], sample: tuple, is_split_into_words: bool) -> list[str | None]:
         """The word of each token, as written; None for padding."""
