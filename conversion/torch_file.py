@@ -1,0 +1,75 @@
+"""Reading files of `torch.save` that others made: tensors alone, and nothing in them is run."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from .errors import ConversionError
+from .files import InputFile
+from .key_map import ArrayInfo
+
+
+def load_tensors(file: InputFile) -> dict[str, object]:
+    """The content of a file that holds a state dict, of any version of torch, on the CPU.
+
+    Returns:
+        Everything in it by its key; what is no tensor is a fault in `tensor_info`.
+
+    Raises:
+        ConversionError: if it is another kind of file, damaged, or asks for anything but tensors to be made.
+    """
+    _check_zip(file)
+    try:
+        content = torch.load(file.path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        # The library's own message goes on to tell how to run what is in there.
+        if wanted := re.search(r"GLOBAL (\S+)|whitelist (\S+)|Trying to (?:load|instantiate) (\S+)", str(error)):
+            name = next(filter(None, wanted.groups()))
+            raise ConversionError(
+                f"{file} holds more than tensors: it wants to call {name!a}, which was not done. Do not trust it."
+            ) from None
+        raise ConversionError(f"{file} is no whole file of torch.save.") from None
+    # The library promises no kinds of errors for damaged files, and raises all.
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ConversionError(f"{file} is no whole file of torch.save ({reason[:200]}).") from None
+    if not isinstance(content, Mapping):
+        raise ConversionError(f"{file} must hold a state dict, tensors by name, but holds a {type(content).__name__}.")
+    return {key if isinstance(key, str) else repr(key): value for key, value in content.items()}
+
+
+def tensor_info(value: object) -> ArrayInfo:
+    """What there is to know about an entry of a state dict before its values are used."""
+    if type(value) not in (Tensor, nn.Parameter):
+        return ArrayInfo(None, "", f"a {type(value).__name__}, not a tensor")
+    fault = None
+    if value.layout is not torch.strided or value.is_quantized or value.device.type != "cpu":
+        fault = "its values are not stored one by one"
+    # One stored number may pretend to be any number of them.
+    elif value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        fault = f"claims {value.numel():,} values, of which fewer are stored"
+    return ArrayInfo(tuple(value.shape), str(value.dtype).removeprefix("torch."), fault)
+
+
+def _check_zip(file: InputFile) -> None:
+    """Raises for an archive whose content is packed: torch never packs it, and would unpack any amount of it."""
+    if not file.path.stat().st_size:
+        raise ConversionError(f"{file} is empty.")
+    try:
+        with zipfile.ZipFile(file.path) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, NotImplementedError):
+        # Files of torch before 1.6 are none; the loader tells damaged ones.
+        return
+    for member in members:
+        if member.compress_type != zipfile.ZIP_STORED:
+            raise ConversionError(
+                f"{file}: its part {member.filename!a} is packed ({member.file_size:,} bytes), which torch.save never "
+                "does. Do not trust it."
+            )
