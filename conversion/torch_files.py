@@ -31,8 +31,8 @@ def read_tensors(file: InputFile) -> dict[str, Tensor]:
         if wanted := re.search(r"GLOBAL (\S+)|whitelist (\S+)|Trying to (?:load|instantiate) (\S+)", str(error)):
             name = next(filter(None, wanted.groups()))
             raise ConversionError(
-                f"{file} holds more than tensors: it wants {name!a} to be called, which was not done. Do not trust this "
-                "file."
+                f"{file} holds more than tensors: it wants {name!a} to be called, which was not done. Do not trust this"
+                " file."
             ) from None
         raise ConversionError(f"{file} is no whole file of torch.save.") from None
     # The library promises no kinds of errors for damaged files, and raises all.
