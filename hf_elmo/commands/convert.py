@@ -18,19 +18,36 @@ def convert(
     vocabulary: Annotated[
         Path | None, typer.Option(help="The vocabulary, a word per line, if it is not beside the weights.")
     ] = None,
+    only_elmo: Annotated[
+        bool, typer.Option("--only-elmo", help="Of an AllenNLP archive of a tagger, take the ELMo alone.")
+    ] = False,
 ) -> None:
     """Convert an ELMo to a model folder, or a model folder to options.json and weights.hdf5.
 
     A SOURCE that is a folder with a config.json is a model folder, and is written in the original format. Everything
     else is read: HDF5 weights with options.json (bilm-tf, AllenNLP), in a folder, or in a zip of the NLPL repository;
-    a checkpoint of bilm-tf's training (its folder, or model.ckpt-<step>), whose softmax comes along, with TensorFlow.
+    a checkpoint of bilm-tf's training (its folder, or model.ckpt-<step>), whose softmax comes along, with TensorFlow;
+    an archive of AllenNLP (model.tar.gz, or its folder), whole if it is a simple_tagger or crf_tagger, else its ELMo.
     """
-    is_model_folder = (source / "config.json").is_file()
+    from ..conversion import is_allennlp_archive
+
+    is_archive = is_allennlp_archive(source)
+    is_model_folder = (source / "config.json").is_file() and not is_archive
     if is_model_folder and (options or vocabulary):
         raise typer.BadParameter(
             "a model folder has its own; nothing else is read.", param_hint="--options, --vocabulary"
         )
-    from ..conversion import convert_from_folder, convert_tf_checkpoint, convert_to_folder, is_tf_checkpoint
+    if is_archive and vocabulary:
+        raise typer.BadParameter("an archive has its own; nothing else is read.", param_hint="--vocabulary")
+    if only_elmo and not is_archive:
+        raise typer.BadParameter("the source is no archive of AllenNLP.", param_hint="--only-elmo")
+    from ..conversion import (
+        convert_allennlp_archive,
+        convert_from_folder,
+        convert_tf_checkpoint,
+        convert_to_folder,
+        is_tf_checkpoint,
+    )
     from .models import silence_libraries
 
     silence_libraries()
@@ -38,6 +55,8 @@ def convert(
         warnings.simplefilter("always", UserWarning)
         if is_model_folder:
             convert_from_folder(source, destination)
+        elif is_archive:
+            convert_allennlp_archive(source, destination, options=options, only_elmo=only_elmo)
         elif is_tf_checkpoint(source):
             convert_tf_checkpoint(source, destination, options=options, vocabulary=vocabulary)
         else:
