@@ -3,20 +3,24 @@
 from .allennlp_archive import convert_allennlp_archive, is_allennlp_archive, load_allennlp_elmo
 from .allennlp_tagger import load_allennlp_tagger
 from .bilm_hdf5 import convert_from_folder, convert_to_folder, load_bilm, save_bilm
+from .elmoformanylangs import convert_elmoformanylangs, is_elmoformanylangs, load_elmoformanylangs
 from .errors import ConversionError
 from .tf_checkpoint import convert_tf_checkpoint, is_tf_checkpoint, load_tf_checkpoint
 
 __all__ = [
     "ConversionError",
     "convert_allennlp_archive",
+    "convert_elmoformanylangs",
     "convert_from_folder",
     "convert_tf_checkpoint",
     "convert_to_folder",
     "is_allennlp_archive",
+    "is_elmoformanylangs",
     "is_tf_checkpoint",
     "load_allennlp_elmo",
     "load_allennlp_tagger",
     "load_bilm",
+    "load_elmoformanylangs",
     "load_tf_checkpoint",
     "save_bilm",
 ]

@@ -14,21 +14,29 @@ from .errors import ConversionError
 from .files import InputFile, new_folder, read_json_object
 
 
-def write_model_folder(model: PreTrainedModel, vocabulary: Sequence[str] | None, destination: str | Path) -> None:
+def write_model_folder(
+    model: PreTrainedModel,
+    vocabulary: Sequence[str] | None,
+    destination: str | Path,
+    *,
+    tokenizer: ElmoTokenizer | None = None,
+) -> None:
     """Writes configuration, weights (safetensors) and tokenizer.
 
     Args:
         model: The model; its `config.vocab_size` counts the vocabulary and four special words.
         vocabulary: The words of the tokenizer, most frequent first, without special words; None for no vocabulary.
         destination: The folder, which must not exist yet, or be empty.
+        tokenizer: The tokenizer, if it is not to be made of the vocabulary.
 
     Raises:
         ConversionError: if there is something at `destination`, or model and vocabulary do not fit.
         OSError: if the folder cannot be written. Nothing is left of it then.
     """
-    tokenizer = ElmoTokenizer.create(
-        vocabulary=vocabulary, max_characters_per_token=model.config.max_characters_per_token
-    )
+    if tokenizer is None:
+        tokenizer = ElmoTokenizer.create(
+            vocabulary=vocabulary, max_characters_per_token=model.config.max_characters_per_token
+        )
     if len(tokenizer) != model.config.vocab_size:
         raise ConversionError(
             f"The vocabulary makes {len(tokenizer)} words with the special ones, but the model has a vocab_size of "

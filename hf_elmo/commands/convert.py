@@ -27,22 +27,27 @@ def convert(
     A SOURCE that is a folder with a config.json is a model folder, and is written in the original format. Everything
     else is read: HDF5 weights with options.json (bilm-tf, AllenNLP), in a folder, or in a zip of the NLPL repository;
     a checkpoint of bilm-tf's training (its folder, or model.ckpt-<step>), whose softmax comes along, with TensorFlow;
-    an archive of AllenNLP (model.tar.gz, or its folder), whole if it is a simple_tagger or crf_tagger, else its ELMo.
+    an archive of AllenNLP (model.tar.gz, or its folder), whole if it is a simple_tagger or crf_tagger, else its ELMo;
+    a folder of ELMoForManyLangs, or its zip of the NLPL repository (--options: the file that its config_path names).
     """
-    from ..conversion import is_allennlp_archive
+    from ..conversion import is_allennlp_archive, is_elmoformanylangs
 
     is_archive = is_allennlp_archive(source)
-    is_model_folder = (source / "config.json").is_file() and not is_archive
+    is_manylangs = is_elmoformanylangs(source)
+    is_model_folder = (source / "config.json").is_file() and not is_archive and not is_manylangs
     if is_model_folder and (options or vocabulary):
         raise typer.BadParameter(
             "a model folder has its own; nothing else is read.", param_hint="--options, --vocabulary"
         )
     if is_archive and vocabulary:
         raise typer.BadParameter("an archive has its own; nothing else is read.", param_hint="--vocabulary")
+    if is_manylangs and vocabulary:
+        raise typer.BadParameter("ELMoForManyLangs has dictionaries of its own.", param_hint="--vocabulary")
     if only_elmo and not is_archive:
         raise typer.BadParameter("the source is no archive of AllenNLP.", param_hint="--only-elmo")
     from ..conversion import (
         convert_allennlp_archive,
+        convert_elmoformanylangs,
         convert_from_folder,
         convert_tf_checkpoint,
         convert_to_folder,
@@ -55,6 +60,8 @@ def convert(
         warnings.simplefilter("always", UserWarning)
         if is_model_folder:
             convert_from_folder(source, destination)
+        elif is_manylangs:
+            convert_elmoformanylangs(source, destination, options=options)
         elif is_archive:
             convert_allennlp_archive(source, destination, options=options, only_elmo=only_elmo)
         elif is_tf_checkpoint(source):
