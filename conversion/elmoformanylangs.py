@@ -42,7 +42,7 @@ from .files import InputFile, check_new_folder, files_of_folder, read_json_objec
 from .json_section import Section
 from .key_map import SAME, Entry, Link, Transform, check_arrays, resolve
 from .model_folder import write_model_folder
-from .torch_files import read_tensors, tensor_info
+from .torch_file import load_tensors, tensor_info
 
 _CHARACTERS, _WORDS = "char.dic", "word.dic"
 _TOKEN_EMBEDDER, _ENCODER, _CLASSIFIER = "token_embedder.pkl", "encoder.pkl", "classifier.pkl"
@@ -466,7 +466,7 @@ _ENCODER_MAP = [
 
 
 def _read(file: InputFile, links: Sequence[Link], options_name: str) -> dict[str, Tensor]:
-    tensors = read_tensors(file)
+    tensors = load_tensors(file)
     hint = f"The sizes expected come from {options_name} and the dictionaries."
     check_arrays(file, links, {key: tensor_info(value) for key, value in tensors.items()}, hint=hint)
     return read_parameters(file, links, lambda key: tensors[key].detach().numpy())
@@ -476,7 +476,7 @@ def _softmax(
     file: InputFile, config: ElmoConfig, words: _Dictionary | None, word_rows: Tensor
 ) -> dict[str, Tensor] | None:
     """The softmax over words, of either kind that is one; None, with a warning, for one that is computed from words."""
-    tensors = read_tensors(file)
+    tensors = load_tensors(file)
     if "corr.weight" in tensors:
         warnings.warn(
             f"{file} is left out: it is a cnn_softmax, whose rows are computed from words' characters.", stacklevel=3
