@@ -10,8 +10,6 @@ from ..conversion import ConversionError, load_bilm
 from ..conversion.model_folder import load_model_folder
 from ..modeling_elmo import ElmoModel
 
-_BYTES_AND_MARKS = 262
-
 
 def load_model(
     weights: str | Path | ElmoModel | None, options: str | Path | Mapping[str, Any] | None = None
@@ -51,9 +49,9 @@ def load_model(
     else:
         # The interfaces read no vocabulary; one that is damaged is not to stand in their way.
         model, _ = load_bilm(weights, options=options, vocabulary=())
-    if model.config.char_vocab_size != _BYTES_AND_MARKS:
+    if not model.config.byte_characters or model.config.word_embed_dim:
         raise ConversionError(
-            f"{weights} is an ELMo with {model.config.char_vocab_size} characters of its own; this interface is for "
-            f"those that read UTF-8 bytes, which have {_BYTES_AND_MARKS}."
+            f"{weights} is an ELMo that reads characters or words of a dictionary; this interface is for those that "
+            "read the bytes of UTF-8. For ELMoForManyLangs there is hf_elmo.compat.elmoformanylangs."
         )
     return model.eval()
