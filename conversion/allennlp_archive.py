@@ -63,7 +63,8 @@ KEY_MAP = [
         )
     ),
 ]
-_ROOT_KEY = "_token_embedder._char_embedding_weights"
+#: The first of them, by which a biLM is found.
+ROOT_KEY = "_token_embedder._char_embedding_weights"
 
 # Word vectors that were computed by the character CNN (`vocab_to_cache`), which is there too.
 _CACHE_KEY = "_word_embedding.weight"
@@ -275,7 +276,7 @@ def check_finite(file: InputFile, arrays: Mapping[str, Tensor]) -> None:
 
 
 def _prefix(archive: Archive) -> str:
-    prefixes = sorted(key.removesuffix(_ROOT_KEY) for key in archive.state if key.endswith(_ROOT_KEY))
+    prefixes = sorted(key.removesuffix(ROOT_KEY) for key in archive.state if key.endswith(ROOT_KEY))
     if len(prefixes) == 1:
         return prefixes[0]
     if prefixes:
@@ -284,7 +285,7 @@ def _prefix(archive: Archive) -> str:
             "this may be a multilingual model."
         )
     raise ConversionError(
-        f"{archive.weights_file} holds no ELMo: there is no key that ends in {_ROOT_KEY}. Its model is of type "
+        f"{archive.weights_file} holds no ELMo: there is no key that ends in {ROOT_KEY}. Its model is of type "
         f"{archive.model_type!r}, with {len(archive.state)} arrays. (ELMos of transformers are other models.)"
     )
 
@@ -414,7 +415,7 @@ def _sizes(archive: Archive, entries: Mapping[str, Tensor]) -> dict[str, Any]:
     convolutions = [shape(f"_token_embedder.char_conv_{number}.weight", 3) for number in range(max(1, filters))]
     gates, projection_dim = shape("_elmo_lstm.forward_layer_0.state_linearity.weight", 2)
     return {
-        "char_embed_dim": shape(_ROOT_KEY, 2)[1],
+        "char_embed_dim": shape(ROOT_KEY, 2)[1],
         "filters": [[width, features] for features, _, width in convolutions],
         "num_highway_layers": count("_token_embedder._highways._layers.{}.weight"),
         "cell_size": gates // 4,

@@ -35,11 +35,13 @@ class PublishedElmo:
     Attributes:
         options: Path of options.json.
         weights: Path of the HDF5 file beside it.
+        arrays: What is in it, by key.
     """
 
     def __init__(self, folder, seed=5):
         arrays = random_weights(OPTIONS, seed)
         self.folder, self.options, self.weights = folder, folder / "options.json", folder / "elmo_weights.hdf5"
+        self.arrays = arrays
         self.options.write_text(json.dumps(OPTIONS))
         with h5py.File(self.weights, "w") as file:
             for name, array in arrays.items():

@@ -360,6 +360,64 @@ def test_embedder(published, files):
     assert embedder.embed_sentence([]).shape == (LAYERS, 0, DIM)
 
 
+# --- What scripts saved with AllenNLP
+
+
+def allennlps_parameters(arrays):
+    """A published file's arrays as AllenNLP 2.10.1 has them in its modules (`elmo.py`, `elmo_lstm.py`)."""
+    state = {"_token_embedder._char_embedding_weights": np.pad(arrays["char_embed"], ((1, 0), (0, 0)))}
+    for number in range(3):
+        kernel = arrays[f"CNN/W_cnn_{number}"].squeeze(0).transpose(2, 1, 0)
+        state[f"_token_embedder.char_conv_{number}.weight"] = kernel
+        state[f"_token_embedder.char_conv_{number}.bias"] = arrays[f"CNN/b_cnn_{number}"]
+    for name, sort in (("weight", "W"), ("bias", "b")):
+        transform, carry = (arrays[f"CNN_high_0/{sort}_{kind}"].T for kind in ("transform", "carry"))
+        state[f"_token_embedder._highways._layers.0.{name}"] = np.concatenate([transform, -carry])
+    state["_token_embedder._projection.weight"] = arrays["CNN_proj/W_proj"].T
+    state["_token_embedder._projection.bias"] = arrays["CNN_proj/b_proj"]
+    for direction, number in (("forward", 0), ("backward", 1)):
+        for depth in (0, 1):
+            prefix = f"RNN_{number}/RNN/MultiRNNCell/Cell{depth}/LSTMCell/"
+            i, j, f, o = np.split(arrays[prefix + "W_0"].T, 4)
+            from_below, recurrent = np.split(np.concatenate([i, f, j, o]), 2, axis=1)
+            i, j, f, o = np.split(arrays[prefix + "B"], 4)
+            layer = f"_elmo_lstm.{direction}_layer_{depth}."
+            state[layer + "input_linearity.weight"] = from_below
+            state[layer + "state_linearity.weight"] = recurrent
+            state[layer + "state_linearity.bias"] = np.concatenate([i, f + 1, j, o])
+            state[layer + "state_projection.weight"] = arrays[prefix + "W_P_0"].T
+    return {name: torch.tensor(array) for name, array in state.items()}
+
+
+def test_a_state_dict_of_allennlp(files, tmp_path):
+    other = PublishedElmo(tmp_path, seed=6)
+    state = {f"_elmo_lstm.{name}": value for name, value in allennlps_parameters(other.arrays).items()}
+    state |= {f"scalar_mix_0.scalar_parameters.{number}": torch.tensor([float(number)]) for number in range(3)}
+    state["scalar_mix_0.gamma"] = torch.tensor([0.5])
+    model = torch.nn.ModuleDict({"elmo": Elmo(*files, 1, dropout=0.0, requires_grad=True)})
+    model.load_state_dict({f"elmo.{name}": value for name, value in state.items()})
+    shares = np.exp([0, 1, 2]) / np.exp([0, 1, 2]).sum()
+    array = expected(other, SENTENCES, lambda layers: 0.5 * np.tensordot(shares, layers, axes=1))
+    agree(model["elmo"](batch_to_ids(SENTENCES))["elmo_representations"][0], array)
+    # Our own, as ever.
+    again = Elmo(*files, 1, dropout=0.0)
+    again.load_state_dict(model["elmo"].state_dict())
+    agree(again(batch_to_ids(SENTENCES))["elmo_representations"][0], array)
+
+
+def test_a_state_dict_that_does_not_fit(published, files):
+    state = allennlps_parameters(published.arrays)
+    del state["_elmo_lstm.forward_layer_1.state_linearity.bias"]
+    state["surplus"] = torch.ones(1)
+    with pytest.raises(RuntimeError) as caught:
+        _ElmoBiLm(*files).load_state_dict(state)
+    assert 'Missing key(s) in state_dict: "_elmo_lstm.bilstm.forward_layers.1.bias".' in str(caught.value)
+    assert 'Unexpected key(s) in state_dict: "surplus".' in str(caught.value)
+    state["_token_embedder._projection.bias"] = torch.ones(7)
+    with pytest.raises(RuntimeError, match=r"size mismatch for _token_embedder\.projection\.bias"):
+        _ElmoBiLm(*files).load_state_dict(state)
+
+
 # --- Files
 
 
@@ -469,3 +527,14 @@ def test_calls_of_allennlp(original, files):
     same_as(cached(batch_to_ids(calls["cached"]), numbers), results, "not cached")
     paragraphs = torch.stack([batch_to_ids(each) for each in calls["paragraphs"]], dim=1)
     same_as(Elmo(*files, 1, dropout=0.0)(paragraphs), results, "paragraphs")
+
+
+@pytest.mark.slow
+def test_a_model_trained_with_allennlp(original, files):
+    folder, _, results = original
+    model = torch.nn.ModuleDict({"elmo": Elmo(*files, 1, dropout=0.0)})
+    model.load_state_dict(torch.load(folder / "state.pt", weights_only=True))
+    output = model["elmo"](batch_to_ids(SENTENCES))
+    same_as(output, results, "trained")
+    untrained = Elmo(*files, 1, dropout=0.0)(batch_to_ids(SENTENCES))["elmo_representations"][0]
+    assert (untrained - output["elmo_representations"][0]).abs().max() > 1e-3

@@ -10,6 +10,9 @@ differs, on purpose:
 - Every published option works, also biLMs without skip connections, which AllenNLP refuses.
 - A word that is first in `vocab_to_cache`, and so has the number 0, is not mistaken for padding if its characters are
   given; padding stays zero under `do_layer_norm`; 4-D inputs keep their boundaries if asked to.
+
+Parameters of the mixes have AllenNLP's names, those of the biLM ours. `load_state_dict` takes both: what a script saved
+with AllenNLP is loaded as it is.
 """
 
 from __future__ import annotations
@@ -26,6 +29,8 @@ from torch import Tensor, nn
 
 from .. import scalar_mix
 from ..bilstm import BiLstm, ElmoState, Packing
+from ..conversion.allennlp_archive import KEY_MAP, ROOT_KEY
+from ..conversion.key_map import resolve, to_ours
 from ..modeling_elmo import ElmoModel
 from ..tokenization_elmo import BOS, EOS, character_rows
 from .elmo_file import FORMATS, write_elmo_file
@@ -232,6 +237,7 @@ class _ElmoBiLm(nn.Module):
         self.max_characters_per_token = model.config.max_characters_per_token
         self.num_layers = model.config.num_layers + 1
         self._output_dim = model.config.hidden_size
+        self.register_load_state_dict_pre_hook(_rename_allennlps_parameters)
         self._word_embedding: nn.Embedding | None = None
         self.register_buffer("_bos_embedding", None, persistent=False)
         self.register_buffer("_eos_embedding", None, persistent=False)
@@ -311,6 +317,27 @@ class _ElmoBiLm(nn.Module):
         vectors = torch.cat([self._token_embedder(chunk.to(device)) for chunk in chunks])
         self._bos_embedding, self._eos_embedding = vectors[0].clone(), vectors[1].clone()
         self._word_embedding = nn.Embedding.from_pretrained(vectors[2:].clone(), freeze=not self._requires_grad)
+
+
+def _rename_allennlps_parameters(bilm: _ElmoBiLm, state_dict: dict[str, Tensor], prefix: str, *details) -> None:
+    """Puts the parameters of AllenNLP's biLM, where a state_dict has them, under our names; the others stay."""
+    if prefix + ROOT_KEY not in state_dict:
+        return
+    lstm = bilm._elmo_lstm.bilstm
+    places = {"character_encoder.": "_token_embedder.", "bilstm.": "_elmo_lstm.bilstm."}
+    parts = zip(places, (bilm._token_embedder, lstm), strict=True)
+    ours = {place + name: value for place, part in parts for name, value in part.named_parameters()}
+    for link in resolve(KEY_MAP, ours):
+        # What is missing, load_state_dict reports itself, by our names.
+        if prefix + link.foreign not in state_dict:
+            continue
+        for name, value in to_ours(link, state_dict.pop(prefix + link.foreign)).items():
+            if name.startswith("bilstm.") and name.endswith(".bias"):
+                # AllenNLP's biases hold the forget bias, ours do not.
+                i, f, g, o = value.chunk(4)
+                value = torch.cat([i, f - lstm.forward_layers[0].forget_bias, g, o])
+            place = name[: name.index(".") + 1]
+            state_dict[prefix + places[place] + name.removeprefix(place)] = value
 
 
 class _CarryingLstm(nn.Module):
