@@ -49,7 +49,7 @@ class LineKeyWriter(Hdf5Writer):
                 try:
                     super()._add(line, sentence)
                     return
-                except ValueError:
+                except (ValueError, TypeError):
                     problem = "another line is its beginning, before a slash"
         raise ValueError(
             f"Line {key} cannot be a key: {problem} ({line!r:.80}). Let the lines' numbers be the keys "
