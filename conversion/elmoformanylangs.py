@@ -260,7 +260,7 @@ def _read_dictionary(file: InputFile) -> _Dictionary:
         entry = _WHITE_SPACE if len(fields) == 1 else fields[0]
         if len(fields) > 2 or not re.fullmatch(r"[0-9]{1,9}", fields[-1]):
             raise ConversionError(
-                f"{file}, line {number}: expected an entry, a tab and its number, was: {line[:80]!a}."
+                f"{file}, line {number}: expected an entry, a tab and a number, was: {line[:80]!a}."
             )
         identity = int(fields[-1])
         if identity in owners:
