@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .character_encoder import distinct_rows
+from .tokenization_elmo import BEGIN_SENTENCE, BOS, END_SENTENCE, EOS
 
 # Ids of characters in this CNN; those of its alphabet follow.
 _PADDING, _UNKNOWN, _FIRST = 0, 1, 2
@@ -45,7 +46,7 @@ class UnicodeCharacterCnn(nn.Module):
 
     def encode(self, rows: Tensor) -> Tensor:
         """``(words, chars)`` to ``(words, features)``, one computation per row."""
-        points, lengths = code_points(rows)
+        points, lengths = code_points(_spelled(rows))
         embedded = self.char_embedding(self._ids(points, lengths)).transpose(1, 2)
         features = []
         for convolution in self.convolutions:
@@ -65,6 +66,17 @@ class UnicodeCharacterCnn(nn.Module):
         place = torch.searchsorted(alphabet, points).clamp(max=len(alphabet) - 1)
         known = alphabet[place] == points
         return torch.where(known, order[place] + _FIRST, _UNKNOWN).masked_fill(~inside, _PADDING)
+
+
+def _spelled(rows: Tensor) -> Tensor:
+    """The rows, with the letters of `<S>` and `</S>` in those of words that are written so."""
+    for mark, word in ((BEGIN_SENTENCE, BOS), (END_SENTENCE, EOS)):
+        letters = F.pad(torch.tensor([byte + 1 for byte in word.encode()]), (1, 0))
+        if rows.shape[1] < len(letters):
+            continue
+        letters = F.pad(letters, (0, rows.shape[1] - len(letters))).to(rows.device)
+        rows = torch.where(rows[:, 1:2] == mark, letters, rows)
+    return rows
 
 
 def code_points(rows: Tensor) -> tuple[Tensor, Tensor]:

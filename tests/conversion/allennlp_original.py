@@ -34,9 +34,8 @@ class _Absent:
 
 def main(specification, folder):
     sys.meta_path.insert(0, _Absent())
+    import allennlp_models.tagging.models.crf_tagger  # noqa: F401 (registers the model)
     import torch
-
-    import allennlp_models.tagging.models.crf_tagger
     from allennlp.common import Params
     from allennlp.data import Batch, Instance, TokenIndexer, Vocabulary
     from allennlp.data.fields import TextField
@@ -67,7 +66,8 @@ def main(specification, folder):
     readers = config["dataset_reader"]["token_indexers"]
     indexers = {name: TokenIndexer.from_params(Params(dict(values))) for name, values in readers.items()}
     instances = [
-        Instance({"tokens": TextField([Token(word) for word in words], indexers)}) for words in specification["sentences"]
+        Instance({"tokens": TextField([Token(word) for word in words], indexers)})
+        for words in specification["sentences"]
     ]
     batch = Batch(instances)
     batch.index_instances(loaded.vocab)

@@ -1,0 +1,318 @@
+"""Writes archives as AllenNLP does, for tests, and computes what its taggers do: from its formulas, in plain numpy."""
+
+import copy
+import io
+import itertools
+import json
+import tarfile
+
+import numpy as np
+import torch
+from numpy_elmo import NumpyElmo, random_weights
+from original_format import OPTIONS
+
+ARRAYS = random_weights(OPTIONS, seed=5)
+EMBEDDER = "text_field_embedder.token_embedder_"
+BIO = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
+WORDS = ["the", "paris", "is", ".", "naïve", "<s>"]
+CHARACTERS = [*"aeisPrthnï日."]
+
+CONFIG = {
+    "dataset_reader": {
+        "type": "conll2003",
+        "token_indexers": {
+            "tokens": {"type": "single_id", "lowercase_tokens": True},
+            "token_characters": {"type": "characters", "min_padding_length": 3},
+            "elmo": {"type": "elmo_characters"},
+        },
+    },
+    "model": {
+        "type": "crf_tagger",
+        "label_encoding": "BIO",
+        "dropout": 0.5,
+        "include_start_end_transitions": False,
+        "text_field_embedder": {
+            "token_embedders": {
+                "tokens": {"type": "embedding", "embedding_dim": 3, "pretrained_file": "glove.gz", "trainable": True},
+                "elmo": {
+                    "type": "elmo_token_embedder",
+                    "options_file": "https://somewhere/options.json",
+                    "weight_file": "https://somewhere/weights.hdf5",
+                    "do_layer_norm": False,
+                    "dropout": 0.0,
+                },
+                "token_characters": {
+                    "type": "character_encoding",
+                    "embedding": {"embedding_dim": 4},
+                    "encoder": {
+                        "type": "cnn",
+                        "embedding_dim": 4,
+                        "num_filters": 5,
+                        "ngram_filter_sizes": [2, 3],
+                        "conv_layer_activation": "relu",
+                    },
+                },
+            }
+        },
+        "encoder": {
+            "type": "lstm",
+            "input_size": 12 + 3 + 10,
+            "hidden_size": 4,
+            "num_layers": 2,
+            "dropout": 0.3,
+            "bidirectional": True,
+        },
+        "regularizer": {"regexes": [["scalar_parameters", {"type": "l2", "alpha": 0.1}]]},
+    },
+    "trainer": {"num_epochs": 75},
+}
+
+# Files of `vocabulary/`: padded namespaces begin with the entry of what is unknown.
+VOCABULARY = {
+    "tokens": ["@@UNKNOWN@@", *WORDS],
+    "token_characters": ["@@UNKNOWN@@", *CHARACTERS],
+    "labels": BIO,
+}
+
+
+def bilm_state(prefix, arrays=ARRAYS):
+    """The parameters of AllenNLP's `_ElmoBiLm` (`allennlp/modules/elmo.py`, `elmo_lstm.py`) from a file of weights."""
+    state = {}
+    encoder = f"{prefix}_token_embedder."
+    state[f"{encoder}_char_embedding_weights"] = np.pad(arrays["char_embed"], ((1, 0), (0, 0)))
+    for number in range(sum(key.startswith("CNN/W") for key in arrays)):
+        state[f"{encoder}char_conv_{number}.weight"] = arrays[f"CNN/W_cnn_{number}"][0].transpose(2, 1, 0)
+        state[f"{encoder}char_conv_{number}.bias"] = arrays[f"CNN/b_cnn_{number}"]
+    for number in range(sum(key.endswith("W_carry") for key in arrays)):
+        of = {name: arrays[f"CNN_high_{number}/{name}"].T for name in ("W_transform", "W_carry")}
+        of |= {name: arrays[f"CNN_high_{number}/{name}"] for name in ("b_transform", "b_carry")}
+        highway = f"{encoder}_highways._layers.{number}."
+        state[highway + "weight"] = np.concatenate([of["W_transform"], -of["W_carry"]])
+        state[highway + "bias"] = np.concatenate([of["b_transform"], -of["b_carry"]])
+    state[f"{encoder}_projection.weight"] = arrays["CNN_proj/W_proj"].T
+    state[f"{encoder}_projection.bias"] = arrays["CNN_proj/b_proj"]
+    for direction, name in enumerate(("forward", "backward")):
+        for layer in range(sum(key.startswith("RNN_0") and key.endswith("/B") for key in arrays)):
+            of = f"RNN_{direction}/RNN/MultiRNNCell/Cell{layer}/LSTMCell/"
+            kernel, bias = arrays[of + "W_0"].T, arrays[of + "B"]
+            size = len(bias) // 4
+            order = np.concatenate([np.arange(size) + block * size for block in (0, 2, 1, 3)])
+            width = arrays[of + "W_P_0"].shape[1]
+            cell = f"{prefix}_elmo_lstm.{name}_layer_{layer}."
+            state[cell + "input_linearity.weight"] = kernel[order, :width]
+            state[cell + "state_linearity.weight"] = kernel[order, width:]
+            bias = bias[order].copy()
+            bias[size : 2 * size] += 1
+            state[cell + "state_linearity.bias"] = bias
+            state[cell + "state_projection.weight"] = arrays[of + "W_P_0"].T
+    return state
+
+
+def elmo_state(prefix, num_mixes=1, arrays=ARRAYS, seed=2):
+    """Those of `Elmo`: the biLM, and mixes with weights that differ."""
+    rng = np.random.default_rng(seed)
+    state = bilm_state(f"{prefix}_elmo_lstm.", arrays)
+    layers = 1 + sum(key.startswith("RNN_0") and key.endswith("/B") for key in arrays)
+    for number in range(num_mixes):
+        state[f"{prefix}scalar_mix_{number}.gamma"] = rng.uniform(0.5, 2, 1)
+        for layer in range(layers):
+            state[f"{prefix}scalar_mix_{number}.scalar_parameters.{layer}"] = rng.normal(0, 1, 1)
+    return as_tensors(state)
+
+
+def tagger_state(config=CONFIG, labels=BIO, seed=9):
+    """Random parameters of a tagger of that configuration, under AllenNLP's names."""
+    rng = np.random.default_rng(seed)
+    model, state = config["model"], {}
+    for name, embedder in model["text_field_embedder"]["token_embedders"].items():
+        place = f"{EMBEDDER}{name}."
+        if embedder["type"] == "elmo_token_embedder":
+            state |= elmo_state(f"{place}_elmo.")
+        elif embedder["type"] == "embedding":
+            state[place + "weight"] = rng.normal(0, 1, (2 + len(WORDS), embedder["embedding_dim"]))
+        else:
+            encoder = embedder["encoder"]
+            dim, count = encoder["embedding_dim"], encoder["num_filters"]
+            # More rows than characters, as AllenNLP makes them: one for each word.
+            state[place + "_embedding._module.weight"] = rng.normal(0, 1, (40, dim))
+            for number, width in enumerate(encoder["ngram_filter_sizes"]):
+                conv = f"{place}_encoder._module.conv_layer_{number}."
+                state[conv + "weight"] = rng.normal(0, 0.5, (count, dim, width))
+                state[conv + "bias"] = rng.normal(0, 0.5, count)
+    encoder = model["encoder"]
+    output = encoder.get("input_dim")
+    if encoder["type"] == "lstm":
+        size, read = encoder["hidden_size"], encoder["input_size"]
+        directions = ("", "_reverse") if encoder.get("bidirectional") else ("",)
+        output = size * len(directions)
+        for layer in range(encoder.get("num_layers", 1)):
+            for direction in directions:
+                shapes = {"weight_ih": (4 * size, read), "weight_hh": (4 * size, size)}
+                for name, shape in (shapes | {"bias_ih": (4 * size,), "bias_hh": (4 * size,)}).items():
+                    state[f"encoder._module.{name}_l{layer}{direction}"] = rng.normal(0, 0.6, shape)
+            read = output
+    state["tag_projection_layer._module.weight"] = rng.normal(0, 1, (len(labels), output))
+    state["tag_projection_layer._module.bias"] = rng.normal(0, 1, len(labels))
+    if model["type"] == "crf_tagger":
+        state["crf.transitions"] = rng.normal(0, 1, (len(labels), len(labels)))
+        if model.get("include_start_end_transitions", True):
+            state["crf.start_transitions"], state["crf.end_transitions"] = rng.normal(0, 4, (2, len(labels)))
+        state["crf._constraint_mask"] = constraint_mask(labels, model.get("label_encoding"))
+    return as_tensors(state)
+
+
+def constraint_mask(labels, encoding):
+    """``(labels + 2, labels + 2)``: what may follow what, the start and the end of a sentence behind the labels."""
+    count = len(labels)
+    if encoding is None:
+        return np.ones((count + 2, count + 2))
+    mask = np.zeros((count + 2, count + 2))
+    for before, after in itertools.product(range(count), repeat=2):
+        first, second = labels[before], labels[after]
+        mask[before, after] = second[0] in "OB" or (first[0] in "BI" and first[1:] == second[1:])
+    mask[count, :count] = [label[0] in "OB" for label in labels]
+    mask[:count, count + 1] = 1
+    return mask
+
+
+def as_tensors(state):
+    return {
+        key: value if torch.is_tensor(value) else torch.from_numpy(np.array(value, np.float32))
+        for key, value in state.items()
+    }
+
+
+def changed(config=CONFIG, **changes):
+    """A copy of a configuration with other values at paths such as `model__encoder__type`; `...` takes a key out."""
+    config = copy.deepcopy(config)
+    for path, value in changes.items():
+        *parents, key = path.split("__")
+        section = config
+        for parent in parents:
+            section = section[parent]
+        if value is ...:
+            del section[key]
+        else:
+            section[key] = value
+    return config
+
+
+def members_of(config=CONFIG, state=None, vocabulary=VOCABULARY):
+    """The content of an archive: bytes by path."""
+    weights = io.BytesIO()
+    torch.save(tagger_state(config) if state is None else state, weights)
+    members = {"config.json": json.dumps(config, indent=2).encode(), "weights.th": weights.getvalue()}
+    members["vocabulary/.lock"] = b""
+    members["vocabulary/non_padded_namespaces.txt"] = b"*tags\n*labels\n"
+    for namespace, entries in vocabulary.items():
+        members[f"vocabulary/{namespace}.txt"] = "".join(f"{entry}\n" for entry in entries).encode()
+    return members
+
+
+def write_archive(path, members, mode="w:gz"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, mode) as archive:
+        folder = tarfile.TarInfo("vocabulary")
+        folder.type = tarfile.DIRTYPE
+        archive.addfile(folder)
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+class NumpyTagger:
+    """What a tagger of AllenNLP computes for one sentence at a time (ELMo's state fresh), in float64."""
+
+    def __init__(self, config, state, vocabulary=VOCABULARY, options=OPTIONS, arrays=ARRAYS):
+        self.config, self.vocabulary = config, vocabulary
+        self.state = {key: value.double().numpy() for key, value in state.items()}
+        self.elmo = NumpyElmo(options, arrays)
+
+    def logits(self, words):
+        """``(words, labels)``."""
+        embedders = self.config["model"]["text_field_embedder"]["token_embedders"]
+        kinds = {"elmo_token_embedder": self._elmo, "embedding": self._words, "character_encoding": self._characters}
+        columns = [kinds[embedders[name]["type"]](name, words) for name in sorted(embedders)]
+        vectors = np.concatenate(columns, axis=1)
+        encoder = self.config["model"]["encoder"]
+        for layer in range(encoder.get("num_layers", 1) if encoder["type"] == "lstm" else 0):
+            forward = self._lstm(f"l{layer}", vectors)
+            if encoder.get("bidirectional"):
+                backward = self._lstm(f"l{layer}_reverse", vectors[::-1])[::-1]
+                forward = np.concatenate([forward, backward], axis=1)
+            vectors = forward
+        return (
+            vectors @ self.state["tag_projection_layer._module.weight"].T
+            + self.state["tag_projection_layer._module.bias"]
+        )
+
+    def tags(self, words, labels=BIO):
+        """The best sequence of labels: of all allowed ones, each scored."""
+        logits = self.logits(words)
+        if "crf.transitions" not in self.state:
+            return [labels[number] for number in logits.argmax(axis=1)]
+        count, mask = len(labels), self.state["crf._constraint_mask"] == 1
+        start = self.state.get("crf.start_transitions", np.zeros(count))
+        end = self.state.get("crf.end_transitions", np.zeros(count))
+        best, best_score = None, -np.inf
+        for path in itertools.product(range(count), repeat=len(words)):
+            steps = list(itertools.pairwise(path))
+            if not (mask[count, path[0]] and mask[path[-1], count + 1] and all(mask[step] for step in steps)):
+                continue
+            score = start[path[0]] + end[path[-1]] + sum(logits[place, tag] for place, tag in enumerate(path))
+            score += sum(self.state["crf.transitions"][step] for step in steps)
+            if score > best_score:
+                best, best_score = path, score
+        return [labels[number] for number in best]
+
+    def _elmo(self, name, words):
+        layers, _ = self.elmo.read(words)
+        mix = f"{EMBEDDER}{name}._elmo.scalar_mix_0."
+        weights = np.exp([self.state[f"{mix}scalar_parameters.{layer}"][0] for layer in range(len(layers))])
+        shares = weights / weights.sum()
+        return self.state[mix + "gamma"] * np.tensordot(shares, layers[:, 1:-1], axes=1)
+
+    def _words(self, name, words):
+        indexer = self.config["dataset_reader"]["token_indexers"][name]
+        entries = ["@@PADDING@@", *self.vocabulary["tokens"]]
+        forms = [word.lower() if indexer.get("lowercase_tokens") else word for word in words]
+        ids = [entries.index(form) if form in entries else 1 for form in forms]
+        return self.state[f"{EMBEDDER}{name}.weight"][ids]
+
+    def _characters(self, name, words):
+        entries = ["@@PADDING@@", *self.vocabulary["token_characters"]]
+        encoder = self.config["model"]["text_field_embedder"]["token_embedders"][name]["encoder"]
+        place = f"{EMBEDDER}{name}."
+        vectors = []
+        for word in words:
+            ids = [entries.index(character) if character in entries else 1 for character in word]
+            embedded = self.state[place + "_embedding._module.weight"][ids]
+            features = []
+            for number, width in enumerate(encoder["ngram_filter_sizes"]):
+                kernel = self.state[f"{place}_encoder._module.conv_layer_{number}.weight"]
+                bias = self.state[f"{place}_encoder._module.conv_layer_{number}.bias"]
+                windows = [
+                    np.maximum(np.einsum("wd,ndw->n", embedded[begin : begin + width], kernel) + bias, 0)
+                    for begin in range(len(word) - width + 1)
+                ]
+                features.append(np.max(windows, axis=0) if windows else np.zeros(len(bias)))
+            vectors.append(np.concatenate(features))
+        return np.array(vectors)
+
+    def _lstm(self, suffix, inputs):
+        weight = {name: self.state[f"encoder._module.{name}_{suffix}"] for name in ("weight_ih", "weight_hh")}
+        bias = self.state[f"encoder._module.bias_ih_{suffix}"] + self.state[f"encoder._module.bias_hh_{suffix}"]
+        hidden = cell = np.zeros(weight["weight_hh"].shape[1])
+        outputs = []
+        for x in inputs:
+            into, forget, new, out = np.split(weight["weight_ih"] @ x + weight["weight_hh"] @ hidden + bias, 4)
+            cell = _sigmoid(forget) * cell + _sigmoid(into) * np.tanh(new)
+            hidden = _sigmoid(out) * np.tanh(cell)
+            outputs.append(hidden)
+        return np.array(outputs)
+
+
+def _sigmoid(x):
+    return 1 / (1 + np.exp(-x))
