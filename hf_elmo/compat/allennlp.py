@@ -109,13 +109,12 @@ class Elmo(nn.Module):
         self._has_cached_vocab = vocab_to_cache is not None
         self._keep_sentence_boundaries = keep_sentence_boundaries
         self._dropout = nn.Dropout(p=dropout)
-        self._scalar_mixes = []
+        self._num_mixes = num_output_representations
         for number in range(num_output_representations):
             mix = ScalarMix(
                 module.num_layers, do_layer_norm, scalar_mix_parameters, trainable=scalar_mix_parameters is None
             )
             self.add_module(f"scalar_mix_{number}", mix)
-            self._scalar_mixes.append(mix)
 
     def get_output_dim(self) -> int:
         """Size of a representation, `2 * projection_dim`."""
@@ -157,10 +156,11 @@ class Elmo(nn.Module):
         output = self._elmo_lstm(inputs if has_characters else None, word_inputs)
         layers, mask = output["activations"], output["mask"]
         representations = []
-        for mix in self._scalar_mixes:
-            representation, kept = mix(layers, mask), mask
+        kept = mask if self._keep_sentence_boundaries else mask[:, 2:]
+        for number in range(self._num_mixes):
+            representation = getattr(self, f"scalar_mix_{number}")(layers, mask)
             if not self._keep_sentence_boundaries:
-                representation, kept = remove_sentence_boundaries(representation, mask)
+                representation, _ = remove_sentence_boundaries(representation, mask)
             representations.append(self._dropout(representation).unflatten(0, leading))
         return {"elmo_representations": representations, "mask": kept.unflatten(0, leading)}
 

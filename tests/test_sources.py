@@ -1,0 +1,34 @@
+"""The page of sources: its commands are commands that there are."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from hf_elmo.cli import app
+
+PAGE = (Path(__file__).parents[1] / "conversion" / "SOURCES.md").read_text(encoding="utf-8")
+COMMANDS = [
+    command
+    for block in re.findall(r"```bash\n(.*?)```", PAGE, flags=re.DOTALL)
+    for command in re.findall(r"hf-elmo .*", block.replace("\\\n", ""))
+]
+
+
+def test_every_section_but_one_has_its_command():
+    sections = re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:]
+    without = [section.splitlines()[0] for section in sections if "```bash" not in section]
+    assert without == ["TF-Hub: google/elmo"]
+    assert len(COMMANDS) >= len(sections) - 1
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, shlex.split(command, comments=True)[1:])
+    # The files are not here; but what is said is about them, not about the command.
+    assert result.exit_code == 1
+    assert "does not exist" in result.output or "is not a file" in result.output
+    assert "Traceback" not in result.output
