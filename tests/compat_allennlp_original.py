@@ -4,6 +4,12 @@
 
 FOLDER holds `calls.json` and gets `results.npz`: of each call its mask and representations; and `state.pt`, the
 state_dict of an `Elmo` after a step of training, with `trained.mask` and `trained.0` in the results.
+
+AllenNLP's own requirements cannot be met any more (torch below 1.13). What it takes to run it with a torch of today:
+
+    pip install torch numpy h5py "transformers<5" "huggingface_hub<1" spacy cached_path lmdb dill base58 more_itertools
+    pip install fairscale termcolor tensorboardX jsonnet overrides==3.1.0 typer wandb nltk scikit-learn filelock
+    pip install --no-deps allennlp==2.10.1
 """
 
 import importlib.machinery
