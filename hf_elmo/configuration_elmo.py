@@ -298,6 +298,11 @@ class ElmoConfig(PreTrainedConfig):
         characters = self.char_cnn_characters
         if characters is not None and not (isinstance(characters, str) and len(set(characters)) == len(characters)):
             raise ValueError(f"char_cnn_characters must be a str of different characters, was: {characters!r}.")
+        if characters is not None and not self.byte_characters:
+            raise ValueError(
+                "char_cnn_characters are decoded from bytes, but this model reads characters of a dictionary "
+                "(byte_characters is False): leave them out."
+            )
         if self.activation not in ("relu", "tanh"):
             raise ValueError(f"activation must be 'relu' or 'tanh', was: {self.activation!r}.")
         if self.projection_dim > self.cell_size:

@@ -252,26 +252,35 @@ def make_model(
         corpus: The text.
         config: Sizes of a fresh model; its `vocab_size` is set here.
         model: Folder of a model to train further, instead. Its softmax and vocabulary are taken over if it has a
-            softmax; else (published weights have none) they are made anew, and fields of `config` do not count.
+            softmax; else (published weights have none) they are made anew, and fields of `config` do not count. A
+            model with a `word_embed_dim` keeps its vocabulary in any case.
         vocabulary: The words that a fresh softmax learns to predict, most frequent first. None: the most frequent ones
             of the text.
         vocabulary_size: How many.
 
     Raises:
-        ValueError: if both or neither of `config` and `model` are given, or a vocabulary for a model that has one.
+        ValueError: if both or neither of `config` and `model` are given, a vocabulary for a model that has one, or
+            sizes of a fresh model whose characters only a tokenizer could tell.
     """
     if (config is None) == (model is None):
         raise ValueError("Give either the sizes of a fresh model, or the folder of a model to train further.")
     words = list(vocabulary) if vocabulary is not None else corpus.vocabulary(vocabulary_size)
     if config is not None:
-        tokenizer = ElmoTokenizer.create(words, config.max_characters_per_token)
+        if not config.byte_characters:
+            raise ValueError("A fresh model reads bytes: set byte_characters to True.")
+        tokenizer = ElmoTokenizer.create(
+            words, config.max_characters_per_token, word_ids_in_rows=config.word_embed_dim > 0
+        )
         config.vocab_size = len(tokenizer)
         return ElmoForPreTraining(config), tokenizer
-    if _has_softmax(model):
+    has_softmax, own = _has_softmax(model), ElmoConfig.from_pretrained(model)
+    if has_softmax or own.word_embed_dim:
         if vocabulary is not None:
-            raise ValueError(f"{model} has a softmax with a vocabulary of its own: leave the vocabulary out.")
+            part = "softmax" if has_softmax else "word embedding"
+            raise ValueError(f"{model} has a {part} with a vocabulary of its own: leave the vocabulary out.")
         return ElmoForPreTraining.from_pretrained(model), ElmoTokenizer.from_pretrained(model)
-    tokenizer = ElmoTokenizer.create(words, ElmoConfig.from_pretrained(model).max_characters_per_token)
+    characters = None if own.byte_characters else ElmoTokenizer.from_pretrained(model).characters
+    tokenizer = ElmoTokenizer.create(words, own.max_characters_per_token, characters=characters)
     return ElmoForPreTraining.from_pretrained(model, vocab_size=len(tokenizer)), tokenizer
 
 
