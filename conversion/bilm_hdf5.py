@@ -298,10 +298,11 @@ def read_parameters(file: object, links: Sequence[Link], read: Callable[[str], n
     state: dict[str, Tensor] = {}
     not_finite: list[str] = []
     for link in links:
-        array = torch.from_numpy(read(link.foreign))
-        if bad := array.numel() - int(array.isfinite().sum()):
-            not_finite.append(f"{link.foreign} ({bad} of {array.numel()} values)")
-        state |= to_ours(link, array)
+        array = read(link.foreign)
+        # Torch's isfinite takes more than twice the memory of what it looks at, and a softmax may have gigabytes.
+        if bad := array.size - np.count_nonzero(np.isfinite(array)):
+            not_finite.append(f"{link.foreign} ({bad} of {array.size} values)")
+        state |= to_ours(link, torch.from_numpy(array))
     raise_problems(f"{file} is no file of usable weights", {"infinite or not a number": sorted(not_finite)})
     return state
 
