@@ -6,6 +6,7 @@ from .bilm_hdf5 import convert_from_folder, convert_to_folder, load_bilm, save_b
 from .elmoformanylangs import convert_elmoformanylangs, is_elmoformanylangs, load_elmoformanylangs
 from .errors import ConversionError
 from .tf_checkpoint import convert_tf_checkpoint, is_tf_checkpoint, load_tf_checkpoint
+from .token_embeddings import load_word_cache, read_token_embeddings, write_token_embeddings
 
 __all__ = [
     "ConversionError",
@@ -22,5 +23,8 @@ __all__ = [
     "load_bilm",
     "load_elmoformanylangs",
     "load_tf_checkpoint",
+    "load_word_cache",
+    "read_token_embeddings",
     "save_bilm",
+    "write_token_embeddings",
 ]

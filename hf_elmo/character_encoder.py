@@ -57,6 +57,8 @@ class CharacterEncoder(nn.Module):
             else None
         )
         self.row_length = config.row_length
+        # Vectors of known words (`word_cache.WordCache`), not part of the model that is saved.
+        self.cache = None
 
     def forward(self, character_ids: Tensor) -> Tensor:
         """The vectors of words.
@@ -76,9 +78,12 @@ class CharacterEncoder(nn.Module):
         self._check(character_ids)
         rows = character_ids.reshape(-1, character_ids.shape[-1]).long()
         distinct, index = distinct_rows(rows)
-        distinct, word_ids = self._split(distinct)
+        if self.cache is None or self._is_trained():
+            vectors = self._encode_rows(distinct)
+        else:
+            vectors = self.cache.look_up(distinct, self._encode_rows)
         # F.embedding, because its gradient is deterministic where that of `vectors[index]` is not.
-        vectors = F.embedding(index, self.encode(self.trim(distinct), word_ids))
+        vectors = F.embedding(index, vectors)
         return vectors.view(*character_ids.shape[:-1], vectors.shape[-1])
 
     def encode(self, rows: Tensor, word_ids: Tensor | None = None) -> Tensor:
@@ -108,6 +113,13 @@ class CharacterEncoder(nn.Module):
         used = rows.shape[1] - int(repeats_last.flip(0).cumprod(0).sum())
         widest = max(convolution.kernel_size[0] for convolution in self.convolutions)
         return rows[:, : used + widest]
+
+    def _encode_rows(self, rows: Tensor) -> Tensor:
+        characters, word_ids = self._split(rows)
+        return self.encode(self.trim(characters), word_ids)
+
+    def _is_trained(self) -> bool:
+        return torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self.parameters())
 
     def _split(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Rows of characters ``(..., chars)``, and the word ids ``(...)`` behind them, if there is a word embedding."""

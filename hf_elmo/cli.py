@@ -17,6 +17,7 @@ from .commands.compare import compare
 from .commands.convert import convert
 from .commands.elmo import elmo
 from .commands.embed import embed
+from .commands.embed_vocabulary import embed_vocabulary
 from .commands.info import info
 from .commands.language_model import generate, perplexity, substitutes
 from .commands.train import train, vocab
@@ -73,6 +74,7 @@ def _group(
 
 
 app.command()(embed)
+app.command()(embed_vocabulary)
 app.command()(elmo)
 app.command()(compare)
 app.command()(convert)
