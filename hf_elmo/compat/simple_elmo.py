@@ -3,8 +3,8 @@
 Arguments, shapes and keys are the same, without TensorFlow. Three faults of the original are not reproduced, so these
 numbers differ from its own:
 
-- `get_elmo_vector_average` divided by the length of the longest sentence of the batch, and added the context-free
-  vectors that padding has there: a sentence's vector depended on its neighbours. Here it is the mean of its own words.
+- `get_elmo_vector_average` counted padding up to the longest sentence of the batch, where the context-free layer is not
+  zero, so that a sentence's vector depended on its neighbours. Here it is the mean of the sentence's own words.
 - Its `layers="all"` took the array for one of another order of dimensions, and so mixed layers and words up. Here every
   layer is averaged by itself.
 - `get_elmo_substitutes` fed the LSTM's first state in at every word, so that each direction knew one word only. Here it
@@ -137,8 +137,9 @@ class ElmoModel:
         leading = (self.n_layers,) if layers == "all" else ()
         means = [np.zeros((0, *leading, self.vector_size or 0), dtype=np.float32)]
         for vectors in self._vectors(texts, warmup, layers, session):
-            mean = vectors.sum(axis=-2) / max(1, vectors.shape[-2])
-            means.append((mean / (np.linalg.norm(mean) or 1.0))[np.newaxis])
+            # Of length 1, the sum is the mean.
+            total = vectors.sum(axis=-2)
+            means.append((total / (np.linalg.norm(total) or 1.0))[np.newaxis])
         return np.concatenate(means)
 
     def _vectors(self, texts, warmup, layers, session) -> Iterator[np.ndarray]:
