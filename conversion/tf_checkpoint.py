@@ -1,8 +1,8 @@
 """Checkpoints of bilm-tf's training in TensorFlow: the whole language model, with the softmax that no HDF5 file has.
 
-The variables are those that `LanguageModel` and `train` make in bilm-tf's `bilm/training.py`, in one place the same for
-models of one layer and of several: TensorFlow makes no `multi_rnn_cell` around a single cell. TensorFlow itself reads
-the files (the extra `tf`), through nothing but `tf.train.load_checkpoint`.
+The variables are those that `LanguageModel` and `train` make in bilm-tf's `bilm/training.py`. A model of one layer has
+names of its own, as TensorFlow makes no `multi_rnn_cell` around a single cell. TensorFlow itself reads the files (the
+extra `tf`), through nothing but `tf.train.load_checkpoint`.
 """
 
 from __future__ import annotations
