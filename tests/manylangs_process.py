@@ -5,21 +5,20 @@ module it is the other end. That program needs `overrides==3.1.0`, which nothing
 """
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 PYTHON = "HF_ELMO_MANYLANGS_PYTHON"
 
 
-def read_with_original(folder, calls, carry_state):
+def read_with_original(python, folder, calls, carry_state):
     """What the original makes of calls of `sents2elmo(sentences, output_layer)`.
 
     Args:
+        python: The program of that Python.
         folder: A model's folder.
         calls: Of each call the sentences and the output layer.
         carry_state: Leave its state from call to call, as it does; False: forget it before each call.
@@ -27,9 +26,6 @@ def read_with_original(folder, calls, carry_state):
     Returns:
         For each call the arrays of its sentences.
     """
-    python = os.environ.get(PYTHON)
-    if not python:
-        pytest.skip(f"no ELMoForManyLangs: {PYTHON} names no Python that has elmoformanylangs 0.0.4.post2")
     request, answer = folder.parent / "calls.json", folder.parent / "answer.npz"
     request.write_text(json.dumps({"calls": calls, "carry_state": carry_state}))
     process = subprocess.run(

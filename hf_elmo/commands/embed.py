@@ -115,7 +115,7 @@ def embed(
                 for sentence in embedded:
                     writer.write(sentence)
                 tally.check(source)
-    tally.report(most_bytes=tokenizer.max_characters_per_token - 2)
+    tally.report(tokenizer.max_characters_per_token - 2, "bytes" if tokenizer.characters is None else "characters")
     if output is not None:
         note(f"{output}: {counted(tally.sentences, 'sentence')}, {counted(tally.words, 'vector')} of {dim} numbers")
 
@@ -165,15 +165,16 @@ class _Tally:
         if not self.sentences:
             raise ValueError(f"{source} holds no sentence: there is nothing to embed.")
 
-    def report(self, most_bytes: int) -> None:
+    def report(self, most: int, units: str) -> None:
         if self.empty:
             note(f"{counted(self.empty, 'sentence')} of {self.sentences:,} without words, and so without vectors")
         if self.truncated:
-            examples = [f"{printable(word, 20)} ({_bytes(word):,} bytes)" for word in islice(self.truncated, 3)]
+            size = _bytes if units == "bytes" else len
+            examples = [f"{printable(word, 20)} ({size(word):,} {units})" for word in islice(self.truncated, 3)]
             examples += ["..."] if len(self.truncated) > 3 else []
             note(
                 f"{counted(self.truncated.total(), 'word')} ({len(self.truncated):,} different) of more than "
-                f"{most_bytes} bytes, of which the model read the first {most_bytes} only: {', '.join(examples)}"
+                f"{most} {units}, of which the model read the first {most} only: {', '.join(examples)}"
             )
 
 

@@ -67,6 +67,8 @@ def describe(folder: Path) -> dict[str, Any]:
 
 _SIZES_AND_SWITCHES = (
     "char_vocab_size",
+    "byte_characters",
+    "word_embed_dim",
     "char_embed_dim",
     "filters",
     "num_highway_layers",

@@ -32,6 +32,8 @@ def find_folder(name: str | None) -> Path:
         model_type = json.loads(config.read_text(encoding="utf-8")).get("model_type")
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{config} is no configuration: {error}") from None
+    if model_type is None and (folder / "token_embedder.pkl").is_file():
+        raise ValueError(f"{name} is a folder of ELMoForManyLangs: convert it first: hf-elmo convert {name} NEW_FOLDER")
     if model_type != "elmo":
         raise ValueError(f"{config} has the model_type {model_type!r}, expected 'elmo': this is another kind of model.")
     return folder
