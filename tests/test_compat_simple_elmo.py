@@ -1,6 +1,10 @@
 """simple_elmo's interface: its shapes and keys, its old numbers where they were right, and not its faults."""
 
+import json
+import os
 import shutil
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -184,3 +188,40 @@ def test_substitutes_of_wrong_inputs(language_model):
         model.get_elmo_substitutes("the cat")
     with pytest.raises(ValueError, match="topn must be at least 1"):
         model.get_elmo_substitutes(["the cat"], topn=0)
+
+
+# --- simple_elmo itself
+
+
+@pytest.mark.slow
+def test_calls_of_simple_elmo(published, tmp_path):
+    python = os.environ.get("HF_ELMO_SIMPLE_ELMO_PYTHON")
+    if not python:
+        pytest.skip("HF_ELMO_SIMPLE_ELMO_PYTHON names no Python that has simple_elmo 0.9.2")
+    shutil.copy(published.options, tmp_path)
+    shutil.copy(published.weights, tmp_path / "model.hdf5")
+    texts = [["The", "cat", "sat", "."], ["Yes"], ["and", "so", "on"], ["x" * 60, "naïve"], ["c"]]
+    (tmp_path / "texts.json").write_text(json.dumps(texts))
+    script = Path(__file__).with_name("compat_simple_elmo_original.py")
+    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
+    done = subprocess.run([python, script, tmp_path], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    model = ElmoModel(stateful=True)
+    model.load(tmp_path, max_batch_size=2)
+    with np.load(tmp_path / "results.npz") as results:
+        for layers in COMBINE:
+            for warmup in (False, True):
+                theirs = results[f"{layers} {warmup}"]
+                ours = model.get_elmo_vectors(texts, warmup=warmup, layers=layers)
+                assert ours.shape == theirs.shape
+                for words, array, values in zip(texts, ours, theirs, strict=True):
+                    np.testing.assert_allclose(array[..., : len(words), :], values[..., : len(words), :], **TOLERANCE)
+        # Its mean of a sentence is right where that is the longest of its batch, and there only.
+        ours = model.get_elmo_vector_average(texts, warmup=False)
+        assert [np.allclose(*pair, atol=1e-5) for pair in zip(ours, results["mean"])] == [
+            True,
+            False,
+            True,
+            False,
+            True,
+        ]
