@@ -5,6 +5,7 @@ them, and its formulas on its own names and layouts, in float64, for one word of
 """
 
 import json
+from collections import OrderedDict
 
 import numpy as np
 import torch
@@ -92,7 +93,10 @@ def write_manylangs(folder, options, characters, words, tensors, *, config_path=
     if config_path is None:
         (folder / OPTIONS_NAME).write_text(json.dumps(options))
     names = ["token_embedder.pkl", "encoder.pkl", *(["classifier.pkl"] if classifier else [])]
-    for name, content in zip(names, tensors, strict=False):
+    for name, tensors_of_part in zip(names, tensors, strict=False):
+        # What `Module.state_dict()` gives.
+        content = OrderedDict(tensors_of_part)
+        content._metadata = OrderedDict({"": {"version": 1}})
         # The format of torch 0.4, with which the published models were written, and of today.
         torch.save(content, folder / name, _use_new_zipfile_serialization=zipped)
     return folder

@@ -116,6 +116,19 @@ def test_the_folder_is_read_like_any_other(tmp_path):
     assert not (tmp_path / "back").exists()
 
 
+def test_tensors_that_were_on_a_gpu(tmp_path):
+    """As the published ones were, of which the files tell still."""
+    original = make(tmp_path / "model", zipped=False)
+    for name in ("encoder.pkl", "token_embedder.pkl"):
+        data = (tmp_path / "model" / name).read_bytes()
+        changed = data.replace(b"ctorch\nFloatStorage\n", b"ctorch.cuda\nFloatStorage\n")
+        changed = changed.replace(b"X\x03\0\0\0cpu", b"X\x06\0\0\0cuda:0")
+        assert len(changed) >= len(data) + 8
+        (tmp_path / "model" / name).write_bytes(changed)
+    model, tokenizer = load_elmoformanylangs(tmp_path / "model")
+    np.testing.assert_allclose(layers_of(model, tokenizer, TEXT[0]), original.read(TEXT[0])[0], rtol=0, atol=1e-5)
+
+
 def test_a_cut_word_is_looked_up_as_what_is_left(tmp_path):
     make(tmp_path / "model")
     model, tokenizer = load_elmoformanylangs(tmp_path / "model")
