@@ -94,7 +94,7 @@ def tagger_of(archive: Archive, options: OptionsSource | None) -> tuple[ElmoForT
     dropout = 0.0
     if has_crf:
         dropout = model.take("dropout", float, 0.0)
-        for key in ("feedforward", "label_weights", "weight_strategy"):
+        for key in ("label_weights", "weight_strategy"):
             model.expect(key, None)
         model.ignore("ignore_loss_on_o_tags", "constrain_crf_decoding")
         has_ends = model.take("include_start_end_transitions", bool, True)
@@ -105,8 +105,11 @@ def tagger_of(archive: Archive, options: OptionsSource | None) -> tuple[ElmoForT
     words, parts, ours = _embedders(archive, elmo, model.section("text_field_embedder"))
     fields |= ours
     sizes = {part.name: part.size for part in parts}
-    encoder_links, ours = _encoder(model.section("encoder"), parts, sum(sizes.values()), len(labels), dropout)
+    encoder_links, ours, zeros = _encoder(archive, model.section("encoder"), parts, sum(sizes.values()), dropout)
     fields |= ours
+    states |= zeros
+    further = model.take("feedforward", dict, None) if has_crf else None
+    encoder_links += _scores_links(archive, further, ours, sum(sizes.values()), _columns(parts), len(labels), fields)
     model.close()
     config = _tagger_config(archive, elmo.config, fields)
     links += [link for part in parts for link in part.links] + encoder_links
@@ -262,7 +265,7 @@ def _embedders(archive: Archive, elmo: ElmoInside, section: Section) -> tuple[_W
     named = section.take("token_embedders", dict, None)
     if named is None:
         # Version 0.8 and before had the embedders here.
-        named, section._rest = dict(section._rest), {}
+        named = section.take_rest()
     section.close()
     indexers = _indexers(archive)
     words, parts, fields = _Words(), {}, {"vocab_size": 4}
@@ -366,19 +369,9 @@ def _character_part(
         embedding.expect(key, None)
     dim = embedding.take("embedding_dim", int)
     embedding.close()
-    encoder = embedder.section("encoder")
-    encoder.expect("type", "cnn")
-    encoder.expect("embedding_dim", dim)
-    encoder.expect("output_dim", None)
-    count = encoder.take("num_filters", int)
-    widths = encoder.take("ngram_filter_sizes", list, [2, 3, 4, 5])
-    given = encoder.take("conv_layer_activation", str, "relu")
-    if given != activation:
-        raise ConversionError(
-            f"{archive.config_file}: {encoder.path}.conv_layer_activation is {given!r}, but the ELMo's activation is "
-            f"{activation!r}, and both must be the same here."
-        )
-    encoder.close()
+    place = f"{_EMBEDDER}{name}."
+    size, links, ours = _character_encoder(embedder.section("encoder"), dim, activation, f"{place}_encoder._module.")
+    fields |= ours
     indexer.expect("type", "characters")
     indexer.ignore("min_padding_length")
     for key in ("start_tokens", "end_tokens"):
@@ -394,19 +387,54 @@ def _character_part(
         raise ConversionError(f"{archive.name}: the namespace of characters has no entry for unknown ones.")
     alphabet = sorted((entry for entry in numbers if len(entry) == 1), key=numbers.__getitem__)
     rows = torch.tensor([0, numbers[_UNKNOWN], *(numbers[character] for character in alphabet)])
-    fields |= {
-        "char_cnn_filters": [[width, count] for width in widths],
-        "char_cnn_embed_dim": dim,
-        "char_cnn_characters": "".join(alphabet),
-    }
-    prefix = f"{_EMBEDDER}{name}."
-    key = f"{prefix}_embedding._module.weight"
-    links = [_rows_link(archive, key, "char_cnn.char_embedding.weight", rows, len(numbers), dim)]
+    fields |= {"char_cnn_embed_dim": dim, "char_cnn_characters": "".join(alphabet)}
+    key = f"{place}_embedding._module.weight"
+    links.append(_rows_link(archive, key, "char_cnn.char_embedding.weight", rows, len(numbers), dim))
+    return _Part(name, size, links)
+
+
+def _character_encoder(
+    encoder: Section, dim: int, activation: str, prefix: str
+) -> tuple[int, list[Link], dict[str, Any]]:
+    """The size, the arrays and the fields of what makes a word's vector of those of its characters."""
+    kind = encoder.take("type", str)
+    links = []
+    if kind == "lstm":
+        encoder.expect("input_size", dim)
+        size = encoder.take("hidden_size", int)
+        for option, default in (("num_layers", 1), ("bidirectional", False), ("bias", True)):
+            encoder.expect(option, default)
+        encoder.ignore("dropout")
+        encoder.close()
+        for name, shape in _lstm_shapes(dim, size):
+            links.append(Link(f"{prefix}_module.{name}_l0", (f"char_cnn.lstm.{name}_l0",), shape, SAME))
+        return size, links, {"char_lstm_size": size}
+    if kind != "cnn":
+        raise ConversionError(
+            f"{encoder.file}: {encoder.path}.type is {kind!r}, of which there is nothing here that computes the same; "
+            "supported are 'cnn' and 'lstm'. (The ELMo alone can be taken: only_elmo, --only-elmo.)"
+        )
+    encoder.expect("embedding_dim", dim)
+    encoder.expect("output_dim", None)
+    count = encoder.take("num_filters", int)
+    widths = encoder.take("ngram_filter_sizes", list, [2, 3, 4, 5])
+    given = encoder.take("conv_layer_activation", str, "relu")
+    if given != activation:
+        raise ConversionError(
+            f"{encoder.file}: {encoder.path}.conv_layer_activation is {given!r}, but the ELMo's activation is "
+            f"{activation!r}, and both must be the same here."
+        )
+    encoder.close()
     for number, width in enumerate(widths):
-        theirs, ours = f"{prefix}_encoder._module.conv_layer_{number}", f"char_cnn.convolutions.{number}"
+        theirs, ours = f"{prefix}conv_layer_{number}", f"char_cnn.convolutions.{number}"
         links.append(Link(f"{theirs}.weight", (f"{ours}.weight",), (count, dim, width), SAME))
         links.append(Link(f"{theirs}.bias", (f"{ours}.bias",), (count,), SAME))
-    return _Part(name, count * len(widths), links)
+    return count * len(widths), links, {"char_cnn_filters": [[width, count] for width in widths]}
+
+
+def _lstm_shapes(read: int, size: int) -> list[tuple[str, tuple[int, ...]]]:
+    shapes = [("weight_ih", (4 * size, read)), ("weight_hh", (4 * size, size))]
+    return [*shapes, ("bias_ih", (4 * size,)), ("bias_hh", (4 * size,))]
 
 
 def _rows_link(archive: Archive, key: str, ours: str, rows: Tensor, least: int, size: int) -> Link:
@@ -426,68 +454,125 @@ def _rows_link(archive: Archive, key: str, ours: str, rows: Tensor, least: int, 
 
 
 def _encoder(
-    section: Section, parts: Sequence[_Part], width: int, num_labels: int, dropout: float
-) -> tuple[list[Link], dict[str, Any]]:
-    """The arrays behind the embedders, and their fields of the configuration."""
-    order = _column_order(parts)
-    columns = Transform(lambda weight: (weight[:, order],), None)
+    archive: Archive, section: Section, parts: Sequence[_Part], width: int, dropout: float
+) -> tuple[list[Link], dict[str, Any], dict[str, Tensor]]:
+    """The arrays of the encoder, its fields of the configuration, and what ours has beyond those of the original."""
     kind = section.take("type", str)
     if kind == "pass_through":
         section.expect("input_dim", width)
-        fields: dict[str, Any] = {"task_encoder_layers": 0}
-        links, output, into_classifier = [], width, columns
-    elif kind == "lstm":
-        section.expect("input_size", width)
-        size, layers = section.take("hidden_size", int), section.take("num_layers", int, 1)
-        is_bidirectional = section.take("bidirectional", bool, False)
-        section.expect("bias", True)
-        section.expect("stateful", False)
-        dropout = dropout or section.take("dropout", float, 0.0)
-        section.ignore("dropout")
-        output, into_classifier = (1 + is_bidirectional) * size, SAME
-        fields = {"task_encoder_layers": layers, "task_encoder_size": size}
-        fields["task_encoder_bidirectional"] = is_bidirectional
-        links = _lstm_links(width, size, output, layers, is_bidirectional, columns)
-    else:
+        section.close()
+        return [], {"task_encoder_layers": 0, "task_dropout": dropout}, {}
+    if kind not in ("lstm", "stacked_bidirectional_lstm"):
         raise ConversionError(
             f"{section.file}: {section.path}.type is {kind!r}, of which there is nothing here that computes the same; "
-            "supported are 'lstm' and 'pass_through'. (The ELMo alone can be taken: only_elmo, --only-elmo.)"
+            "supported are 'lstm', 'stacked_bidirectional_lstm' and 'pass_through'. (The ELMo alone can be taken: "
+            "only_elmo, --only-elmo.)"
         )
+    section.expect("input_size", width)
+    section.expect("stateful", False)
+    size, layers = section.take("hidden_size", int), section.take("num_layers", int, 1)
+    fields = {"task_encoder_layers": layers, "task_encoder_size": size, "task_encoder_bidirectional": True}
+    if kind == "lstm":
+        fields["task_encoder_bidirectional"] = section.take("bidirectional", bool, False)
+        section.expect("bias", True)
+        own_dropout = section.take("dropout", float, 0.0)
+        links, zeros = _lstm_links(width, size, layers, fields["task_encoder_bidirectional"], _columns(parts)), {}
+    else:
+        fields["task_encoder_highways"] = section.take("use_highway", bool, True)
+        section.ignore("recurrent_dropout_probability")
+        own_dropout = section.take("layer_dropout_probability", float, 0.0)
+        links, zeros = _stacked_links(archive, width, size, layers, fields["task_encoder_highways"], _columns(parts))
     section.close()
-    fields["task_dropout"] = dropout
-    layer = "tag_projection_layer._module"
-    links.append(Link(f"{layer}.weight", ("classifier.weight",), (num_labels, output), into_classifier))
-    links.append(Link(f"{layer}.bias", ("classifier.bias",), (num_labels,), SAME))
-    return links, fields
+    return links, {**fields, "task_dropout": dropout or own_dropout}, zeros
 
 
-def _lstm_links(
-    width: int, size: int, output: int, layers: int, is_bidirectional: bool, columns: Transform
+def _scores_links(
+    archive: Archive,
+    further: dict[str, Any] | None,
+    encoder: Mapping[str, Any],
+    width: int,
+    columns: Transform,
+    num_labels: int,
+    fields: dict[str, Any],
 ) -> list[Link]:
+    """The arrays between the encoder and the scores of tags, feed-forward layers included."""
+    read, first = width, columns
+    if encoder["task_encoder_layers"]:
+        read, first = (1 + encoder["task_encoder_bidirectional"]) * encoder["task_encoder_size"], SAME
     links = []
+    if further is not None:
+        section = Section(archive.config_file, "model.feedforward", further)
+        section.expect("input_dim", read)
+        count = section.take("num_layers", int)
+        sizes, activations = section.take_each("hidden_dims", count), section.take_each("activations", count)
+        section.ignore("dropout")
+        section.close()
+        if not all(isinstance(size, int) for size in sizes) or activations not in (["relu"] * count, ["tanh"] * count):
+            raise ConversionError(
+                f"{archive.config_file}: model.feedforward has the hidden_dims {sizes!r:.80} and the activations "
+                f"{activations!r:.80}; expected whole numbers, and either 'relu' or 'tanh' for all layers."
+            )
+        fields |= {"task_feedforward_sizes": sizes, "task_feedforward_activation": activations[0]}
+        for number, size in enumerate(sizes):
+            theirs, ours = f"_feedforward._linear_layers.{number}", f"feedforward.{number}"
+            links.append(Link(f"{theirs}.weight", (f"{ours}.weight",), (size, read), first))
+            links.append(Link(f"{theirs}.bias", (f"{ours}.bias",), (size,), SAME))
+            read, first = size, SAME
+    layer = "tag_projection_layer._module"
+    links.append(Link(f"{layer}.weight", ("classifier.weight",), (num_labels, read), first))
+    links.append(Link(f"{layer}.bias", ("classifier.bias",), (num_labels,), SAME))
+    return links
+
+
+def _stacked_links(
+    archive: Archive, width: int, size: int, layers: int, has_highways: bool, columns: Transform
+) -> tuple[list[Link], dict[str, Tensor]]:
+    """Of AllenNLP's own stacked LSTM (`stacked_bidirectional_lstm.py`), whose input has no bias."""
+    # Since version 1.3 the cell is a module of its own.
+    cell = "cell." if any(key.startswith("encoder._module.forward_layer_0.cell.") for key in archive.state) else ""
+    gates = 5 if has_highways else 4
+    links, zeros = [], {}
+    for layer in range(layers):
+        read, transform = (2 * size, SAME) if layer else (width, columns)
+        for direction, suffix in (("forward", ""), ("backward", "_reverse")):
+            theirs = f"encoder._module.{direction}_layer_{layer}.{cell}"
+            if has_highways:
+                ours = [f"task_encoder.lstm.{direction}_layers.{layer}.{name}" for name in _HIGHWAY_NAMES]
+            else:
+                ours = [f"task_encoder.lstm.{name}_l{layer}{suffix}" for name in ("weight_ih", "weight_hh", "bias_hh")]
+                zeros[f"task_encoder.lstm.bias_ih_l{layer}{suffix}"] = torch.zeros(4 * size)
+            rows = (gates + has_highways) * size
+            links.append(Link(f"{theirs}input_linearity.weight", (ours[0],), (rows, read), transform))
+            links.append(Link(f"{theirs}state_linearity.weight", (ours[1],), (gates * size, size), SAME))
+            links.append(Link(f"{theirs}state_linearity.bias", (ours[2],), (gates * size,), SAME))
+    return links, zeros
+
+
+_HIGHWAY_NAMES = ("weight_ih", "weight_hh", "bias")
+
+
+def _lstm_links(width: int, size: int, layers: int, is_bidirectional: bool, columns: Transform) -> list[Link]:
+    links = []
+    output = (1 + is_bidirectional) * size
     for layer in range(layers):
         for suffix in ("", "_reverse")[: 1 + is_bidirectional]:
             read = width if layer == 0 else output
-            for name, shape in (
-                ("weight_ih", (4 * size, read)),
-                ("weight_hh", (4 * size, size)),
-                ("bias_ih", (4 * size,)),
-                ("bias_hh", (4 * size,)),
-            ):
+            for name, shape in _lstm_shapes(read, size):
                 key = f"{name}_l{layer}{suffix}"
                 transform = columns if name == "weight_ih" and layer == 0 else SAME
                 links.append(Link(f"encoder._module.{key}", (f"task_encoder.lstm.{key}",), shape, transform))
     return links
 
 
-def _column_order(parts: Sequence[_Part]) -> Tensor:
-    """Where the columns of our tagger's input (ELMo, character CNN, word vectors) stand in the original's."""
+def _columns(parts: Sequence[_Part]) -> Transform:
+    """Columns for our tagger's input (ELMo, character CNN, word vectors) from those of the original."""
     begin, places = 0, {}
     for part in parts:
         kind = _kind_of(part)
         places[kind] = range(begin, begin + part.size)
         begin += part.size
-    return torch.tensor([column for kind in _KINDS for column in places.get(kind, ())])
+    order = torch.tensor([column for kind in _KINDS for column in places.get(kind, ())])
+    return Transform(lambda weight: (weight[:, order],), None)
 
 
 def _kind_of(part: _Part) -> str:

@@ -45,6 +45,23 @@ class Section:
             raise ConversionError(f"{self.file}: {self.path}.{key} must be {expected}, was: {value!r:.80}.")
         return value
 
+    def take_each(self, key: str, count: int) -> list[Any]:
+        """A list of so many values, or one value that stands for all of them, as AllenNLP writes either.
+
+        Raises:
+            ConversionError: if it is a list of another length, or missing.
+        """
+        value = self._rest.pop(key, None)
+        values = value if isinstance(value, list) else [value] * count
+        if value is None or len(values) != count:
+            raise ConversionError(f"{self.file}: {self.path}.{key} must be {count} values, or one, was: {value!r:.80}.")
+        return values
+
+    def take_rest(self) -> dict[str, Any]:
+        """All keys that are left, which are then accounted for."""
+        rest, self._rest = self._rest, {}
+        return rest
+
     def section(self, key: str, default: Any = _REQUIRED) -> Section:
         """A key whose value is an object."""
         return Section(self.file, f"{self.path}.{key}", self.take(key, dict, default))

@@ -1,4 +1,4 @@
-"""A small CNN over the Unicode characters of words, beside ELMo (AllenNLP's `character_encoding` with a `cnn`)."""
+"""Small networks over the Unicode characters of words, beside ELMo (AllenNLP's `character_encoding`)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
 
 from .character_encoder import distinct_rows
 from .tokenization_elmo import BEGIN_SENTENCE, BOS, END_SENTENCE, EOS
@@ -15,27 +16,20 @@ from .tokenization_elmo import BEGIN_SENTENCE, BOS, END_SENTENCE, EOS
 _PADDING, _UNKNOWN, _FIRST = 0, 1, 2
 
 
-class UnicodeCharacterCnn(nn.Module):
-    """Character embedding, convolutions, and max-pooling over the windows that lie within the word.
-
-    A feature for whose window the word is too short is 0. That is what AllenNLP computes since version 1.1
-    (`cnn_encoder.py`); before, windows reached into the padding, so that a word's vector depended on its batch.
+class UnicodeCharacters(nn.Module):
+    """A word's vector from its Unicode characters: an embedding, and what a subclass makes of it.
 
     The characters are those of the bytes that ELMo reads, so of a word that was cut only the first ones are seen.
 
     Args:
         characters: The alphabet. Characters that are not in it share a vector.
         embed_dim: Size of a character's vector.
-        filters: `[width, count]` of each convolution.
-        activation: `"relu"` or `"tanh"`.
     """
 
-    def __init__(self, characters: str, embed_dim: int, filters: Sequence[Sequence[int]], activation: str):
+    def __init__(self, characters: str, embed_dim: int):
         super().__init__()
         self.characters = characters
         self.char_embedding = nn.Embedding(_FIRST + len(characters), embed_dim, padding_idx=_PADDING)
-        self.convolutions = nn.ModuleList(nn.Conv1d(embed_dim, count, kernel_size=width) for width, count in filters)
-        self.activation = {"relu": F.relu, "tanh": torch.tanh}[activation]
 
     def forward(self, character_ids: Tensor) -> Tensor:
         """``(..., chars)``, ELMo's ids of bytes, to ``(..., features)``, in the dtype of the weights."""
@@ -47,15 +41,11 @@ class UnicodeCharacterCnn(nn.Module):
     def encode(self, rows: Tensor) -> Tensor:
         """``(words, chars)`` to ``(words, features)``, one computation per row."""
         points, lengths = code_points(_spelled(rows))
-        embedded = self.char_embedding(self._ids(points, lengths)).transpose(1, 2)
-        features = []
-        for convolution in self.convolutions:
-            values = convolution(embedded)
-            first = torch.arange(values.shape[-1], device=rows.device)
-            outside = (first + convolution.kernel_size[0] > lengths.unsqueeze(1)).unsqueeze(1)
-            highest = self.activation(values.masked_fill(outside, float("-inf")).amax(dim=-1))
-            features.append(highest.masked_fill(outside.all(dim=-1), 0))
-        return torch.cat(features, dim=-1)
+        return self.compose(self.char_embedding(self._ids(points, lengths)), lengths)
+
+    def compose(self, embedded: Tensor, lengths: Tensor) -> Tensor:
+        """Characters ``(words, chars, embed_dim)``, of which each word has so many, to ``(words, features)``."""
+        raise NotImplementedError
 
     def _ids(self, points: Tensor, lengths: Tensor) -> Tensor:
         """Ids of code points, ``(words, chars)``, padding behind each word."""
@@ -66,6 +56,59 @@ class UnicodeCharacterCnn(nn.Module):
         place = torch.searchsorted(alphabet, points).clamp(max=len(alphabet) - 1)
         known = alphabet[place] == points
         return torch.where(known, order[place] + _FIRST, _UNKNOWN).masked_fill(~inside, _PADDING)
+
+
+class UnicodeCharacterCnn(UnicodeCharacters):
+    """Convolutions, and max-pooling over the windows that lie within the word.
+
+    A feature for whose window the word is too short is 0. That is what AllenNLP computes since version 1.1
+    (`cnn_encoder.py`); before, windows reached into the padding, so that a word's vector depended on its batch.
+
+    Args:
+        characters: As in `UnicodeCharacters`.
+        embed_dim: Likewise.
+        filters: `[width, count]` of each convolution.
+        activation: `"relu"` or `"tanh"`.
+    """
+
+    def __init__(self, characters: str, embed_dim: int, filters: Sequence[Sequence[int]], activation: str):
+        super().__init__(characters, embed_dim)
+        self.convolutions = nn.ModuleList(nn.Conv1d(embed_dim, count, kernel_size=width) for width, count in filters)
+        self.activation = {"relu": F.relu, "tanh": torch.tanh}[activation]
+
+    def compose(self, embedded: Tensor, lengths: Tensor) -> Tensor:
+        embedded = embedded.transpose(1, 2)
+        features = []
+        for convolution in self.convolutions:
+            values = convolution(embedded)
+            first = torch.arange(values.shape[-1], device=embedded.device)
+            outside = (first + convolution.kernel_size[0] > lengths.unsqueeze(1)).unsqueeze(1)
+            highest = self.activation(values.masked_fill(outside, float("-inf")).amax(dim=-1))
+            features.append(highest.masked_fill(outside.all(dim=-1), 0))
+        return torch.cat(features, dim=-1)
+
+
+class UnicodeCharacterLstm(UnicodeCharacters):
+    """The last state of an LSTM that reads the word's characters (forward); zeros for a word without any.
+
+    Args:
+        characters: As in `UnicodeCharacters`.
+        embed_dim: Likewise.
+        size: Size of the state.
+    """
+
+    def __init__(self, characters: str, embed_dim: int, size: int):
+        super().__init__(characters, embed_dim)
+        self.lstm = nn.LSTM(embed_dim, size, batch_first=True)
+
+    # The work depends on the lengths of the words.
+    @torch.compiler.disable
+    def compose(self, embedded: Tensor, lengths: Tensor) -> Tensor:
+        if not len(embedded):
+            return embedded.new_zeros(0, self.lstm.hidden_size)
+        packed = pack_padded_sequence(embedded, lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False)
+        _, (last, _) = self.lstm(packed)
+        return last[-1].masked_fill((lengths == 0).unsqueeze(1), 0)
 
 
 def _spelled(rows: Tensor) -> Tensor:

@@ -83,6 +83,10 @@ class ElmoConfig(PreTrainedConfig):
         task_encoder_layers: biLSTM layers between ELMo and a task head; 0 for none.
         task_encoder_size: Size of their output per direction.
         task_encoder_bidirectional: False: in `ElmoForTokenClassification` they read forward only.
+        task_encoder_highways: Whether, in `ElmoForTokenClassification`, a highway leads around each of them (AllenNLP's
+            `stacked_bidirectional_lstm`).
+        task_feedforward_sizes: Sizes of further layers between them and the scores of tags (AllenNLP's `feedforward`).
+        task_feedforward_activation: `"relu"` or `"tanh"`, behind each of these.
         task_dropout: Dropout before, between and behind them; on ELMo's vectors not a second time, where
             `representation_dropout` falls on them.
         classifier_size: Size of the hidden layer of heads that judge whole texts.
@@ -103,6 +107,7 @@ class ElmoConfig(PreTrainedConfig):
         char_cnn_embed_dim: Size of its character vectors.
         char_cnn_characters: The Unicode characters that it knows (AllenNLP's `token_characters`), decoded from ELMo's
             bytes; `None`: it reads these bytes themselves, with the marks around them.
+        char_lstm_size: Size of the state of an LSTM over these Unicode characters, in place of the CNN; 0 for none.
         initializer_range: Standard deviation of a fresh task head's weights.
         original_options: The `options.json` that the model came from. `to_options` returns it with the values of
             today, so that keys which nothing here uses survive the way back.
@@ -140,6 +145,9 @@ class ElmoConfig(PreTrainedConfig):
     task_encoder_layers: int = 2
     task_encoder_size: int = 200
     task_encoder_bidirectional: bool = True
+    task_encoder_highways: bool = False
+    task_feedforward_sizes: list[int] | None = None
+    task_feedforward_activation: str = "relu"
     task_dropout: float = 0.5
     classifier_size: int = 512
     context_self_attention: bool = False
@@ -153,6 +161,7 @@ class ElmoConfig(PreTrainedConfig):
     char_cnn_filters: list[list[int]] | None = None
     char_cnn_embed_dim: int = 16
     char_cnn_characters: str | None = None
+    char_lstm_size: int = 0
     initializer_range: float = 0.02
     original_options: dict | None = None
 
@@ -295,6 +304,18 @@ class ElmoConfig(PreTrainedConfig):
         self.filters = self._checked_filters("filters")
         if self.char_cnn_filters is not None:
             self.char_cnn_filters = self._checked_filters("char_cnn_filters")
+        for size in self.task_feedforward_sizes or ():
+            _check_whole_number("a size of task_feedforward_sizes", size, least=1)
+        if self.task_feedforward_activation not in ("relu", "tanh"):
+            raise ValueError(
+                f"task_feedforward_activation must be 'relu' or 'tanh', was: {self.task_feedforward_activation!r}."
+            )
+        _check_whole_number("char_lstm_size", self.char_lstm_size, least=0)
+        if self.char_lstm_size and (self.char_cnn_filters is not None or self.char_cnn_characters is None):
+            raise ValueError(
+                "char_lstm_size is in place of char_cnn_filters, and needs char_cnn_characters: leave the one out, and "
+                "give the other."
+            )
         characters = self.char_cnn_characters
         if characters is not None and not (isinstance(characters, str) and len(set(characters)) == len(characters)):
             raise ValueError(f"char_cnn_characters must be a str of different characters, was: {characters!r}.")

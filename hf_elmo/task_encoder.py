@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from .bilstm import Packing
+from .highway_lstm import HighwayLstm
 
 
 class TaskEncoder(nn.Module):
@@ -19,6 +20,7 @@ class TaskEncoder(nn.Module):
         dropout: Share of values dropped in training.
         input_dropout: Share of the input's values dropped; None: as many. 0 for vectors that come with dropout.
         bidirectional: False for LSTMs that read forward only.
+        highways: Whether a highway leads around each LSTM (`HighwayLstm`).
     """
 
     def __init__(
@@ -29,12 +31,14 @@ class TaskEncoder(nn.Module):
         dropout: float,
         input_dropout: float | None = None,
         bidirectional: bool = True,
+        highways: bool = False,
     ):
         super().__init__()
         self.lstm = None
         if num_layers > 0:
             between = dropout if num_layers > 1 else 0.0
-            self.lstm = nn.LSTM(input_size, size, num_layers, dropout=between, bidirectional=bidirectional)
+            kind = HighwayLstm if highways else nn.LSTM
+            self.lstm = kind(input_size, size, num_layers, dropout=between, bidirectional=bidirectional)
         self.input_dropout = nn.Dropout(dropout if input_dropout is None else input_dropout)
         self.dropout = nn.Dropout(dropout)
         self.output_size = input_size if self.lstm is None else (1 + bidirectional) * size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,10 +15,11 @@ from transformers import initialization as init
 from transformers.modeling_outputs import TokenClassifierOutput
 from transformers.utils import can_return_tuple
 
-from .character_cnn import UnicodeCharacterCnn
+from .character_cnn import UnicodeCharacterCnn, UnicodeCharacterLstm
 from .character_encoder import CharacterEncoder
 from .configuration_elmo import ElmoConfig
 from .crf import LinearChainCrf, TagConstraints, tag_constraints
+from .highway_lstm import HighwayLstmLayer
 from .modeling_elmo import ElmoModel, ElmoPreTrainedModel, check_finite, loss_divisor
 from .task_encoder import TaskEncoder
 from .tokenization_elmo import BEGIN_SENTENCE, END_SENTENCE, SPECIAL_WORDS
@@ -58,11 +60,11 @@ class ElmoForTokenClassification(ElmoPreTrainedModel):
         if config.word_vector_size > 0:
             self.word_vectors = nn.Embedding(config.vocab_size, config.word_vector_size, padding_idx=0)
         self.char_cnn = None
-        if config.char_cnn_filters is not None:
+        if config.char_cnn_filters is not None or config.char_lstm_size:
             self.char_cnn = _char_cnn(config)
         size = config.hidden_size + config.word_vector_size
         if self.char_cnn is not None:
-            size += sum(count for _, count in config.char_cnn_filters)
+            size += config.char_lstm_size or sum(count for _, count in config.char_cnn_filters)
         # Dropout falls once on each part of the input: on ELMo's here only if its vectors come without.
         dropout, comes_with_dropout = config.task_dropout, config.representation_dropout > 0
         self.further_dropout = nn.Dropout(dropout if comes_with_dropout else 0.0)
@@ -73,8 +75,13 @@ class ElmoForTokenClassification(ElmoPreTrainedModel):
             dropout,
             input_dropout=0.0 if comes_with_dropout else None,
             bidirectional=config.task_encoder_bidirectional,
+            highways=config.task_encoder_highways,
         )
-        self.classifier = nn.Linear(self.task_encoder.output_size, config.num_labels)
+        sizes = [self.task_encoder.output_size, *(config.task_feedforward_sizes or ())]
+        self.feedforward = nn.ModuleList(nn.Linear(*pair) for pair in pairwise(sizes))
+        self.feedforward_activation = {"relu": F.relu, "tanh": torch.tanh}[config.task_feedforward_activation]
+        self.feedforward_dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(sizes[-1], config.num_labels)
         self.crf = LinearChainCrf(config.num_labels) if config.use_crf else None
         # An impossible set of labels is to be reported at once; the set may still change until the first call.
         self.constraints()
@@ -134,7 +141,10 @@ class ElmoForTokenClassification(ElmoPreTrainedModel):
         )
         further = map(self.further_dropout, self._further_vectors(input_ids, character_ids))
         vectors = torch.cat([outputs.last_hidden_state, *further], dim=-1)
-        scores = self.classifier(self.task_encoder(vectors, words, token_type_ids))
+        encoded = self.task_encoder(vectors, words, token_type_ids)
+        for layer in self.feedforward:
+            encoded = self.feedforward_dropout(self.feedforward_activation(layer(encoded)))
+        scores = self.classifier(encoded)
         if not self.training:
             check_finite(scores.masked_fill(~words.unsqueeze(-1), 0))
         constraints = self.constraints()
@@ -282,6 +292,10 @@ class ElmoForTokenClassification(ElmoPreTrainedModel):
         if isinstance(module, LinearChainCrf):
             for parameter in module.parameters():
                 init.zeros_(parameter)
+        elif isinstance(module, HighwayLstmLayer):
+            init.xavier_uniform_(module.weight_ih)
+            init.xavier_uniform_(module.weight_hh)
+            init.zeros_(module.bias)
         elif module is self.word_vectors and self.config.freeze_word_vectors:
             # Nothing is known of the words until vectors are loaded, and nothing is said by zeros.
             init.zeros_(module.weight)
@@ -290,7 +304,9 @@ class ElmoForTokenClassification(ElmoPreTrainedModel):
 
 
 def _char_cnn(config: ElmoConfig) -> nn.Module:
-    """The small character CNN beside ELMo: over ELMo's bytes with their marks, or over an alphabet's characters."""
+    """The small character network beside ELMo: over ELMo's bytes with their marks, or over an alphabet."""
+    if config.char_lstm_size:
+        return UnicodeCharacterLstm(config.char_cnn_characters, config.char_cnn_embed_dim, config.char_lstm_size)
     if config.char_cnn_characters is None:
         return CharacterEncoder(_char_cnn_sizes(config))
     return UnicodeCharacterCnn(

@@ -130,6 +130,13 @@ def tagger_state(config=CONFIG, labels=BIO, seed=9):
             state |= elmo_state(f"{place}_elmo.")
         elif embedder["type"] == "embedding":
             state[place + "weight"] = rng.normal(0, 1, (2 + len(WORDS), embedder["embedding_dim"]))
+        elif embedder["encoder"]["type"] == "lstm":
+            encoder = embedder["encoder"]
+            dim, size = encoder["input_size"], encoder["hidden_size"]
+            state[place + "_embedding._module.weight"] = rng.normal(0, 1, (2 + len(CHARACTERS), dim))
+            shapes = {"weight_ih": (4 * size, dim), "weight_hh": (4 * size, size)}
+            for key, shape in (shapes | {"bias_ih": (4 * size,), "bias_hh": (4 * size,)}).items():
+                state[f"{place}_encoder._module._module.{key}_l0"] = rng.normal(0, 0.6, shape)
         else:
             encoder = embedder["encoder"]
             dim, count = encoder["embedding_dim"], encoder["num_filters"]
@@ -151,6 +158,23 @@ def tagger_state(config=CONFIG, labels=BIO, seed=9):
                 for name, shape in (shapes | {"bias_ih": (4 * size,), "bias_hh": (4 * size,)}).items():
                     state[f"encoder._module.{name}_l{layer}{direction}"] = rng.normal(0, 0.6, shape)
             read = output
+    elif encoder["type"] == "stacked_bidirectional_lstm":
+        size, read = encoder["hidden_size"], encoder["input_size"]
+        output = 2 * size
+        gates = 5 if encoder["use_highway"] else 4
+        for layer, direction in itertools.product(range(encoder["num_layers"]), ("forward", "backward")):
+            cell = f"encoder._module.{direction}_layer_{layer}.cell."
+            width = output if layer else read
+            rows = gates + encoder["use_highway"]
+            state[cell + "input_linearity.weight"] = rng.normal(0, 0.6, (rows * size, width))
+            state[cell + "state_linearity.weight"] = rng.normal(0, 0.6, (gates * size, size))
+            state[cell + "state_linearity.bias"] = rng.normal(0, 0.6, gates * size)
+    feedforward = model.get("feedforward")
+    if feedforward:
+        for number, size in enumerate(feedforward["hidden_dims"]):
+            state[f"_feedforward._linear_layers.{number}.weight"] = rng.normal(0, 0.6, (size, output))
+            state[f"_feedforward._linear_layers.{number}.bias"] = rng.normal(0, 0.6, size)
+            output = size
     state["tag_projection_layer._module.weight"] = rng.normal(0, 1, (len(labels), output))
     state["tag_projection_layer._module.bias"] = rng.normal(0, 1, len(labels))
     if model["type"] == "crf_tagger":
@@ -237,16 +261,23 @@ class NumpyTagger:
         columns = [kinds[embedders[name]["type"]](name, words) for name in sorted(embedders)]
         vectors = np.concatenate(columns, axis=1)
         encoder = self.config["model"]["encoder"]
+        if encoder["type"] == "stacked_bidirectional_lstm":
+            for layer in range(encoder["num_layers"]):
+                forward = self._stacked(f"forward_layer_{layer}", vectors)
+                backward = self._stacked(f"backward_layer_{layer}", vectors[::-1])[::-1]
+                vectors = np.concatenate([forward, backward], axis=1)
         for layer in range(encoder.get("num_layers", 1) if encoder["type"] == "lstm" else 0):
             forward = self._lstm(f"l{layer}", vectors)
             if encoder.get("bidirectional"):
                 backward = self._lstm(f"l{layer}_reverse", vectors[::-1])[::-1]
                 forward = np.concatenate([forward, backward], axis=1)
             vectors = forward
-        return (
-            vectors @ self.state["tag_projection_layer._module.weight"].T
-            + self.state["tag_projection_layer._module.bias"]
-        )
+        feedforward = self.config["model"].get("feedforward") or {"hidden_dims": []}
+        for number in range(len(feedforward["hidden_dims"])):
+            layer = f"_feedforward._linear_layers.{number}."
+            vectors = np.tanh(vectors @ self.state[layer + "weight"].T + self.state[layer + "bias"])
+        layer = "tag_projection_layer._module."
+        return vectors @ self.state[layer + "weight"].T + self.state[layer + "bias"]
 
     def tags(self, words, labels=BIO):
         """The best sequence of labels: of all allowed ones, each scored."""
@@ -289,6 +320,9 @@ class NumpyTagger:
         for word in words:
             ids = [entries.index(character) if character in entries else 1 for character in word]
             embedded = self.state[place + "_embedding._module.weight"][ids]
+            if encoder["type"] == "lstm":
+                vectors.append(self._lstm("l0", embedded, f"{place}_encoder._module._module.")[-1])
+                continue
             features = []
             for number, width in enumerate(encoder["ngram_filter_sizes"]):
                 kernel = self.state[f"{place}_encoder._module.conv_layer_{number}.weight"]
@@ -301,9 +335,26 @@ class NumpyTagger:
             vectors.append(np.concatenate(features))
         return np.array(vectors)
 
-    def _lstm(self, suffix, inputs):
-        weight = {name: self.state[f"encoder._module.{name}_{suffix}"] for name in ("weight_ih", "weight_hh")}
-        bias = self.state[f"encoder._module.bias_ih_{suffix}"] + self.state[f"encoder._module.bias_hh_{suffix}"]
+    def _stacked(self, name, inputs):
+        cell = f"encoder._module.{name}.cell."
+        weight_ih, weight_hh = self.state[cell + "input_linearity.weight"], self.state[cell + "state_linearity.weight"]
+        hidden = memory = np.zeros(weight_hh.shape[1])
+        size, outputs = len(hidden), []
+        for x in inputs:
+            projected = weight_ih @ x
+            gates = projected[: len(weight_hh)] + weight_hh @ hidden + self.state[cell + "state_linearity.bias"]
+            into, forget, new, out = np.split(gates[: 4 * size], 4)
+            memory = _sigmoid(forget) * memory + _sigmoid(into) * np.tanh(new)
+            hidden = _sigmoid(out) * np.tanh(memory)
+            if len(gates) > 4 * size:
+                share = _sigmoid(gates[4 * size :])
+                hidden = share * hidden + (1 - share) * projected[5 * size :]
+            outputs.append(hidden)
+        return np.array(outputs)
+
+    def _lstm(self, suffix, inputs, place="encoder._module."):
+        weight = {name: self.state[f"{place}{name}_{suffix}"] for name in ("weight_ih", "weight_hh")}
+        bias = self.state[f"{place}bias_ih_{suffix}"] + self.state[f"{place}bias_hh_{suffix}"]
         hidden = cell = np.zeros(weight["weight_hh"].shape[1])
         outputs = []
         for x in inputs:

@@ -61,6 +61,23 @@ ONLY_ELMO = {
 }
 SIMPLE = {"model__type": "simple_tagger", "model__dropout": ..., "model__include_start_end_transitions": ...}
 
+STACKED = {
+    "type": "stacked_bidirectional_lstm",
+    "input_size": 25,
+    "hidden_size": 4,
+    "num_layers": 2,
+    "use_highway": True,
+}
+FEEDFORWARD = {"input_dim": 8, "num_layers": 2, "hidden_dims": [7, 6], "activations": "tanh", "dropout": 0.5}
+CHARACTER_LSTM = {
+    "model__text_field_embedder__token_embedders__token_characters": {
+        "type": "character_encoding",
+        "embedding": {"embedding_dim": 4, "vocab_namespace": "token_characters", "sparse": True},
+        "encoder": {"type": "lstm", "input_size": 4, "hidden_size": 10, "num_layers": 1},
+    }
+}
+FINE_GRAINED = {"model__encoder": STACKED, "model__feedforward": FEEDFORWARD, **CHARACTER_LSTM}
+
 # What a crf_tagger or simple_tagger may look like.
 TAGGERS = {
     "as the published one": {},
@@ -73,6 +90,15 @@ TAGGERS = {
     "no encoder": {"model__encoder": {"type": "pass_through", "input_dim": 25}},
     "simple": SIMPLE,
     "simple, forward only": {**SIMPLE, "model__encoder__bidirectional": ...},
+    "highways": {"model__encoder": STACKED},
+    "stacked, without highways": {"model__encoder": {**STACKED, "use_highway": False}},
+    "feed-forward layers": {"model__feedforward": FEEDFORWARD},
+    "feed-forward layers alone": {
+        "model__encoder": {"type": "pass_through", "input_dim": 25},
+        "model__feedforward": {**FEEDFORWARD, "input_dim": 25},
+    },
+    "an LSTM over characters": CHARACTER_LSTM,
+    "as the published fine-grained one": FINE_GRAINED,
     "nulls": {"model__feedforward": None, "model__verbose_metrics": False, "model__constrain_crf_decoding": None},
 }
 
@@ -138,7 +164,8 @@ def test_raw_text_through_the_pipeline(tmp_path):
     assert {"Paris is naïve ."[entity["start"] : entity["end"]] for entity in entities} <= set(words)
 
 
-def test_the_original_program(tmp_path, shared_data):
+@pytest.mark.parametrize("changes", [{}, FINE_GRAINED], ids=["ner-elmo", "fine-grained-ner"])
+def test_the_original_program(tmp_path, shared_data, changes):
     """AllenNLP itself makes an archive, with ELMo's fixture in it, and tags: so does what the archive becomes."""
     python = os.environ.get("HF_ELMO_ALLENNLP_PYTHON")
     if not python:
@@ -146,6 +173,7 @@ def test_the_original_program(tmp_path, shared_data):
     elmo = shared_data / "fixtures" / "allennlp_elmo"
     place = "model__text_field_embedder__token_embedders__elmo__"
     config = changed(
+        changed(**changes),
         **{f"{place}options_file": str(elmo / "options.json"), f"{place}weight_file": str(elmo / "lm_weights.hdf5")},
         model__text_field_embedder__token_embedders__tokens__pretrained_file=...,
         model__text_field_embedder__token_embedders__token_characters__embedding__vocab_namespace="token_characters",

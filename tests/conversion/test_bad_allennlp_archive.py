@@ -274,7 +274,14 @@ class TestWeights:
 # --- the configuration ---
 
 UNSUPPORTED = {
-    "feedforward": ({"model__feedforward": {"input_dim": 8}}, "model.feedforward"),
+    "another feed-forward": (
+        {"model__feedforward": {"input_dim": 8, "num_layers": 1, "hidden_dims": 3, "activations": "gelu"}},
+        "model.feedforward has the hidden_dims [3] and the activations ['gelu']",
+    ),
+    "too few feed-forward layers": (
+        {"model__feedforward": {"input_dim": 8, "num_layers": 2, "hidden_dims": [3], "activations": "relu"}},
+        "model.feedforward.hidden_dims must be 2 values, or one, was: [3]",
+    ),
     "label_weights": ({"model__label_weights": {"O": 0.1}}, "model.label_weights"),
     "an unknown option": ({"model__surprise": 1}, "options that are not known here", "surprise"),
     "an encoder": ({"model__encoder__type": "gru"}, "model.encoder.type is 'gru'", "supported are 'lstm'"),
@@ -291,7 +298,7 @@ UNSUPPORTED = {
     "a projection of ELMo": ({f"{EMBEDDERS}elmo__projection_dim": 7}, "elmo.projection_dim is 7"),
     "a projection of words": ({f"{EMBEDDERS}tokens__projection_dim": 7}, "tokens.projection_dim is 7"),
     "words of a largest norm": ({f"{EMBEDDERS}tokens__max_norm": 1.0}, "tokens.max_norm is 1.0"),
-    "another CNN": ({f"{EMBEDDERS}token_characters__encoder__type": "lstm"}, "encoder.type is 'lstm'"),
+    "another CNN": ({f"{EMBEDDERS}token_characters__encoder__type": "boe"}, "encoder.type is 'boe'"),
     "a projected CNN": ({f"{EMBEDDERS}token_characters__encoder__output_dim": 9}, "encoder.output_dim is 9"),
     "another activation": (
         {f"{EMBEDDERS}token_characters__encoder__conv_layer_activation": "tanh"},
