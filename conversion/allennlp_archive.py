@@ -262,9 +262,15 @@ def read_parameters(file: InputFile, links: Sequence[Link], state: Mapping[str, 
     check_arrays(file, links, {key: tensor_info(value) for key, value in state.items()})
     check_finite(file, {link.foreign: state[link.foreign] for link in links})
     parameters: dict[str, Tensor] = {}
+    taken: set[int] = set()
     for link in links:
-        # Parameters of a model may share memory with one another, but not with the file's content.
-        parameters |= {name: value.clone() for name, value in to_ours(link, state[link.foreign].detach()).items()}
+        for name, value in to_ours(link, state[link.foreign].detach()).items():
+            # Arrays of the file become parameters as they are, unless several share memory, which those may not.
+            storage = value.untyped_storage()
+            if storage.data_ptr() in taken or storage.nbytes() > value.numel() * value.element_size():
+                value = value.clone()
+            taken.add(value.untyped_storage().data_ptr())
+            parameters[name] = value
     return parameters
 
 

@@ -297,6 +297,21 @@ def test_forms_of_an_archive(tmp_path, form):
     assert tags == NumpyTagger(CONFIG, tagger_state()).tags(SENTENCES[0])
 
 
+def test_arrays_that_share_memory_in_the_file(tmp_path):
+    """As those of an LSTM that was on a GPU, or of weights that were tied."""
+    state = tagger_state()
+    names = [f"encoder._module.bias_{kind}_l0" for kind in ("ih", "hh")]
+    whole = torch.cat([state[name] for name in names])
+    state |= dict(zip(names, whole.chunk(2), strict=True))
+    state["encoder._module.bias_ih_l1"] = state["encoder._module.bias_hh_l1"]
+    archive = write_archive(tmp_path / "model.tar.gz", members_of(state=state))
+    convert_allennlp_archive(archive, tmp_path / "converted")
+    model = ElmoForTokenClassification.from_pretrained(tmp_path / "converted").eval()
+    tokenizer = ElmoTokenizer.from_pretrained(tmp_path / "converted")
+    [(_, scores)] = tags_of(model, tokenizer, SENTENCES[:1])
+    np.testing.assert_allclose(scores, NumpyTagger(CONFIG, state).logits(SENTENCES[0]), atol=1e-5)
+
+
 def test_the_command(tmp_path):
     archive = write_archive(tmp_path / "model.tar.gz", members_of())
     result = CliRunner().invoke(app, ["convert", str(archive), str(tmp_path / "tagger")])
