@@ -259,9 +259,7 @@ def _read_dictionary(file: InputFile) -> _Dictionary:
         fields = line.strip().split("\t")
         entry = _WHITE_SPACE if len(fields) == 1 else fields[0]
         if len(fields) > 2 or not re.fullmatch(r"[0-9]{1,9}", fields[-1]):
-            raise ConversionError(
-                f"{file}, line {number}: expected an entry, a tab and a number, was: {line[:80]!a}."
-            )
+            raise ConversionError(f"{file}, line {number}: expected an entry, a tab and a number, was: {line[:80]!a}.")
         identity = int(fields[-1])
         if identity in owners:
             raise ConversionError(
