@@ -36,10 +36,11 @@ being busy, torch 2.13, one seed; perplexity of the validation text:
     elmo-sentences  10,312,193     237     0.15     1,681                            669.7      697.0
     elmo-shuffled   10,312,193     397     0.24     2,820                            502.3      510.8
 
-These are the first minutes of a training, a third of the text at most. `elmo` and `elmo-shuffled` compute the same, so
-the difference of their speeds is what the neighbours' work does even to CPU time, and less than a quarter should not be
-made of any. `elmo-sentences` is slow by itself: a paragraph has 90 words on average, so that a batch of 1,280 words is
-14 rows of up to hundreds of steps, and the figure says more about that than about the state.
+These are the first minutes of a training, a third of the text at most; `elmo-adagrad` was not run to its end.
+`elmo-shuffled` computes the same as `elmo`, on as many distinct words, so the difference of their speeds is what the
+neighbours' work does even to CPU time: less than such a difference proves nothing about the state. `elmo-sentences` is
+slow by itself: paragraphs are long, so that a batch of 1,280 words is 10 rows of 140 steps instead of 64 of 20, and its
+perplexity says more about that than about the state.
 
 The text is looked for in `lm/wikitext-2` of the folder named by HF_ELMO_SHARED_DATA or of `../shared/data`, or in the
 folder given by --data: train.txt, valid.txt and test.txt, each of them plain or .gz.
