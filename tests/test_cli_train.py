@@ -79,6 +79,14 @@ def test_a_model_is_trained_further(run, tmp_path):
     assert not torch.equal(*weights)
 
 
+def test_without_accelerate_it_says_what_to_install(run, monkeypatch):
+    monkeypatch.setattr("hf_elmo.commands.train.find_spec", lambda name: None if name == "accelerate" else True)
+    result = run("train", "text.txt", "-o", "out", *COMMON, status=1)
+    assert 'hf-elmo: Training needs accelerate: install the extra, as in python -m pip install -e ".[train]".' in (
+        result.stderr
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -77,6 +78,8 @@ def train(
     ] = False,
 ) -> None:
     """Train a biLM on text, both directions, from scratch or further."""
+    if find_spec("accelerate") is None:
+        raise ValueError('Training needs accelerate: install the extra, as in python -m pip install -e ".[train]".')
     from ..configuration_elmo import PRESETS, ElmoConfig
     from ..corpus import read_sentences
     from ..pretraining import ORIGINAL_RECIPE
