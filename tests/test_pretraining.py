@@ -54,7 +54,9 @@ def uninterrupted(tmp_path_factory):
 
 def start(folder: Path, **options) -> subprocess.Popen:
     folder.mkdir(exist_ok=True)
-    environment = {**os.environ, "OMP_NUM_THREADS": "2", "HF_DATASETS_CACHE": str(folder / "cache")}
+    # Two threads, whose order must not matter; passive, since spinning ones would wait for a busy core for ever.
+    threads = {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE"}
+    environment = {**os.environ, **threads, "HF_DATASETS_CACHE": str(folder / "cache")}
     return subprocess.Popen(
         [sys.executable, str(SCRIPT), str(folder), json.dumps(options)],
         env=environment,
@@ -66,7 +68,7 @@ def start(folder: Path, **options) -> subprocess.Popen:
 
 def run(folder: Path, status: int = 0, **options) -> str:
     process = start(folder, **options)
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=900)
     assert process.returncode == status, output[-3000:]
     return output
 
@@ -213,7 +215,7 @@ def test_two_processes_have_rows_of_their_own(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(SCRIPT)]
     arguments = [str(folder), json.dumps({**options, "per_device_train_batch_size": 2})]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(folder / "cache")}
-    process = subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, timeout=300)
+    process = subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, timeout=900)
     assert process.returncode == 0, process.stderr[-3000:]
     state = json.loads((folder / "out" / "trainer_state.json").read_text())
     losses = [entry["loss"] for entry in state["log_history"] if "loss" in entry]

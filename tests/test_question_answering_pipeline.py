@@ -295,7 +295,7 @@ def test_a_model_whose_weights_are_not_numbers_gives_no_answers():
     answerer = make_pipeline()
     with torch.no_grad():
         answerer.model.fusion.weight[0, 0] = torch.nan
-    with pytest.raises(ValueError, match=r"NaN.*weights are damaged"):
+    with pytest.raises(ValueError, match=r"scores are not finite \(NaN.*weights of the model"):
         answerer(question=QUESTION, context=CONTEXT)
 
 

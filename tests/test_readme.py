@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_elmo import bundled
+from hf_elmo import ElmoConfig, bundled
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
@@ -48,7 +48,8 @@ def conll(path: Path, most: int) -> list[dict]:
 def test_the_first_example(tmp_path):
     code = re.search(r"## Vectors\s*```python\n(.*?)```", README, flags=re.DOTALL)[1]
     printed = run(code, tmp_path, "print(tuple(outputs.last_hidden_state.shape), len(outputs.hidden_states))")
-    assert printed.strip() == "(2, 9, 256) 3"
+    dim = ElmoConfig.from_pretrained(bundled()).hidden_size
+    assert printed.strip() == f"(2, 9, {dim}) 3"
 
 
 def test_uses_of_the_language_model(tmp_path):
