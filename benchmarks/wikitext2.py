@@ -36,6 +36,12 @@ being busy, torch 2.13, one seed; perplexity of the validation text:
     elmo-sentences  10,312,193     237     0.15     1,681                            669.7      697.0
     elmo-shuffled   10,312,193     397     0.24     2,820                            502.3      510.8
 
+The two recipes later, with `--minutes 3 --arms elmo elmo-adagrad --scored valid --running`:
+
+                    parameters   steps   epochs   words/s   running   by sentence: forward   backward
+    elmo            10,312,193     610     0.38     4,334                            406.0      418.4
+    elmo-adagrad    10,312,193     561     0.35     3,985                            571.5    1,042.9
+
 These are the first minutes of a training, a third of the text at most; `elmo-adagrad` was not run to its end.
 `elmo-shuffled` computes the same as `elmo`, on as many distinct words, so the difference of their speeds is what the
 neighbours' work does even to CPU time: less than such a difference proves nothing about the state. `elmo-sentences` is
