@@ -37,6 +37,25 @@ _HIGHWAY = Transform(
     lambda transform, carry: torch.cat([transform, -carry]),
 )
 
+
+def allennlp_lstms(prefix: str = "") -> list[Entry]:
+    """The key map of AllenNLP's `ElmoLstm`, which ELMoForManyLangs has too (`allennlp/modules/elmo_lstm.py`).
+
+    Args:
+        prefix: What stands before its names. Ours are those of `ElmoModel`.
+    """
+    return [
+        Entry(f"{prefix}{direction}_layer_{{i}}.{theirs}", f"bilstm.{direction}_layers.{{i}}.{ours}")
+        for direction in ("forward", "backward")
+        for theirs, ours in (
+            ("input_linearity.weight", "weight_ih"),
+            ("state_linearity.weight", "weight_hh"),
+            ("state_linearity.bias", "bias"),
+            ("state_projection.weight", "weight_hr"),
+        )
+    ]
+
+
 #: AllenNLP's names below the module of the biLM (`allennlp/modules/elmo.py`), and ours of `ElmoModel`.
 KEY_MAP = [
     Entry("_token_embedder._char_embedding_weights", "character_encoder.char_embedding.weight"),
@@ -52,16 +71,7 @@ KEY_MAP = [
     ),
     Entry("_token_embedder._projection.weight", "character_encoder.projection.weight"),
     Entry("_token_embedder._projection.bias", "character_encoder.projection.bias"),
-    *(
-        Entry(f"_elmo_lstm.{direction}_layer_{{i}}.{theirs}", f"bilstm.{direction}_layers.{{i}}.{ours}")
-        for direction in ("forward", "backward")
-        for theirs, ours in (
-            ("input_linearity.weight", "weight_ih"),
-            ("state_linearity.weight", "weight_hh"),
-            ("state_linearity.bias", "bias"),
-            ("state_projection.weight", "weight_hr"),
-        )
-    ),
+    *allennlp_lstms("_elmo_lstm."),
 ]
 #: The first of them, by which a biLM is found.
 ROOT_KEY = "_token_embedder._char_embedding_weights"

@@ -36,9 +36,10 @@ from ..tokenization_elmo import (
     ElmoTokenizer,
     character_numbers,
 )
+from .allennlp_archive import allennlp_lstms
 from .bilm_hdf5 import initial_mixes, read_parameters
 from .errors import ConversionError
-from .files import InputFile, check_new_folder, files_of_folder, read_json_object, unpacked_zip
+from .files import ZIP_DAMAGE, InputFile, check_new_folder, files_of_folder, read_json_object, unpacked_zip
 from .json_section import Section
 from .key_map import SAME, Entry, Link, Transform, check_arrays, resolve
 from .model_folder import write_model_folder
@@ -112,7 +113,7 @@ def is_elmoformanylangs(source: str | Path) -> bool:
     try:
         with zipfile.ZipFile(source) as archive:
             return any(PurePosixPath(name).name in _MARKS for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, NotImplementedError):
+    except ZIP_DAMAGE:
         return False
 
 
@@ -451,16 +452,7 @@ def _embedder_map(
     ]
 
 
-_ENCODER_MAP = [
-    Entry(f"{direction}_layer_{{i}}.{theirs}", f"bilstm.{direction}_layers.{{i}}.{ours}")
-    for direction in ("forward", "backward")
-    for theirs, ours in (
-        ("input_linearity.weight", "weight_ih"),
-        ("state_linearity.weight", "weight_hh"),
-        ("state_linearity.bias", "bias"),
-        ("state_projection.weight", "weight_hr"),
-    )
-]
+_ENCODER_MAP = allennlp_lstms()
 
 
 def _read(file: InputFile, links: Sequence[Link], options_name: str) -> dict[str, Tensor]:

@@ -23,8 +23,8 @@ _LARGEST_MEMBER = 16 * 1024**3
 _SMALL_MEMBER = 64 * 1024**2
 _HIGHEST_COMPRESSION = 100
 
-# What the library raises for damaged archives; all else than BadZipFile is not documented.
-_ZIP_DAMAGE = (
+#: What the library of zip archives raises for damaged ones; all else than BadZipFile is not documented.
+ZIP_DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
     lzma.LZMAError,
@@ -109,7 +109,7 @@ def unpacked_zip(archive: Path, wanted: Callable[[str], bool]) -> Iterator[dict[
     with archive.open("rb") as stream, tempfile.TemporaryDirectory(prefix="hf_elmo-") as folder:
         try:
             opened = zipfile.ZipFile(stream)
-        except _ZIP_DAMAGE as error:
+        except ZIP_DAMAGE as error:
             raise ConversionError(f"{archive} is not a whole zip archive: {error}") from None
         unpacked: dict[str, InputFile] = {}
         for name, member in _members(archive, opened).items():
@@ -170,7 +170,7 @@ def _chunks(opened: zipfile.ZipFile, member: zipfile.ZipInfo, shown: str) -> Ite
         with opened.open(member) as packed:
             while chunk := packed.read(1024**2):
                 yield chunk
-    except _ZIP_DAMAGE as error:
+    except ZIP_DAMAGE as error:
         raise ConversionError(f"{shown} is damaged: {error}") from None
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import ConversionError
-from .files import InputFile
+from .files import ZIP_DAMAGE, InputFile
 from .key_map import ArrayInfo
 
 
@@ -64,7 +64,7 @@ def _check_zip(file: InputFile) -> None:
     try:
         with zipfile.ZipFile(file.path) as archive:
             members = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, NotImplementedError):
+    except ZIP_DAMAGE:
         # Files of torch before 1.6 are none; the loader tells damaged ones.
         return
     for member in members:
