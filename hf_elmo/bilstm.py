@@ -11,6 +11,7 @@ depend on how its batch was padded.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -85,6 +86,20 @@ class Packing:
             rows=row.index_select(0, first).index_select(0, by_length),
             shape=(batch, width),
         )
+
+    @cached_property
+    def mirror(self) -> Tensor:
+        """``(all words,)``, int64: for each word the packed place of the one as far from its sentence's other end.
+
+        What it selects are the sentences turned round, packed as they were: the order in which the backward direction
+        reads. It is its own inverse.
+        """
+        sizes = torch.tensor(self.batch_sizes, dtype=torch.long)
+        starts = sizes.cumsum(0) - sizes
+        step = torch.repeat_interleave(torch.arange(len(sizes)), sizes)
+        rank = torch.arange(len(step)) - starts[step]
+        lengths = torch.bincount(rank, minlength=len(self.rows))
+        return (starts[lengths[rank] - 1 - step] + rank).to(self.positions.device)
 
     def pack(self, padded: Tensor) -> Tensor:
         """``(batch, words, ...)`` to ``(all words, ...)``."""
