@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from .lstm_training import is_served, read_for_training
 
 class ElmoState(NamedTuple):
     """What the LSTMs carry from word to word: pass it on to read the next batch as a continuation of this one.
@@ -147,6 +148,14 @@ class LstmLayer(GradientCheckpointingLayer):
         Returns:
             Outputs ``(all words, projection_dim)`` in the order of `inputs`, and the state after each sentence.
         """
+        if is_served(self, inputs, batch_sizes, hidden, cell):
+            return read_for_training(self, inputs, batch_sizes, hidden, cell, reverse)
+        return self.read(inputs, batch_sizes, hidden, cell, reverse)
+
+    def read(
+        self, inputs: Tensor, batch_sizes: list[int], hidden: Tensor, cell: Tensor, reverse: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As `forward`, in operations that autograd, compilers and transforms know."""
         if not batch_sizes:
             return inputs, hidden, cell
         # The input's share of all gates of all words is one matrix product, outside of the recurrence.

@@ -1,0 +1,345 @@
+"""Training one direction of one LSTM layer: its passes forward and backward written out, instead of a graph per word.
+
+`LstmLayer.read` is the same in plain operations, each of which autograd notes down for every time step; then a weight's
+gradient is a sum of as many products as there are steps, each as large as the weight. Here the step's part of the
+backward pass only finds the gradients of the gates. Those of the weights, the bias and the inputs follow from them in
+one matrix product each, over all words. And because a weight serves all steps of a pass, it pays to lay it out for the
+product once (`_packed_product`).
+
+With gradient checkpointing the layer is read twice, as any `GradientCheckpointingLayer`: between its two passes it
+keeps nothing but its inputs and the states to start from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.autograd.function import once_differentiable
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+# From so many steps on, laying a weight out for its products takes less time than it saves, in fp32 and bf16, at
+# elmo-mini's size and the original's (measured by benchmarks/training_step.py --packing).
+_STEPS_TO_PACK = 5
+# The same for a weight to be transposed on the way, which takes longer.
+_STEPS_TO_PACK_TRANSPOSED = 15
+
+
+class Reading(NamedTuple):
+    """How a layer reads packed sentences.
+
+    Attributes:
+        steps: First row and number of rows of each time step, in the order in which they are read.
+        forget_bias: Added to the forget gate.
+        cell_clip: Bound of the cells, or None.
+        proj_clip: Bound of the projected outputs, or None.
+    """
+
+    steps: list[tuple[int, int]]
+    forget_bias: float
+    cell_clip: float | None
+    proj_clip: float | None
+
+
+def is_served(layer: nn.Module, inputs: Tensor, batch_sizes: list[int], hidden: Tensor, cell: Tensor) -> bool:
+    """Whether `read_for_training` is the way to read: gradients are wanted, and of a kind that it knows.
+
+    Args:
+        layer: An `LstmLayer`.
+        inputs: As in `LstmLayer.forward`, like all others.
+        batch_sizes: ...
+        hidden: ...
+        cell: ...
+    """
+    if not torch.is_grad_enabled() or not batch_sizes:
+        return False
+    weights = layer.weight_ih, layer.weight_hh, layer.bias, layer.weight_hr
+    tensors = [tensor for tensor in (inputs, hidden, cell, *weights) if tensor is not None]
+    if not any(tensor.requires_grad for tensor in tensors):
+        return False
+    reason = _reason_against(tensors, cell, len(hidden) == batch_sizes[0])
+    if reason is not None:
+        logger.info_once(f"The biLM's LSTMs are trained by plain operations, which takes longer: {reason}.")
+        return False
+    logger.info_once("The biLM's LSTMs are trained by their own backward pass (hf_elmo.lstm_training).")
+    return True
+
+
+def _reason_against(tensors: Sequence[Tensor], cell: Tensor, is_whole: bool) -> str | None:
+    """Why these are beyond `_Layer`, or None if they are not."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return "the model is being compiled, exported or traced"
+    if torch._C._are_functorch_transforms_active():
+        return "a transform of torch.func is at work"
+    # The level is -1 where no derivative is taken forward.
+    if forward_ad._current_level >= 0:
+        return "derivatives are taken forward"
+    if any(type(tensor) not in (Tensor, nn.Parameter) for tensor in tensors):
+        return "there are tensors of other classes than torch's own"
+    device = tensors[0].device
+    if any(tensor.device != device for tensor in tensors):
+        return "inputs, states and weights are on several devices"
+    dtypes = {tensor.dtype for tensor in tensors}
+    if torch.is_autocast_enabled(device.type):
+        dtype = torch.get_autocast_dtype(device.type)
+        if torch.float64 in dtypes or cell.dtype != dtype:
+            return f"cells of {cell.dtype} are read under autocast to {dtype}"
+    elif len(dtypes) > 1:
+        return f"inputs, states and weights have several dtypes ({', '.join(sorted(map(str, dtypes)))})"
+    return None if is_whole else "there are states of sentences without words"
+
+
+def read_for_training(
+    layer: nn.Module, inputs: Tensor, batch_sizes: list[int], hidden: Tensor, cell: Tensor, reverse: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What `LstmLayer.read` returns, within rounding, and so are its gradients; second derivatives are not there.
+
+    Args:
+        layer: An `LstmLayer`.
+        inputs: ``(all words, projection_dim)``, packed; these and all others as `is_served` accepts them.
+        batch_sizes: Number of sentences at each time step; falls.
+        hidden: ``(sentences, projection_dim)``, the state to start from.
+        cell: ``(sentences, cell_size)``, likewise.
+        reverse: Read from the last word of each sentence to its first.
+    """
+    starts = [0]
+    for size in batch_sizes[:-1]:
+        starts.append(starts[-1] + size)
+    steps = list(zip(starts, batch_sizes, strict=True))
+    reading = Reading(steps[::-1] if reverse else steps, layer.forget_bias, layer.cell_clip, layer.proj_clip)
+    tensors = [inputs, layer.weight_ih, layer.weight_hh, layer.bias, layer.weight_hr, hidden, cell]
+    device = inputs.device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        tensors = [None if tensor is None else tensor.to(dtype) for tensor in tensors]
+    with torch.autocast(device, enabled=False):
+        return _Layer.apply(reading, *tensors)
+
+
+class _Layer(torch.autograd.Function):
+    """The layer as one node of autograd's graph."""
+
+    @staticmethod
+    def forward(ctx, reading: Reading, inputs, weight_ih, weight_hh, bias, weight_hr, hidden, cell):
+        words, size = len(inputs), cell.shape[1]
+        bias = bias.clone()
+        bias[size : 2 * size] += reading.forget_bias
+        gates = _linear(inputs, weight_ih, bias)
+        # Both as they are before they are clipped: what is beyond its bound has no gradient.
+        raw_cells = inputs.new_empty(words, size)
+        raw_outputs = inputs.new_empty(words, hidden.shape[1])
+        project = None if weight_hr is None else _product(weight_hr, len(reading.steps))
+        recur = _product(weight_hh, len(reading.steps))
+        h, c = hidden[:0], cell[:0]
+        ended: list[tuple[Tensor, Tensor]] = []
+        for start, count in reading.steps:
+            rows = slice(start, start + count)
+            if count < len(h):
+                ended.append((h[count:], c[count:]))
+            h, c = _resized(h, hidden, count), _resized(c, cell, count)
+            activated = gates[rows]
+            summed = recur(h, activated)
+            torch.sigmoid(summed[:, : 2 * size], out=activated[:, : 2 * size])
+            torch.tanh(summed[:, 2 * size : 3 * size], out=activated[:, 2 * size : 3 * size])
+            torch.sigmoid(summed[:, 3 * size :], out=activated[:, 3 * size :])
+            i, f, g, o = activated.chunk(4, dim=1)
+            raw = raw_cells[rows]
+            c = _clipped(torch.mul(f, c, out=raw).addcmul_(i, g), reading.cell_clip)
+            h = raw_outputs[rows]
+            if project is None:
+                torch.mul(c.tanh(), o, out=h)
+            else:
+                h.copy_(project(c.tanh().mul_(o)))
+                h = _clipped(h, reading.proj_clip)
+        ended.append((h, c))
+        last_hidden, last_cell = (torch.cat(parts) for parts in zip(*reversed(ended)))
+        outputs = raw_outputs if weight_hr is None else _clipped(raw_outputs, reading.proj_clip)
+        ctx.reading = reading
+        ctx.save_for_backward(
+            inputs, weight_ih, weight_hh, weight_hr, hidden, cell, gates, raw_cells, raw_outputs
+        )
+        return outputs, last_hidden, last_cell
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, d_outputs, d_last_hidden, d_last_cell):
+        with torch.autocast(d_outputs.device.type, enabled=False):
+            return _backward(ctx, d_outputs, d_last_hidden, d_last_cell)
+
+
+def _backward(ctx, d_outputs: Tensor, d_last_hidden: Tensor, d_last_cell: Tensor) -> tuple[Tensor | None, ...]:
+    inputs, weight_ih, weight_hh, weight_hr, hidden, cell, gates, raw_cells, raw_outputs = ctx.saved_tensors
+    _, of_inputs, of_ih, of_hh, of_bias, of_hr, of_hidden, of_cell = ctx.needs_input_grad
+    reading: Reading = ctx.reading
+    steps = reading.steps
+    proj_clip = None if weight_hr is None else reading.proj_clip
+    cells, outputs = _clipped(raw_cells, reading.cell_clip), _clipped(raw_outputs, proj_clip)
+    if proj_clip is not None:
+        inside = torch.eq(raw_outputs, outputs, out=torch.empty_like(outputs))
+    # Before the projection, for the gradient of its weight.
+    unprojected = torch.empty_like(cells) if of_hr else None
+    d_projected = torch.empty_like(outputs) if of_hr else None
+    d_gates = torch.empty_like(gates)
+    recur = _product(weight_hh, len(steps), transposed=True)
+    project = None if weight_hr is None else _product(weight_hr, len(steps), transposed=True)
+    dh, dc = d_last_hidden[:0], d_last_cell[:0]
+    of_starts: list[tuple[Tensor, Tensor]] = []
+    for number in reversed(range(len(steps))):
+        start, count = steps[number]
+        rows = slice(start, start + count)
+        if count < len(dh):
+            of_starts.append((dh[count:], dc[count:]))
+        dh = _resized(dh, d_last_hidden, count) + d_outputs[rows]
+        dc = _resized(dc, d_last_cell, count)
+        if project is not None:
+            if proj_clip is not None:
+                dh *= inside[rows]
+            if d_projected is not None:
+                d_projected[rows] = dh
+            dh = project(dh)
+        c = cells[rows]
+        tanh_c = c.tanh()
+        i, f, g, o = gates[rows].chunk(4, dim=1)
+        d_step = d_gates[rows]
+        d_i, d_f, d_g, d_o = d_step.chunk(4, dim=1)
+        if unprojected is not None:
+            torch.mul(o, tanh_c, out=unprojected[rows])
+        torch.ops.aten.sigmoid_backward.grad_input(dh * tanh_c, o, grad_input=d_o)
+        dc = dc + torch.ops.aten.tanh_backward(dh.mul_(o), tanh_c)
+        if reading.cell_clip is not None:
+            dc *= torch.eq(raw_cells[rows], c, out=tanh_c)
+        before = cell[:0] if number == 0 else cells[slice(steps[number - 1][0], sum(steps[number - 1]))]
+        before = _resized(before, cell, count)
+        torch.ops.aten.sigmoid_backward.grad_input(dc * g, i, grad_input=d_i)
+        torch.ops.aten.sigmoid_backward.grad_input(dc * before, f, grad_input=d_f)
+        torch.ops.aten.tanh_backward.grad_input(dc * i, g, grad_input=d_g)
+        dc *= f
+        # What comes before the first word needs no gradient if the sentences started from zeros.
+        if number or of_hidden:
+            dh = recur(d_step)
+    of_starts.append((dh, dc))
+    d_hidden, d_cell = (torch.cat(parts) for parts in zip(*reversed(of_starts)))
+    return (
+        None,
+        _linear(d_gates, weight_ih.t()) if of_inputs else None,
+        d_gates.t() @ inputs if of_ih else None,
+        d_gates.t() @ _before(outputs, hidden, steps) if of_hh else None,
+        d_gates.sum(dim=0) if of_bias else None,
+        d_projected.t() @ unprojected if of_hr else None,
+        d_hidden if of_hidden else None,
+        d_cell if of_cell else None,
+    )
+
+
+def _resized(state: Tensor, start: Tensor, count: int) -> Tensor:
+    """The state of the next step's sentences: without those that ended, or with the first of those that begin."""
+    if count <= len(state):
+        return state[:count]
+    return torch.cat([state, start[len(state) : count]]) if len(state) else start[:count]
+
+
+def _clipped(values: Tensor, bound: float | None) -> Tensor:
+    return values if bound is None else values.clamp(-bound, bound)
+
+
+def _before(outputs: Tensor, hidden: Tensor, steps: list[tuple[int, int]]) -> Tensor:
+    """The outputs before each word, in the order of words: those of the step before, or the state to start from."""
+    parts: dict[int, Tensor] = {}
+    previous = outputs[:0]
+    for start, count in steps:
+        parts[start] = _resized(previous, hidden, count)
+        previous = outputs[start : start + count]
+    return torch.cat([parts[start] for start in sorted(parts)])
+
+
+def _linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`F.linear` of many rows, by the quicker of the CPU's two libraries."""
+    if inputs.dtype == torch.float32 and _has_onednn(inputs):
+        return torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")
+    return F.linear(inputs, weight, bias)
+
+
+def _product(weight: Tensor, steps: int, transposed: bool = False) -> Callable[..., Tensor]:
+    """A weight's product with the rows of each step.
+
+    Args:
+        weight: ``(out, in)``.
+        steps: How often it will be asked for.
+        transposed: For ``rows @ weight``, not ``rows @ weight.t()``.
+
+    Returns:
+        A function of rows and, optionally, of what is to be added to their product; it may be overwritten.
+    """
+    if steps >= (_STEPS_TO_PACK_TRANSPOSED if transposed else _STEPS_TO_PACK) and _has_onednn(weight):
+        return _packed_product(weight, transposed)
+    factor = weight if transposed else weight.t()
+
+    def product(rows: Tensor, summand: Tensor | None = None) -> Tensor:
+        return rows @ factor if summand is None else summand.addmm_(rows, factor)
+
+    return product
+
+
+def _packed_product(weight: Tensor, transposed: bool) -> Callable[..., Tensor]:
+    """As `_product`, by oneDNN, whose layout of the weight is worth the copy.
+
+    torch's own `F.linear` goes to MKL in fp32, which is slow for few rows on processors that are not Intel's, and in
+    bf16 to oneDNN with a weight that is laid out anew each time.
+    """
+    linear = torch.ops.mkldnn._linear_pointwise
+    if transposed:
+        # In parts, whose memory the allocator takes from the part before and not from the system.
+        parts = [_packed(part.t().contiguous()) for part in weight.chunk(4)]
+        widths = [part.shape[1] for part in parts]
+
+        def product(rows: Tensor, summand: Tensor | None = None) -> Tensor:
+            for part, columns in zip(parts, rows.split(widths, dim=1)):
+                summand = (
+                    linear(columns, part, None, "none", [], "")
+                    if summand is None
+                    else linear.binary(columns, summand, part, None, "add")
+                )
+            return summand
+
+        return product
+    packed = _packed(weight)
+
+    def product(rows: Tensor, summand: Tensor | None = None) -> Tensor:
+        if summand is None:
+            return linear(rows, packed, None, "none", [], "")
+        return linear.binary(rows, summand, packed, None, "add")
+
+    return product
+
+
+def _packed(weight: Tensor) -> Tensor:
+    return torch.ops.mkldnn._reorder_linear_weight(weight.detach())
+
+
+def _has_onednn(tensor: Tensor) -> bool:
+    """Whether the private operators by which torch reaches oneDNN are there and work for this kind of tensor."""
+    if tensor.device.type != "cpu" or not torch.backends.mkldnn.enabled:
+        return False
+    return _onednn_works(tensor.dtype)
+
+
+@lru_cache
+def _onednn_works(dtype: torch.dtype) -> bool:
+    if dtype not in (torch.float32, torch.bfloat16) or not torch.backends.mkldnn.is_available():
+        return False
+    rows, weight = torch.ones(3, 8, dtype=dtype), torch.eye(16, 8, dtype=dtype)
+    try:
+        for product in (_packed_product(weight, False), _packed_product(weight.t().contiguous(), True)):
+            if not torch.equal(product(rows, torch.ones(3, 16, dtype=dtype)), rows @ weight.t() + 1):
+                return False
+        return torch.equal(torch.ops.mkldnn._linear_pointwise(rows, weight, None, "none", [], ""), rows @ weight.t())
+    except (AttributeError, RuntimeError) as error:
+        logger.info_once(f"oneDNN's products of {dtype} are not there ({error}): training takes torch's own.")
+        return False
