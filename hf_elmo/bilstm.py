@@ -21,6 +21,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .lstm_training import is_served, read_for_training
 
+
 class ElmoState(NamedTuple):
     """What the LSTMs carry from word to word: pass it on to read the next batch as a continuation of this one.
 

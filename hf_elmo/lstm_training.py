@@ -30,6 +30,8 @@ logger = logging.get_logger(__name__)
 _STEPS_TO_PACK = 5
 # The same for a weight to be transposed on the way, which takes longer.
 _STEPS_TO_PACK_TRANSPOSED = 15
+# At most so many bytes of a weight are transposed at once.
+_BYTES_TO_TRANSPOSE = 2**22
 
 
 class Reading(NamedTuple):
@@ -162,9 +164,7 @@ class _Layer(torch.autograd.Function):
         last_hidden, last_cell = (torch.cat(parts) for parts in zip(*reversed(ended)))
         outputs = raw_outputs if weight_hr is None else _clipped(raw_outputs, reading.proj_clip)
         ctx.reading = reading
-        ctx.save_for_backward(
-            inputs, weight_ih, weight_hh, weight_hr, hidden, cell, gates, raw_cells, raw_outputs
-        )
+        ctx.save_for_backward(inputs, weight_ih, weight_hh, weight_hr, hidden, cell, gates, raw_cells, raw_outputs)
         return outputs, last_hidden, last_cell
 
     @staticmethod
@@ -295,8 +295,9 @@ def _packed_product(weight: Tensor, transposed: bool) -> Callable[..., Tensor]:
     """
     linear = torch.ops.mkldnn._linear_pointwise
     if transposed:
-        # In parts, whose memory the allocator takes from the part before and not from the system.
-        parts = [_packed(part.t().contiguous()) for part in weight.chunk(4)]
+        # In parts that stay in the cache from one copy to the next.
+        count = -(-weight.numel() * weight.element_size() // _BYTES_TO_TRANSPOSE)
+        parts = [_packed(part.t().contiguous()) for part in weight.chunk(count)]
         widths = [part.shape[1] for part in parts]
 
         def product(rows: Tensor, summand: Tensor | None = None) -> Tensor:
