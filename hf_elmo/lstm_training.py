@@ -60,7 +60,8 @@ def is_served(layer: nn.Module, inputs: Tensor, batch_sizes: list[int], hidden: 
         hidden: ...
         cell: ...
     """
-    if not torch.is_grad_enabled() or not batch_sizes:
+    # A compiler knows the plain operations better, and could not write a line to the log.
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled() or not batch_sizes:
         return False
     weights = layer.weight_ih, layer.weight_hh, layer.bias, layer.weight_hr
     tensors = [tensor for tensor in (inputs, hidden, cell, *weights) if tensor is not None]
@@ -76,8 +77,8 @@ def is_served(layer: nn.Module, inputs: Tensor, batch_sizes: list[int], hidden: 
 
 def _reason_against(tensors: Sequence[Tensor], cell: Tensor, is_whole: bool) -> str | None:
     """Why these are beyond `_Layer`, or None if they are not."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return "the model is being compiled, exported or traced"
+    if torch.jit.is_tracing():
+        return "the model is being traced"
     if torch._C._are_functorch_transforms_active():
         return "a transform of torch.func is at work"
     # The level is -1 where no derivative is taken forward.
@@ -225,7 +226,7 @@ def _backward(ctx, d_outputs: Tensor, d_last_hidden: Tensor, d_last_cell: Tensor
         if number or of_hidden:
             dh = recur(d_step)
     of_starts.append((dh, dc))
-    d_hidden, d_cell = (torch.cat(parts) for parts in zip(*reversed(of_starts)))
+    d_hidden, d_cell = zip(*reversed(of_starts))
     return (
         None,
         _linear(d_gates, weight_ih.t()) if of_inputs else None,
@@ -233,8 +234,8 @@ def _backward(ctx, d_outputs: Tensor, d_last_hidden: Tensor, d_last_cell: Tensor
         d_gates.t() @ _before(outputs, hidden, steps) if of_hh else None,
         d_gates.sum(dim=0) if of_bias else None,
         d_projected.t() @ unprojected if of_hr else None,
-        d_hidden if of_hidden else None,
-        d_cell if of_cell else None,
+        torch.cat(d_hidden) if of_hidden else None,
+        torch.cat(d_cell) if of_cell else None,
     )
 
 
