@@ -34,20 +34,29 @@ _STEPS_TO_PACK_TRANSPOSED = 15
 _BYTES_TO_TRANSPOSE = 2**22
 
 
+_ACTIVATIONS = torch.sigmoid, torch.sigmoid, torch.tanh, torch.sigmoid
+
+
 class Reading(NamedTuple):
     """How a layer reads packed sentences.
 
     Attributes:
-        steps: First row and number of rows of each time step, in the order in which they are read.
+        sizes: Number of sentences at each time step; falls.
+        reverse: Whether the last step is read first.
         forget_bias: Added to the forget gate.
         cell_clip: Bound of the cells, or None.
         proj_clip: Bound of the projected outputs, or None.
     """
 
-    steps: list[tuple[int, int]]
+    sizes: list[int]
+    reverse: bool
     forget_bias: float
     cell_clip: float | None
     proj_clip: float | None
+
+    def in_order(self, steps: list) -> list:
+        """What there is of each time step, in the order in which they are read."""
+        return steps[::-1] if self.reverse else steps
 
 
 def is_served(layer: nn.Module, inputs: Tensor, batch_sizes: list[int], hidden: Tensor, cell: Tensor) -> bool:
@@ -112,11 +121,7 @@ def read_for_training(
         cell: ``(sentences, cell_size)``, likewise.
         reverse: Read from the last word of each sentence to its first.
     """
-    starts = [0]
-    for size in batch_sizes[:-1]:
-        starts.append(starts[-1] + size)
-    steps = list(zip(starts, batch_sizes, strict=True))
-    reading = Reading(steps[::-1] if reverse else steps, layer.forget_bias, layer.cell_clip, layer.proj_clip)
+    reading = Reading(batch_sizes, reverse, layer.forget_bias, layer.cell_clip, layer.proj_clip)
     tensors = [inputs, layer.weight_ih, layer.weight_hh, layer.bias, layer.weight_hr, hidden, cell]
     device = inputs.device.type
     if torch.is_autocast_enabled(device):
@@ -132,35 +137,32 @@ class _Layer(torch.autograd.Function):
     @staticmethod
     def forward(ctx, reading: Reading, inputs, weight_ih, weight_hh, bias, weight_hr, hidden, cell):
         words, size = len(inputs), cell.shape[1]
+        steps = len(reading.sizes)
         bias = bias.clone()
         bias[size : 2 * size] += reading.forget_bias
         gates = _linear(inputs, weight_ih, bias)
         # Both as they are before they are clipped: what is beyond its bound has no gradient.
         raw_cells = inputs.new_empty(words, size)
         raw_outputs = inputs.new_empty(words, hidden.shape[1])
-        project = None if weight_hr is None else _product(weight_hr, len(reading.steps))
-        recur = _product(weight_hh, len(reading.steps))
+        project = None if weight_hr is None else _product(weight_hr, steps)
+        recur = _product(weight_hh, steps)
+        sizes = reading.sizes
+        of_steps = zip(gates.split(sizes), raw_cells.split(sizes), raw_outputs.split(sizes), strict=True)
         h, c = hidden[:0], cell[:0]
         ended: list[tuple[Tensor, Tensor]] = []
-        for start, count in reading.steps:
-            rows = slice(start, start + count)
+        for activated, raw_cell, raw_output in reading.in_order(list(of_steps)):
+            count = len(activated)
             if count < len(h):
                 ended.append((h[count:], c[count:]))
             h, c = _resized(h, hidden, count), _resized(c, cell, count)
-            activated = gates[rows]
-            summed = recur(h, activated)
-            torch.sigmoid(summed[:, : 2 * size], out=activated[:, : 2 * size])
-            torch.tanh(summed[:, 2 * size : 3 * size], out=activated[:, 2 * size : 3 * size])
-            torch.sigmoid(summed[:, 3 * size :], out=activated[:, 3 * size :])
             i, f, g, o = activated.chunk(4, dim=1)
-            raw = raw_cells[rows]
-            c = _clipped(torch.mul(f, c, out=raw).addcmul_(i, g), reading.cell_clip)
-            h = raw_outputs[rows]
+            for function, summed, gate in zip(_ACTIVATIONS, recur(h, activated).chunk(4, dim=1), (i, f, g, o)):
+                function(summed, out=gate)
+            c = _clipped(torch.mul(f, c, out=raw_cell).addcmul_(i, g), reading.cell_clip)
             if project is None:
-                torch.mul(c.tanh(), o, out=h)
+                h = torch.mul(c.tanh(), o, out=raw_output)
             else:
-                h.copy_(project(c.tanh().mul_(o)))
-                h = _clipped(h, reading.proj_clip)
+                h = _clipped(raw_output.copy_(project(c.tanh().mul_(o))), reading.proj_clip)
         ended.append((h, c))
         last_hidden, last_cell = (torch.cat(parts) for parts in zip(*reversed(ended)))
         outputs = raw_outputs if weight_hr is None else _clipped(raw_outputs, reading.proj_clip)
@@ -179,59 +181,58 @@ def _backward(ctx, d_outputs: Tensor, d_last_hidden: Tensor, d_last_cell: Tensor
     inputs, weight_ih, weight_hh, weight_hr, hidden, cell, gates, raw_cells, raw_outputs = ctx.saved_tensors
     _, of_inputs, of_ih, of_hh, of_bias, of_hr, of_hidden, of_cell = ctx.needs_input_grad
     reading: Reading = ctx.reading
-    steps = reading.steps
+    sizes = reading.sizes
     proj_clip = None if weight_hr is None else reading.proj_clip
     cells, outputs = _clipped(raw_cells, reading.cell_clip), _clipped(raw_outputs, proj_clip)
-    if proj_clip is not None:
-        inside = torch.eq(raw_outputs, outputs, out=torch.empty_like(outputs))
+    inside = None if proj_clip is None else torch.eq(raw_outputs, outputs, out=torch.empty_like(outputs))
     # Before the projection, for the gradient of its weight.
     unprojected = torch.empty_like(cells) if of_hr else None
     d_projected = torch.empty_like(outputs) if of_hr else None
     d_gates = torch.empty_like(gates)
-    recur = _product(weight_hh, len(steps), transposed=True)
-    project = None if weight_hr is None else _product(weight_hr, len(steps), transposed=True)
+    recur = _product(weight_hh, len(sizes), transposed=True)
+    project = None if weight_hr is None else _product(weight_hr, len(sizes), transposed=True)
+    of_words = d_outputs, gates, d_gates, cells, raw_cells, inside, unprojected, d_projected
+    of_steps = zip(*([None] * len(sizes) if part is None else part.split(sizes) for part in of_words), strict=True)
+    steps = reading.in_order(list(of_steps))
     dh, dc = d_last_hidden[:0], d_last_cell[:0]
     of_starts: list[tuple[Tensor, Tensor]] = []
     for number in reversed(range(len(steps))):
-        start, count = steps[number]
-        rows = slice(start, start + count)
+        d_output, gate, d_gate, c, raw_cell, inside_step, unprojected_step, d_projected_step = steps[number]
+        count = len(gate)
         if count < len(dh):
             of_starts.append((dh[count:], dc[count:]))
-        dh = _resized(dh, d_last_hidden, count) + d_outputs[rows]
+        dh = _resized(dh, d_last_hidden, count) + d_output
         dc = _resized(dc, d_last_cell, count)
+        if inside_step is not None:
+            dh *= inside_step
+        if d_projected_step is not None:
+            d_projected_step.copy_(dh)
         if project is not None:
-            if proj_clip is not None:
-                dh *= inside[rows]
-            if d_projected is not None:
-                d_projected[rows] = dh
             dh = project(dh)
-        c = cells[rows]
+        i, f, g, o = gate.chunk(4, dim=1)
+        d_i, d_f, d_g, d_o = d_gate.chunk(4, dim=1)
         tanh_c = c.tanh()
-        i, f, g, o = gates[rows].chunk(4, dim=1)
-        d_step = d_gates[rows]
-        d_i, d_f, d_g, d_o = d_step.chunk(4, dim=1)
-        if unprojected is not None:
-            torch.mul(o, tanh_c, out=unprojected[rows])
-        torch.ops.aten.sigmoid_backward.grad_input(dh * tanh_c, o, grad_input=d_o)
+        if unprojected_step is not None:
+            torch.mul(o, tanh_c, out=unprojected_step)
+        torch.mul(dh, tanh_c, out=d_o).mul_(_slope(o))
         dc = dc + torch.ops.aten.tanh_backward(dh.mul_(o), tanh_c)
         if reading.cell_clip is not None:
-            dc *= torch.eq(raw_cells[rows], c, out=tanh_c)
-        before = cell[:0] if number == 0 else cells[slice(steps[number - 1][0], sum(steps[number - 1]))]
-        before = _resized(before, cell, count)
-        torch.ops.aten.sigmoid_backward.grad_input(dc * g, i, grad_input=d_i)
-        torch.ops.aten.sigmoid_backward.grad_input(dc * before, f, grad_input=d_f)
+            dc *= torch.eq(raw_cell, c, out=tanh_c)
+        before = _resized(steps[number - 1][3] if number else cell[:0], cell, count)
+        torch.mul(dc, g, out=d_i).mul_(_slope(i))
+        torch.mul(dc, before, out=d_f).mul_(_slope(f))
         torch.ops.aten.tanh_backward.grad_input(dc * i, g, grad_input=d_g)
         dc *= f
         # What comes before the first word needs no gradient if the sentences started from zeros.
         if number or of_hidden:
-            dh = recur(d_step)
+            dh = recur(d_gate)
     of_starts.append((dh, dc))
     d_hidden, d_cell = zip(*reversed(of_starts))
     return (
         None,
         _linear(d_gates, weight_ih.t()) if of_inputs else None,
         d_gates.t() @ inputs if of_ih else None,
-        d_gates.t() @ _before(outputs, hidden, steps) if of_hh else None,
+        d_gates.t() @ _before(outputs, hidden, reading) if of_hh else None,
         d_gates.sum(dim=0) if of_bias else None,
         d_projected.t() @ unprojected if of_hr else None,
         torch.cat(d_hidden) if of_hidden else None,
@@ -250,14 +251,18 @@ def _clipped(values: Tensor, bound: float | None) -> Tensor:
     return values if bound is None else values.clamp(-bound, bound)
 
 
-def _before(outputs: Tensor, hidden: Tensor, steps: list[tuple[int, int]]) -> Tensor:
+def _slope(gate: Tensor) -> Tensor:
+    """The derivative of the sigmoid where it has these values (`sigmoid_backward` is slow in bfloat16)."""
+    return torch.addcmul(gate, gate, gate, value=-1)
+
+
+def _before(outputs: Tensor, hidden: Tensor, reading: Reading) -> Tensor:
     """The outputs before each word, in the order of words: those of the step before, or the state to start from."""
-    parts: dict[int, Tensor] = {}
-    previous = outputs[:0]
-    for start, count in steps:
-        parts[start] = _resized(previous, hidden, count)
-        previous = outputs[start : start + count]
-    return torch.cat([parts[start] for start in sorted(parts)])
+    parts, previous = [], outputs[:0]
+    for step in reading.in_order(list(outputs.split(reading.sizes))):
+        parts.append(_resized(previous, hidden, len(step)))
+        previous = step
+    return torch.cat(reading.in_order(parts))
 
 
 def _linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
