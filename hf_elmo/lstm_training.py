@@ -96,6 +96,8 @@ def _reason_against(tensors: Sequence[Tensor], cell: Tensor, is_whole: bool) -> 
     if any(type(tensor) not in (Tensor, nn.Parameter) for tensor in tensors):
         return "there are tensors of other classes than torch's own"
     device = tensors[0].device
+    if device.type != "cpu":
+        return f"they are on {device.type}, where nothing was measured"
     if any(tensor.device != device for tensor in tensors):
         return "inputs, states and weights are on several devices"
     dtypes = {tensor.dtype for tensor in tensors}
