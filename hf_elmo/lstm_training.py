@@ -65,9 +65,9 @@ def is_served(layer: nn.Module, inputs: Tensor, batch_sizes: list[int], hidden: 
     Args:
         layer: An `LstmLayer`.
         inputs: As in `LstmLayer.forward`, like all others.
-        batch_sizes: ...
-        hidden: ...
-        cell: ...
+        batch_sizes: See there.
+        hidden: See there.
+        cell: See there.
     """
     # A compiler knows the plain operations better, and could not write a line to the log.
     if torch.compiler.is_compiling() or not torch.is_grad_enabled() or not batch_sizes:
@@ -88,10 +88,10 @@ def _reason_against(tensors: Sequence[Tensor], cell: Tensor, is_whole: bool) -> 
     """Why these are beyond `_Layer`, or None if they are not."""
     if torch.jit.is_tracing():
         return "the model is being traced"
-    if torch._C._are_functorch_transforms_active():
+    # Both are private: where they are gone, torch itself refuses `_Layer` with a message.
+    if getattr(torch._C, "_are_functorch_transforms_active", bool)():
         return "a transform of torch.func is at work"
-    # The level is -1 where no derivative is taken forward.
-    if forward_ad._current_level >= 0:
+    if getattr(forward_ad, "_current_level", -1) >= 0:
         return "derivatives are taken forward"
     if any(type(tensor) not in (Tensor, nn.Parameter) for tensor in tensors):
         return "there are tensors of other classes than torch's own"

@@ -360,3 +360,21 @@ def test_without_onednn_it_is_torchs_own_products(dtype):
             results.append([*outputs, *gradients_of(outputs, [*layer.parameters(), inputs, hidden, cell])])
     for one, other in zip(*results, strict=True):
         assert (one - other).norm() <= (1e-5 if dtype == torch.float32 else 0.05) * other.norm()
+
+
+def test_tensors_may_lie_in_memory_as_they_like():
+    """Transposed weights, a state that is one row seen several times, every other word of a larger tensor."""
+    layer = layer_of((64, 16), (3.0, 3.0))
+    for name, weight in list(layer.named_parameters()):
+        if weight.dim() == 2:
+            setattr(layer, name, nn.Parameter(weight.detach().t().contiguous().t()))
+    packing = Packing.from_mask(mask_of([20, 20]))
+    inputs = torch.randn(80, 16, generator=torch.Generator().manual_seed(0))[::2].requires_grad_()
+    hidden, cell = (torch.full((1, size), 0.5).requires_grad_() for size in (16, 64))
+    tensors = [*layer.parameters(), inputs, hidden, cell]
+    state = hidden.expand(2, 16), cell.expand(2, 64)
+    ours = read_for_training(layer, inputs, packing.batch_sizes, *state, True)
+    expected = layer.read(inputs, packing.batch_sizes, *state, True)
+    torch.testing.assert_close(ours, expected, rtol=0, atol=2e-5)
+    for one, other in zip(gradients_of(ours, tensors), gradients_of(expected, tensors), strict=True):
+        assert (one - other).norm() <= 1e-4 * other.norm()
