@@ -55,7 +55,7 @@ class Contestant:
         raise self.lacking()
 
     def read_corpus(self, words: list[list[str]], batch: int):
-        """All layers of many sentences, in batches of about so many of similar length; per sentence, any order."""
+        """All layers of many sentences, in batches of about so many of similar length: yields number and array."""
         raise self.lacking()
 
     def sentences_of(self, output, words) -> list:
@@ -121,7 +121,8 @@ class HfElmo(Contestant):
         # What a batch of so many sentences of mean length holds.
         batch_words = round(batch * sum(len(sentence) + 2 for sentence in words) / len(words))
         embedded = self.embed_sentences(self.model, self.tokenizer, words, layers="all", batch_words=batch_words)
-        return [result.vectors for result in embedded]
+        for number, result in enumerate(embedded):
+            yield number, result.vectors
 
     def train_step(self, words):
         self.model.zero_grad(set_to_none=True)
@@ -173,7 +174,7 @@ class AllenNlp(Contestant):
         return [layers[:, row, 1 : len(sentence) + 1] for row, sentence in enumerate(words)]
 
     def read_corpus(self, words, batch):
-        return _in_order(self, words, batch)
+        return _sorted_by_length(self, words, batch)
 
     def train_step(self, words):
         self.model._elmo_lstm.reset_states()
@@ -237,7 +238,7 @@ class SimpleElmo(Contestant):
         return [layers[:, : len(sentence)] for layers, sentence in zip(output, words)]
 
     def read_corpus(self, words, batch):
-        return _in_order(self, words, batch)
+        return _sorted_by_length(self, words, batch)
 
 
 CONTESTANTS = {"hf_elmo": HfElmo, "allennlp": AllenNlp, "simple_elmo": SimpleElmo}
@@ -268,16 +269,13 @@ def hide_torchvision() -> None:
     sys.meta_path.insert(0, _Absent())
 
 
-def _in_order(contestant: Contestant, words: list[list[str]], batch: int) -> list:
-    """Reads sentences sorted by length, longest first, so many at once, and gives them in their own order."""
+def _sorted_by_length(contestant: Contestant, words: list[list[str]], batch: int):
+    """Reads sentences, the longest first, so many at once: yields number and array."""
     order = sorted(range(len(words)), key=lambda number: -len(words[number]))
-    results: list = [None] * len(words)
     for begin in range(0, len(order), batch):
         numbers = order[begin : begin + batch]
         sentences = [words[number] for number in numbers]
-        for number, layers in zip(numbers, contestant.sentences_of(contestant.read(sentences), sentences)):
-            results[number] = layers
-    return results
+        yield from zip(numbers, contestant.sentences_of(contestant.read(sentences), sentences))
 
 
 def memory() -> dict[str, float]:
@@ -328,7 +326,7 @@ class Server:
             task: `batch` (so many sentences at once), `corpus`, `train`, `rows` or `tokenize`.
             words: The sentences.
             batch: How many of them at once.
-            keep: An .npz file.
+            keep: An .npy file.
         """
         contestant, results = self.contestant, []
         batches = [words[begin : begin + batch] for begin in range(0, len(words), batch)]
@@ -336,26 +334,32 @@ class Server:
         if task == "batch":
             results = [contestant.read(sentences) for sentences in batches]
         elif task == "corpus":
-            results = contestant.read_corpus(words, batch)
+            for result in contestant.read_corpus(words, batch):
+                # Whoever reads a corpus stores or uses a sentence and forgets it.
+                if keep is not None:
+                    results.append(result)
         else:
             do = {"train": "train_step", "rows": "character_rows", "tokenize": "tokenize"}[task]
             for sentences in batches:
                 results = getattr(contestant, do)(sentences)
         seconds = time.perf_counter() - begin
+        after = memory()
         if keep is not None:
             self._keep(keep, task, batches, results)
-        return {"seconds": seconds, "memory": memory()}
+        return {"seconds": seconds, "memory": after}
 
-    def _keep(self, path: str, task: str, batches: list, results) -> None:
+    def _keep(self, path: str, task: str, batches: list, results: list) -> None:
         import numpy as np
 
+        if task == "train":
+            np.save(path, self.contestant.character_gradient())
+            return
         if task == "batch":
             pairs = zip(results, batches)
-            results = list(chain.from_iterable(self.contestant.sentences_of(*pair) for pair in pairs))
-        if task in ("batch", "corpus"):
-            np.savez(path, layers=np.concatenate(results, axis=1).astype(np.float32))
-        elif task == "train":
-            np.savez(path, gradient=self.contestant.character_gradient())
+            sentences = list(chain.from_iterable(self.contestant.sentences_of(*pair) for pair in pairs))
+        else:
+            sentences = [layers for _, layers in sorted(results, key=lambda result: result[0])]
+        np.save(path, np.concatenate(sentences, axis=1).astype(np.float32))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -24,7 +24,6 @@ import venv
 from dataclasses import dataclass
 from pathlib import Path
 
-
 CONTESTANT = Path(__file__).with_name("contestant.py")
 
 
@@ -38,34 +37,24 @@ class Peer:
     """
 
     variable: str
-    installs: tuple[tuple[str, ...], ...]
+    installs: tuple[str, ...]
 
 
 PEERS = {
     "allennlp": Peer(
         "HF_ELMO_ALLENNLP_PYTHON",
         (
-            # Plain `torch` may be one with gigabytes of CUDA; pip takes what its configuration finds first.
-            ("torch==2.13.0", "numpy==2.4.6", "h5py==3.16.0"),
-            (
-                *(
-                    "transformers==4.57.6",
-                    "huggingface_hub==0.36.2",
-                    "spacy==3.8.18",
-                    "cached_path==1.8.10",
-                    "lmdb",
-                    "dill",
-                    "base58",
-                ),
-                *("more_itertools", "fairscale", "termcolor", "tensorboardX", "jsonnet", "overrides==3.1.0", "typer"),
-                *("wandb", "nltk", "scikit-learn", "filelock", "torch==2.13.0", "numpy==2.4.6"),
-            ),
-            ("--no-deps", "allennlp==2.10.1"),
+            "torch==2.13.0 numpy==2.4.6 h5py==3.16.0",
+            # numpy and torch again, so that nothing changes them.
+            "torch==2.13.0 numpy==2.4.6 transformers==4.57.6 huggingface_hub==0.36.2 spacy==3.8.18 "
+            "cached_path==1.8.10 overrides==3.1.0 lmdb dill base58 more_itertools fairscale termcolor tensorboardX "
+            "jsonnet typer wandb nltk scikit-learn filelock",
+            "--no-deps allennlp==2.10.1",
         ),
     ),
     "simple_elmo": Peer(
         "HF_ELMO_SIMPLE_ELMO_PYTHON",
-        (("simple_elmo==0.9.2", "tensorflow-cpu==2.21.0", "keras==3.15.1", "tf_keras==2.21.0"),),
+        ("simple_elmo==0.9.2 tensorflow-cpu==2.21.0 keras==3.15.1 tf_keras==2.21.0",),
     ),
 }
 
@@ -97,9 +86,9 @@ def install(name: str, folder: Path) -> Path:
     venv.create(folder, with_pip=True)
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     for packages in PEERS[name].installs:
-        done = subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], env=clean_environment())
-        if done.returncode:
-            raise OSError(f"pip could not install {' '.join(packages)}.")
+        command = [python, "-m", "pip", "install", "--quiet", *packages.split()]
+        if subprocess.run(command, env=clean_environment()).returncode:
+            raise OSError(f"pip could not install: {packages}.")
     return python
 
 
