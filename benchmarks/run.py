@@ -191,7 +191,7 @@ class Comparison:
         sizes = {
             weights * count for weights in (*shape.step_weights, sum(shape.step_weights)) for count in BYTES.values()
         }
-        self.blocks = sorted(size for size in sizes if size < BLOCK) + [BLOCK]
+        self.blocks = [*sorted(size for size in sizes if size < BLOCK), BLOCK]
         self.versions["machine"] = process.ask("hello", blocks=self.blocks)
         return process
 
