@@ -204,7 +204,7 @@ class Comparison:
             if number < 0:
                 # A turn that warms up: little of what takes AllenNLP minutes.
                 words = words[:1] if row.is_trained else words[: 2 * row.batch]
-            limits = machine.ask("measure")
+            limits = machine.ask("measure") if number >= 0 else None
             seconds, floors = {}, {}
             for column in list(columns):
                 keep = str(kept[column]) if number == 0 and (row.is_read or row.is_trained) else None
@@ -220,7 +220,7 @@ class Comparison:
                     continue
                 seconds[column] = answer["seconds"]
                 kind = column.partition(" ")[2]
-                if kind in row.kinds and (row.is_read or row.is_trained):
+                if limits is not None and kind in row.kinds and (row.is_read or row.is_trained):
                     floors[kind] = self._floor(row, shape, words, kind, limits)
             if number >= 0:
                 count = sum(map(len, words))
@@ -254,17 +254,18 @@ class Comparison:
             parts = [floor(shape, batches, kind, operations, bandwidth, row.is_trained)]
         return {name: sum(getattr(part, name) for part in parts) for name in ("seconds", "operations", "weight_bytes")}
 
-    def measure_memory(self, size: str, sentences: int, loads: int) -> list[dict]:
+    def measure_memory(self, size: str, sentences: int, loads: int, kinds=tuple(BYTES)) -> list[dict]:
         """Loading and memory of each column, in processes of their own, in turn.
 
         Args:
             size: The model.
             sentences: How many are read, in batches of 128.
             loads: How often each is loaded; simple_elmo, which takes long, once.
+            kinds: hf_elmo's kinds of numbers.
         """
         words = [self.sentences[number % len(self.sentences)] for number in range(sentences)]
         results: dict[str, dict] = {}
-        for number, column in itertools.product(range(loads), self.columns(BYTES)):
+        for number, column in itertools.product(range(loads), self.columns(kinds)):
             if (number and column == "simple_elmo") or "failed" in results.get(column, {}):
                 continue
             print(f"... memory and loading: {column}", file=sys.stderr, flush=True)
