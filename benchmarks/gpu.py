@@ -1,15 +1,15 @@
 """The biLM's LSTMs on a GPU: Triton's kernels beside cuDNN, AllenNLP's loop and the plain layers, and the floor.
 
-    python benchmarks/gpu.py [--batches 1 8 64 128] [--lengths 26 100] [--precisions fp32 tf32 bf16] [--output FILE.json]
+    python benchmarks/gpu.py [--batches 1 8 64 128] [--lengths 26 100] [--precisions fp32 tf32 bf16] [--output FILE]
 
 The biLM has the original size (2 layers of 2 x 4,096 cells, projections of 512, clips at 3) and random weights; all
-sentences of a batch have the same length. Everyone reads the words' vectors and returns all layers (cuDNN the last one).
+sentences of a batch have the same length. Everyone reads the words' vectors and returns all layers, cuDNN the last one.
 
 - **ours**: `hf_elmo.lstm_triton`.
-- **cuDNN**: `nn.LSTM(512, 4096, 2, bidirectional=True, proj_size=512)`, which has no clips, no skip connection, and lets
-  the two directions meet between layers; its second layer has inputs of 1,024 for that reason. Once called as it is and
-  once (cuDNN graph) replayed from a CUDA graph, without the time that Python and the launches take. In bfloat16 torch
-  copies all weights in every call.
+- **cuDNN**: `nn.LSTM(512, 4096, 2, bidirectional=True, proj_size=512)`. It has no clips and no skip connection, and its
+  directions meet between the layers, so that its second layer has inputs of 1,024. Called as it is, and (cuDNN graph)
+  replayed from a CUDA graph, which leaves out the time of Python and of the launches. torch copies all its weights in
+  every call in bfloat16.
 - **AllenNLP**: what its `ElmoLstm` computes, written plainly: per step, direction and layer two products, the gates and
   the clips, and the state copied.
 - **plain**: `LstmLayer.forward`, with the input's product outside of the loop.
@@ -17,10 +17,10 @@ sentences of a batch have the same length. Everyone reads the words' vectors and
 fp32 is exact for everyone; tf32 is `torch.backends.cuda.matmul.allow_tf32` for ours, AllenNLP and plain, and
 `torch.backends.cudnn.allow_tf32` (torch's default) for cuDNN; bf16 are bfloat16 weights.
 
-The floor is the sum of two: the input's products for all words together, and the dependent steps, layer after layer. Each
-is the larger of two times: operations over the rate of an 8192 x 8192 x 8192 product of that precision, and bytes over the
-rate of a copy, both measured here. Bytes are weights, once for the input's products and once in every step, and
-activations. A step's weights may come from the L2 cache, so that a kernel can be faster than this floor.
+The floor is the sum of two: the input's products for all words together, and the dependent steps, layer after layer.
+Each is the larger of two times: operations over the rate of an 8192 x 8192 x 8192 product of that precision, and bytes
+over the rate of a copy, both measured here. Bytes are weights, once for the input's products and once in every step,
+and activations. A kernel may be faster where it finds a step's weights in the L2 cache.
 
 Times are medians of CUDA events around a call. There are as many words as a batch has; each is read in both directions.
 """
@@ -33,6 +33,7 @@ import statistics
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -71,12 +72,12 @@ def measure_limits(precisions: list[str]) -> dict[str, float]:
     """Bytes per second of a copy, read and written, and operations per second of a product."""
     x = torch.empty(2**29, device="cuda")
     y = torch.empty_like(x)
-    limits = {"bytes": 8 * x.numel() / milliseconds(lambda: y.copy_(x)) * 1e3}
+    limits = {"bytes": 8 * x.numel() / milliseconds(partial(y.copy_, x)) * 1e3}
     del x, y
     for precision in precisions:
         set_precision(precision)
         a, b = (torch.randn(8192, 8192, device="cuda").to(DTYPES[precision]) for _ in range(2))
-        limits[precision] = 2 * 8192**3 / milliseconds(lambda a=a, b=b: a @ b) * 1e3
+        limits[precision] = 2 * 8192**3 / milliseconds(partial(torch.mm, a, b)) * 1e3
     return limits
 
 
@@ -98,7 +99,9 @@ def floor(batch: int, length: int, precision: str, limits: dict[str, float]) -> 
 
 
 def make_bilstm(dtype: torch.dtype) -> BiLstm:
-    config = ElmoConfig(cell_size=CELLS, projection_dim=DIM, num_layers=LAYERS, cell_clip=CLIP, proj_clip=CLIP)
+    # AllenNLP adds the forget bias to the bias when it loads weights.
+    sizes = {"cell_size": CELLS, "projection_dim": DIM, "num_layers": LAYERS}
+    config = ElmoConfig(**sizes, cell_clip=CLIP, proj_clip=CLIP, forget_bias=0.0)
     with torch.device("cuda"):
         bilstm = BiLstm(config)
     with torch.no_grad():

@@ -9,8 +9,7 @@ three phases:
    clip and the output gate. A program has some cells, and all four gates of them.
 2. Projection: ``W_hr`` times the outputs of all cells. To occupy every program the sum over the cells is cut into
    slices, whose sums lie side by side in memory. (Atomic additions would save a phase, and results would vary.)
-3. The slices' sums are added up, in order, and the projection clip falls on the total. For few sentences each program
-   does so for itself, which saves a barrier.
+3. The slices' sums are added up, in order, and the projection clip falls on the total.
 
 Layers follow one another. To read layer 1 one step behind layer 0 would halve the barriers, but layer 1 would then have
 to read its input weights in every step, and two layers' weights do not stay in the L2 cache where one's do.
@@ -52,8 +51,6 @@ logger = logging.get_logger(__name__)
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 #: The input's share of the gates is computed for about so many words at a time.
 _WORDS_AT_ONCE = 8192
-#: Up to so many sentences each program adds up the slices for itself.
-_FEW = 4
 
 
 class _Weights(NamedTuple):
@@ -155,64 +152,44 @@ def _blocks(cells: int, dim: int, batch: int, dtype: torch.dtype, split: bool, p
     }
 
 
-class _Steps(NamedTuple):
-    """Where the words of each step are.
+def _runs(starts: list[int]) -> list[tuple[int, int]]:
+    """Steps ``(first, end)`` of about `_WORDS_AT_ONCE` words, from the first word of each step and their number."""
+    runs, first, steps = [], 0, len(starts) - 1
+    for end in range(1, steps + 1):
+        if end == steps or starts[end + 1] - starts[first] > _WORDS_AT_ONCE:
+            runs.append((first, end))
+            first = end
+    return runs
 
-    Attributes:
-        starts: The first word of each step, and the number of all words.
-        on_device: The same, with one more number that is not looked at.
-        last: ``(sentences,)``: each sentence's last word.
-    """
 
-    starts: list[int]
-    on_device: Tensor
-    last: Tensor
-
-    @classmethod
-    def of(cls, batch_sizes: list[int], device: torch.device) -> _Steps:
-        starts = [0, *accumulate(batch_sizes)]
-        last = [0] * batch_sizes[0]
-        for start, n, following in zip(starts, batch_sizes, [*batch_sizes[1:], 0]):
-            last[following:n] = range(start + following, start + n)
-        return cls(
-            starts,
-            torch.tensor([*starts, starts[-1]], dtype=torch.int32, device=device),
-            torch.tensor(last, dtype=torch.long, device=device),
-        )
-
-    def chunks(self) -> list[tuple[int, int]]:
-        """Runs of steps ``(first, end)`` of about `_WORDS_AT_ONCE` words."""
-        runs, first, steps = [], 0, len(self.starts) - 1
-        for end in range(1, steps + 1):
-            if end == steps or self.starts[end + 1] - self.starts[first] > _WORDS_AT_ONCE:
-                runs.append((first, end))
-                first = end
-        return runs
+def _to_device(numbers: list[int], device: torch.device) -> Tensor:
+    """int32, without waiting for the GPU."""
+    tensor = torch.tensor(numbers, dtype=torch.int32)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def _read_layer(
-    layer: LstmLayer, weights: _Weights, words: tuple[Tensor, Tensor], steps: _Steps, hidden: Tensor, cell: Tensor,
-    split: bool, out_dtype: torch.dtype, **blocks,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    layer: LstmLayer, weights: _Weights, words: Tensor | tuple[Tensor, Tensor], starts: list[int], on_device: Tensor,
+    hidden: Tensor, cell: Tensor, split: bool, out: Tensor, counters: Tensor, **blocks,
+) -> None:  # fmt: skip
     """Both directions of one layer.
 
     Args:
         layer: One of the two, for its clips.
         weights: Of both.
         words: Of both, in their reading orders.
-        steps: Of both.
-        hidden: ``(2, sentences, projection_dim)``, the state to start from.
-        cell: ``(2, sentences, cell_size)``, likewise.
-        split: Whether factors are split.
-        out_dtype: Of the outputs.
+        starts: The first word of each step, and the number of all words.
+        on_device: The same, with one more number that is not looked at.
+        hidden: ``(2, 2, parts, sentences, projection_dim)``, the state to start from in slot 1; overwritten.
+        cell: ``(2, sentences, cell_size)``, float32, likewise; becomes the last cells.
+        split: Whether factors are split, in two parts.
+        out: ``(2, all words, projection_dim)``, for the outputs.
+        counters: ``(runs, 2, 32)``, int32 zeros.
         blocks: Sizes of blocks to use instead of those chosen.
-
-    Returns:
-        Outputs ``(2, all words, projection_dim)`` and, in float32, the last cells.
     """
-    device, dtype = words[0].device, weights.weight_hh.dtype
+    device, dtype = hidden.device, weights.weight_hh.dtype
     cells, dim = weights.weight_hh.shape[1] // 4, weights.weight_hh.shape[2]
-    batch, projects, parts = hidden.shape[1], weights.weight_hr is not None, 2 if split else 1
+    batch, parts, projects = cell.shape[1], hidden.shape[2], weights.weight_hr is not None
     programs, shared = 4, 2**16
     if not _INTERPRETED:
         properties = torch.cuda.get_device_properties(device)
@@ -220,36 +197,22 @@ def _read_layer(
     blocks = _blocks(cells, dim, batch, dtype, split, programs, shared) | blocks
     tiles = _cdiv(cells, blocks["BLOCK_C"]) * _cdiv(batch, blocks["BLOCK_N"])
     workers = 1 if _INTERPRETED else min(programs // 2, tiles)
-    few = projects and batch <= _FEW
-    empty = {"dtype": dtype, "device": device}
-    out = torch.empty(2, len(words[0]), dim, dtype=out_dtype, device=device)
-    cell = cell.to(torch.float32, copy=True).contiguous()
-    carried = torch.empty(workers if few else 1, 2, 2, parts, batch, dim, **empty)
-    hidden = hidden.to(dtype)
-    # Slot 1: that of the step before the first.
-    carried[:, 1, :, 0] = high = hidden if dtype != torch.float32 else _nearest_tf32(hidden)
-    if split:
-        carried[:, 1, :, 1] = _nearest_tf32(hidden - high)
-    y = torch.empty(2, parts, batch, cells if projects else 0, **empty)
+    y = hidden.new_empty(2, parts, batch, cells if projects else 0)
     sums = torch.empty(2, blocks["SLICES"], batch, dim if projects else 0, dtype=torch.float32, device=device)
-    counters = torch.zeros(2, 32, dtype=torch.int32, device=device)
-
-    for first, last in steps.chunks():
-        begin, end = steps.starts[first], steps.starts[last]
-        share = torch.empty(2, end - begin, 4 * cells, **empty)
+    for counter, (first, last) in zip(counters, _runs(starts)):
+        begin, end = starts[first], starts[last]
+        share = hidden.new_empty(2, end - begin, 4 * cells)
         for direction in range(2):
             x, weight = words[direction][begin:end], weights.weight_ih[direction]
             torch.addmm(weights.bias[direction], x, weight.t(), out=share[direction])
-        counters.zero_()
         layer_kernel[(2 * workers,)](
-            first, last, steps.on_device, counters, share, begin, end, carried, carried[0].numel(), weights.weight_hh,
-            cell, y, weights.weight_hr if projects else weights.weight_hh, sums, out, len(words[0]), batch,
+            first, last, on_device, counter, share, begin, end, hidden, weights.weight_hh, cell, y,
+            weights.weight_hr if projects else weights.weight_hh, sums, out, starts[-1], batch,
             layer.cell_clip or 0.0, layer.proj_clip or 0.0, 0,
             CELLS=cells, DIM=dim, PROJECTS=projects, CLIPS_CELL=layer.cell_clip is not None,
-            CLIPS_PROJ=layer.proj_clip is not None, SPLIT=split, PARTS=parts, FEW=few, COMPILED=not _INTERPRETED,
+            CLIPS_PROJ=layer.proj_clip is not None, SPLIT=split, PARTS=parts, COMPILED=not _INTERPRETED,
             launch_cooperative_grid=True, **blocks,
         )  # fmt: skip
-    return out, cell
 
 
 def _product_dtype(bilstm: BiLstm, words: Tensor) -> torch.dtype:
@@ -301,34 +264,47 @@ def read_both(
     logger.info_once("The LSTMs are computed in Triton's kernels, one for each layer.")
     if not batch_sizes:
         return [torch.stack(words) for _ in bilstm.forward_layers], state
-    device = words[0].device
+    device, layers, batch = words[0].device, len(bilstm.forward_layers), batch_sizes[0]
     dtype = _product_dtype(bilstm, words[0])
     split = dtype == torch.float32 and not torch.backends.cuda.matmul.allow_tf32
     # What the plain path returns where autocast mixes dtypes.
     cell_dtype = torch.promote_types(dtype, state.cell.dtype)
     out_dtype = dtype if bilstm.forward_layers[0].weight_hr is not None else cell_dtype
-    steps = _Steps.of(batch_sizes, device)
-    outputs, last_hidden, last_cell = [], [], []
-    x = words
+    starts = [0, *accumulate(batch_sizes)]
+    last = [0] * batch
+    for start, n, following in zip(starts, batch_sizes, [*batch_sizes[1:], 0]):
+        last[following:n] = range(start + following, start + n)
     with (
         torch.no_grad(),
         torch.autocast(device.type, enabled=False),
         torch.cuda.device(device) if device.type == "cuda" else nullcontext(),
     ):
+        on_device = _to_device([*starts, starts[-1], *last], device)
+        counters = torch.zeros(layers, len(_runs(starts)), 2, 32, dtype=torch.int32, device=device)
+        dim = state.hidden.shape[-1]
+        y = torch.empty(layers, 2, starts[-1], dim, dtype=out_dtype, device=device)
+        cells = torch.empty(layers, *state.cell[:, 0].shape, dtype=torch.float32, device=device)
+        cells.copy_(state.cell.transpose(0, 1))
+        # Slot 1 is that of the step before the first.
+        hidden = torch.empty(layers, 2, 2, 2 if split else 1, batch, dim, dtype=dtype, device=device)
+        given = state.hidden.transpose(0, 1).to(dtype)
+        hidden[:, 1, :, 0] = high = given if dtype != torch.float32 else _nearest_tf32(given)
+        if split:
+            hidden[:, 1, :, 1] = _nearest_tf32(given - high)
+        outputs: list[Tensor] = []
+        x = words
         for depth, layer in enumerate(bilstm.forward_layers):
-            x = tuple(bilstm.dropout(one) for one in x)
-            weights = _weights(bilstm, depth, dtype, split)
-            typed = tuple(one.to(dtype) for one in x)
-            y, cell = _read_layer(
-                layer, weights, typed, steps, state.hidden[:, depth], state.cell[:, depth], split, out_dtype
-            )
-            last_hidden.append(y.index_select(1, steps.last))
-            last_cell.append(cell.to(cell_dtype))
-            if bilstm.use_skip_connections and depth > 0:
-                y = torch.stack(x) + y
-            outputs.append(y)
-            x = tuple(y)
-    return outputs, type(state)(torch.stack(last_hidden, dim=1), torch.stack(last_cell, dim=1))
+            if bilstm.dropout.training:
+                x = tuple(bilstm.dropout(one) for one in x)
+            _read_layer(
+                layer, _weights(bilstm, depth, dtype, split), tuple(one.to(dtype) for one in x), starts, on_device,
+                hidden[depth], cells[depth], split, y[depth], counters[depth],
+            )  # fmt: skip
+            skips = bilstm.use_skip_connections and depth > 0
+            x = y[depth] + (torch.stack(x) if isinstance(x, tuple) else x) if skips else y[depth]
+            outputs.append(x)
+        end_hidden = y.index_select(2, on_device[len(starts) + 1 :])
+    return outputs, type(state)(end_hidden.transpose(0, 1), cells.transpose(0, 1).to(cell_dtype))
 
 
 def read_plainly(

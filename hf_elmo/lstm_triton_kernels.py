@@ -162,7 +162,7 @@ if triton is not None:
 
     @triton.jit
     def _total(
-        tile, direction, step, start, n, sums, hidden, out, words, batch, proj_clip, writes,
+        tile, direction, step, start, n, sums, hidden, out, words, batch, proj_clip,
         DIM: tl.constexpr, CLIPS_PROJ: tl.constexpr, SPLIT: tl.constexpr, PARTS: tl.constexpr, SLICES: tl.constexpr,
         BLOCK_E: tl.constexpr,
     ):  # fmt: skip
@@ -175,7 +175,7 @@ if triton is not None:
         if CLIPS_PROJ:
             h = tl.minimum(tl.maximum(h, -proj_clip), proj_clip)
         row = (direction * words + start).to(tl.int64) * DIM
-        tl.store(out + row + e, h.to(out.dtype.element_ty), mask=here & writes)
+        tl.store(out + row + e, h.to(out.dtype.element_ty), mask=here)
         _store_right(hidden + ((step % 2) * 2 + direction) * PARTS * size, size, e, h, here, SPLIT)
 
     @triton.jit
@@ -209,14 +209,12 @@ if triton is not None:
             )
         tl.debug_barrier()
 
-    @triton.jit(
-        do_not_specialize=["first", "last", "begin", "end", "words", "batch", "cell_clip", "proj_clip", "copy", "zero"]
-    )
+    @triton.jit(do_not_specialize=["first", "last", "begin", "end", "words", "batch", "cell_clip", "proj_clip", "zero"])
     def layer_kernel(
-        first, last, starts, counters, share, begin, end, hidden, copy, w_hh, cell, y, w_hr, sums, out, words, batch,
+        first, last, starts, counters, share, begin, end, hidden, w_hh, cell, y, w_hr, sums, out, words, batch,
         cell_clip, proj_clip, zero,
         CELLS: tl.constexpr, DIM: tl.constexpr, PROJECTS: tl.constexpr, CLIPS_CELL: tl.constexpr,
-        CLIPS_PROJ: tl.constexpr, SPLIT: tl.constexpr, PARTS: tl.constexpr, FEW: tl.constexpr, SLICES: tl.constexpr,
+        CLIPS_PROJ: tl.constexpr, SPLIT: tl.constexpr, PARTS: tl.constexpr, SLICES: tl.constexpr,
         SLICE: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
         BLOCK_K: tl.constexpr, BLOCK_L: tl.constexpr, BLOCK_E: tl.constexpr, STAGES: tl.constexpr,
         COMPILED: tl.constexpr,
@@ -228,9 +226,6 @@ if triton is not None:
         workers = tl.num_programs(0) // 2
         counter = counters + direction * 32
         arrivals = 0
-        if FEW:
-            # Each program has a hidden state of its own.
-            hidden += worker * copy
         step = first
         start = tl.load(starts + step)
         following = tl.load(starts + step + 1)
@@ -259,18 +254,15 @@ if triton is not None:
                     tile += workers
                 arrivals += workers
                 _barrier(counter, arrivals, COMPILED)
-                tile = 0 if FEW else worker
+                tile = worker
                 while tile < tl.cdiv(n * DIM, BLOCK_E):
                     _total(
                         tile, direction, step, start, n, sums, hidden, out, words, batch, proj_clip,
-                        worker == 0 or not FEW, DIM, CLIPS_PROJ, SPLIT, PARTS, SLICES, BLOCK_E,
+                        DIM, CLIPS_PROJ, SPLIT, PARTS, SLICES, BLOCK_E,
                     )  # fmt: skip
-                    tile += 1 if FEW else workers
-                if FEW:
-                    tl.debug_barrier()
-                else:
-                    arrivals += workers
-                    _barrier(counter, arrivals, COMPILED)
+                    tile += workers
+                arrivals += workers
+                _barrier(counter, arrivals, COMPILED)
             start = following
             following = after
             step += 1
