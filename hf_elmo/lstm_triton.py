@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import os
 from contextlib import nullcontext
+from functools import lru_cache
 from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
@@ -56,12 +57,14 @@ _WORDS_AT_ONCE = 8192
 class _Weights(NamedTuple):
     """Both directions of a layer, in the dtype of the products."""
 
-    weight_ih: tuple[Tensor, Tensor]
+    transposed_ih: tuple[Tensor, Tensor]
     bias: tuple[Tensor, Tensor]
     weight_hh: Tensor
     weight_hr: Tensor | None
 
 
+#: What CUDA graphs read at each replay.
+_captured: list[Tensor] = []
 #: For each biLM the dtype of its packed weights, and for each layer what they were made of, and they.
 _packed: WeakKeyDictionary = WeakKeyDictionary()
 
@@ -74,7 +77,8 @@ def _nearest_tf32(x: Tensor) -> Tensor:
 def _weights(bilstm: BiLstm, depth: int, dtype: torch.dtype, split: bool) -> _Weights:
     """The packed weights of a layer, made anew if a parameter was changed or moved."""
     layers = (bilstm.forward_layers[depth], bilstm.backward_layers[depth])
-    parameters = [p for layer in layers for p in layer.parameters()]
+    named = [(layer.weight_ih, layer.weight_hh, layer.bias, layer.weight_hr) for layer in layers]
+    parameters = [p for each in named for p in each if p is not None]
     # Whether an inference tensor was changed cannot be known.
     versions = None if any(p.is_inference() for p in parameters) else [(p.data_ptr(), p._version) for p in parameters]
     made_of = (versions, [layer.forget_bias for layer in layers])
@@ -95,7 +99,7 @@ def _weights(bilstm: BiLstm, depth: int, dtype: torch.dtype, split: bool) -> _We
         bias[layer.cell_size : 2 * layer.cell_size] += layer.forget_bias
         biases.append(bias.to(dtype))
     weights = _Weights(
-        weight_ih=tuple(layer.weight_ih.detach().to(dtype) for layer in layers),
+        transposed_ih=tuple(layer.weight_ih.detach().to(dtype).t() for layer in layers),
         bias=tuple(biases),
         weight_hh=both("weight_hh"),
         weight_hr=None if layers[0].weight_hr is None else both("weight_hr"),
@@ -113,6 +117,7 @@ def _power_of_two(x: int, least: int, most: int) -> int:
     return min(max(1 << (x - 1).bit_length(), least), most)
 
 
+@lru_cache(maxsize=256)
 def _blocks(cells: int, dim: int, batch: int, dtype: torch.dtype, split: bool, programs: int, shared: int) -> dict:
     """Sizes of blocks: at original size one block of cells, and one of the projection's sums, for each program.
 
@@ -165,12 +170,17 @@ def _runs(starts: list[int]) -> list[tuple[int, int]]:
 def _to_device(numbers: list[int], device: torch.device) -> Tensor:
     """int32, without waiting for the GPU."""
     tensor = torch.tensor(numbers, dtype=torch.int32)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+    if device.type != "cuda":
+        return tensor
+    tensor = tensor.pin_memory()
+    if torch.cuda.is_current_stream_capturing():
+        _captured.append(tensor)
+    return tensor.to(device, non_blocking=True)
 
 
 def _read_layer(
     layer: LstmLayer, weights: _Weights, words: Tensor | tuple[Tensor, Tensor], starts: list[int], on_device: Tensor,
-    hidden: Tensor, cell: Tensor, split: bool, out: Tensor, counters: Tensor, **blocks,
+    runs: list[tuple[int, int]], hidden: Tensor, cell: Tensor, split: bool, out: Tensor, counters: Tensor, **blocks,
 ) -> None:  # fmt: skip
     """Both directions of one layer.
 
@@ -180,6 +190,7 @@ def _read_layer(
         words: Of both, in their reading orders.
         starts: The first word of each step, and the number of all words.
         on_device: The same, with one more number that is not looked at.
+        runs: Steps ``(first, end)`` to read at a time.
         hidden: ``(2, 2, parts, sentences, projection_dim)``, the state to start from in slot 1; overwritten.
         cell: ``(2, sentences, cell_size)``, float32, likewise; becomes the last cells.
         split: Whether factors are split, in two parts.
@@ -199,12 +210,12 @@ def _read_layer(
     workers = 1 if _INTERPRETED else min(programs // 2, tiles)
     y = hidden.new_empty(2, parts, batch, cells if projects else 0)
     sums = torch.empty(2, blocks["SLICES"], batch, dim if projects else 0, dtype=torch.float32, device=device)
-    for counter, (first, last) in zip(counters, _runs(starts)):
+    for counter, (first, last) in zip(counters, runs):
         begin, end = starts[first], starts[last]
         share = hidden.new_empty(2, end - begin, 4 * cells)
         for direction in range(2):
-            x, weight = words[direction][begin:end], weights.weight_ih[direction]
-            torch.addmm(weights.bias[direction], x, weight.t(), out=share[direction])
+            x, weight = words[direction][begin:end], weights.transposed_ih[direction]
+            torch.addmm(weights.bias[direction], x, weight, out=share[direction])
         layer_kernel[(2 * workers,)](
             first, last, on_device, counter, share, begin, end, hidden, weights.weight_hh, cell, y,
             weights.weight_hr if projects else weights.weight_hh, sums, out, starts[-1], batch,
@@ -271,6 +282,7 @@ def read_both(
     cell_dtype = torch.promote_types(dtype, state.cell.dtype)
     out_dtype = dtype if bilstm.forward_layers[0].weight_hr is not None else cell_dtype
     starts = [0, *accumulate(batch_sizes)]
+    runs = _runs(starts)
     last = [0] * batch
     for start, n, following in zip(starts, batch_sizes, [*batch_sizes[1:], 0]):
         last[following:n] = range(start + following, start + n)
@@ -280,7 +292,7 @@ def read_both(
         torch.cuda.device(device) if device.type == "cuda" else nullcontext(),
     ):
         on_device = _to_device([*starts, starts[-1], *last], device)
-        counters = torch.zeros(layers, len(_runs(starts)), 2, 32, dtype=torch.int32, device=device)
+        counters = torch.zeros(layers, len(runs), 2, 32, dtype=torch.int32, device=device)
         dim = state.hidden.shape[-1]
         y = torch.empty(layers, 2, starts[-1], dim, dtype=out_dtype, device=device)
         cells = torch.empty(layers, *state.cell[:, 0].shape, dtype=torch.float32, device=device)
@@ -298,7 +310,7 @@ def read_both(
                 x = tuple(bilstm.dropout(one) for one in x)
             _read_layer(
                 layer, _weights(bilstm, depth, dtype, split), tuple(one.to(dtype) for one in x), starts, on_device,
-                hidden[depth], cells[depth], split, y[depth], counters[depth],
+                runs, hidden[depth], cells[depth], split, y[depth], counters[depth],
             )  # fmt: skip
             skips = bilstm.use_skip_connections and depth > 0
             x = y[depth] + (torch.stack(x) if isinstance(x, tuple) else x) if skips else y[depth]

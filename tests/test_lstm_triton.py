@@ -185,6 +185,26 @@ def test_the_same_every_time():
 
 
 @needs_triton
+@pytest.mark.skipif(not torch.cuda.is_available() or INTERPRETED, reason="needs a GPU")
+def test_in_a_cuda_graph():
+    bilstm = make((150, 72))
+    packing, words, state = inputs_for(bilstm, [6, 5, 5, 3, 3, 2, 1])
+    with torch.no_grad():
+        first = got(bilstm, packing, words, state)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            outputs = got(bilstm, packing, words, state)
+        for x in words:
+            x.neg_()
+        second = got(bilstm, packing, words, state)
+        for _ in range(2):
+            graph.replay()
+            for x, y in zip(outputs, second, strict=True):
+                assert torch.equal(x, y)
+    assert error(first[0], second[0].double()) > 0.1
+
+
+@needs_triton
 @on_device
 def test_changed_weights_are_seen():
     bilstm = make((7, 5))
