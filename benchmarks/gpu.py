@@ -5,8 +5,8 @@
 The biLM has the original size (2 layers of 2 x 4,096 cells, projections of 512, clips at 3) and random weights; all
 sentences of a batch have the same length. Everyone reads the words' vectors and returns all layers, cuDNN the last one.
 
-- **ours**: `hf_elmo.lstm_triton`. Called as it is, and (ours graph) replayed from a CUDA graph, which leaves out the time
-  of Python and of the launches.
+- **ours**: `hf_elmo.lstm_triton`. Called as it is, and (ours graph) replayed from a CUDA graph, which leaves out the
+  time of Python and of the launches.
 - **cuDNN**: `nn.LSTM(512, 4096, 2, bidirectional=True, proj_size=512)`. It has no clips and no skip connection, and its
   directions meet between the layers, so that its second layer has inputs of 1,024. Likewise called in two ways. In
   bfloat16 torch copies all its weights in every call.

@@ -178,52 +178,92 @@ def _to_device(numbers: list[int], device: torch.device) -> Tensor:
     return tensor.to(device, non_blocking=True)
 
 
-def _read_layer(
-    layer: LstmLayer, weights: _Weights, words: Tensor | tuple[Tensor, Tensor], starts: list[int], on_device: Tensor,
-    runs: list[tuple[int, int]], hidden: Tensor, cell: Tensor, split: bool, out: Tensor, counters: Tensor, **blocks,
-) -> None:  # fmt: skip
-    """Both directions of one layer.
+class _Reading(NamedTuple):
+    """What the layers share while words are read. Every operation costs the CPU as long as a step costs the GPU.
 
-    Args:
-        layer: One of the two, for its clips.
-        weights: Of both.
-        words: Of both, in their reading orders.
+    Attributes:
         starts: The first word of each step, and the number of all words.
-        on_device: The same, with one more number that is not looked at.
+        on_device: The same and one more number, which is not looked at.
         runs: Steps ``(first, end)`` to read at a time.
-        hidden: ``(2, 2, parts, sentences, projection_dim)``, the state to start from in slot 1; overwritten.
-        cell: ``(2, sentences, cell_size)``, float32, likewise; becomes the last cells.
-        split: Whether factors are split, in two parts.
-        out: ``(2, all words, projection_dim)``, for the outputs.
-        counters: ``(runs, 2, 32)``, int32 zeros.
-        blocks: Sizes of blocks to use instead of those chosen.
+        split: Whether factors are split.
+        blocks: Sizes of blocks.
+        workers: Number of programs for each direction.
+        share: ``(2, words of a run, 4 * cell_size)``, where the input's share of the gates goes.
+        shares: Its halves.
+        y: ``(2, parts, sentences, cell_size)``, where the cells' outputs go.
+        sums: ``(2, slices, sentences, projection_dim)``, float32, where the slices of the projection go.
     """
-    device, dtype = hidden.device, weights.weight_hh.dtype
-    cells, dim = weights.weight_hh.shape[1] // 4, weights.weight_hh.shape[2]
-    batch, parts, projects = cell.shape[1], hidden.shape[2], weights.weight_hr is not None
-    programs, shared = 4, 2**16
-    if not _INTERPRETED:
-        properties = torch.cuda.get_device_properties(device)
-        programs, shared = properties.multi_processor_count, properties.shared_memory_per_block_optin
-    blocks = _blocks(cells, dim, batch, dtype, split, programs, shared) | blocks
-    tiles = _cdiv(cells, blocks["BLOCK_C"]) * _cdiv(batch, blocks["BLOCK_N"])
-    workers = 1 if _INTERPRETED else min(programs // 2, tiles)
-    y = hidden.new_empty(2, parts, batch, cells if projects else 0)
-    sums = torch.empty(2, blocks["SLICES"], batch, dim if projects else 0, dtype=torch.float32, device=device)
-    for counter, (first, last) in zip(counters, runs):
-        begin, end = starts[first], starts[last]
-        share = hidden.new_empty(2, end - begin, 4 * cells)
-        for direction in range(2):
-            x, weight = words[direction][begin:end], weights.transposed_ih[direction]
-            torch.addmm(weights.bias[direction], x, weight, out=share[direction])
-        layer_kernel[(2 * workers,)](
-            first, last, on_device, counter, share, begin, end, hidden, weights.weight_hh, cell, y,
-            weights.weight_hr if projects else weights.weight_hh, sums, out, starts[-1], batch,
-            layer.cell_clip or 0.0, layer.proj_clip or 0.0, 0,
-            CELLS=cells, DIM=dim, PROJECTS=projects, CLIPS_CELL=layer.cell_clip is not None,
-            CLIPS_PROJ=layer.proj_clip is not None, SPLIT=split, PARTS=parts, COMPILED=not _INTERPRETED,
-            launch_cooperative_grid=True, **blocks,
-        )  # fmt: skip
+
+    starts: list[int]
+    on_device: Tensor
+    runs: list[tuple[int, int]]
+    split: bool
+    blocks: dict
+    workers: int
+    share: Tensor
+    shares: tuple[Tensor, Tensor]
+    y: Tensor
+    sums: Tensor
+
+    @classmethod
+    def begin(
+        cls, batch_sizes: list[int], starts: list[int], on_device: Tensor, cells: int, dim: int, dtype: torch.dtype,
+        split: bool, projects: bool,
+    ) -> _Reading:  # fmt: skip
+        device, batch, parts = on_device.device, batch_sizes[0], 2 if split else 1
+        programs, shared = 4, 2**16
+        if not _INTERPRETED:
+            properties = torch.cuda.get_device_properties(device)
+            programs, shared = properties.multi_processor_count, properties.shared_memory_per_block_optin
+        blocks = _blocks(cells, dim, batch, dtype, split, programs, shared)
+        tiles = _cdiv(cells, blocks["BLOCK_C"]) * _cdiv(batch, blocks["BLOCK_N"])
+        runs = _runs(starts)
+        share = torch.empty(2, max(starts[b] - starts[a] for a, b in runs), 4 * cells, dtype=dtype, device=device)
+        return cls(
+            starts=starts,
+            on_device=on_device,
+            runs=runs,
+            split=split,
+            blocks=blocks,
+            workers=1 if _INTERPRETED else min(programs // 2, tiles),
+            share=share,
+            shares=share.unbind(0),
+            y=torch.empty(2, parts, batch, cells if projects else 0, dtype=dtype, device=device),
+            sums=torch.empty(2, blocks["SLICES"], batch, dim if projects else 0, device=device, dtype=torch.float32),
+        )
+
+    def layer(
+        self, layer: LstmLayer, weights: _Weights, words: tuple[Tensor, Tensor], hidden: Tensor, cell: Tensor,
+        out: Tensor, counters: tuple[Tensor, ...],
+    ) -> None:  # fmt: skip
+        """Both directions of one layer.
+
+        Args:
+            layer: One of the two, for its clips.
+            weights: Of both.
+            words: Of both, in their reading orders.
+            hidden: ``(2, 2, parts, sentences, projection_dim)``, the state to start from in slot 1; overwritten.
+            cell: ``(2, sentences, cell_size)``, float32, likewise; becomes the last cells.
+            out: ``(2, all words, projection_dim)``, for the outputs.
+            counters: ``(2, 32)`` int32 zeros for each run.
+        """
+        projects = weights.weight_hr is not None
+        for counter, (first, last) in zip(counters, self.runs):
+            begin, end = self.starts[first], self.starts[last]
+            whole = end - begin == self.starts[-1]
+            for x, bias, weight, share in zip(words, weights.bias, weights.transposed_ih, self.shares):
+                if whole:
+                    torch.addmm(bias, x, weight, out=share)
+                else:
+                    torch.addmm(bias, x[begin:end], weight, out=share[: end - begin])
+            layer_kernel[(2 * self.workers,)](
+                first, last, self.on_device, counter, self.share, begin, self.share.shape[1], hidden,
+                weights.weight_hh, cell, self.y, weights.weight_hr if projects else weights.weight_hh, self.sums, out,
+                self.starts[-1], cell.shape[1], layer.cell_clip or 0.0, layer.proj_clip or 0.0, 0,
+                CELLS=cell.shape[2], DIM=out.shape[2], PROJECTS=projects, CLIPS_CELL=layer.cell_clip is not None,
+                CLIPS_PROJ=layer.proj_clip is not None, SPLIT=self.split, PARTS=self.y.shape[1],
+                COMPILED=not _INTERPRETED, launch_cooperative_grid=True, **self.blocks,
+            )  # fmt: skip
 
 
 def _product_dtype(bilstm: BiLstm, words: Tensor) -> torch.dtype:
@@ -282,7 +322,6 @@ def read_both(
     cell_dtype = torch.promote_types(dtype, state.cell.dtype)
     out_dtype = dtype if bilstm.forward_layers[0].weight_hr is not None else cell_dtype
     starts = [0, *accumulate(batch_sizes)]
-    runs = _runs(starts)
     last = [0] * batch
     for start, n, following in zip(starts, batch_sizes, [*batch_sizes[1:], 0]):
         last[following:n] = range(start + following, start + n)
@@ -292,28 +331,34 @@ def read_both(
         torch.cuda.device(device) if device.type == "cuda" else nullcontext(),
     ):
         on_device = _to_device([*starts, starts[-1], *last], device)
-        counters = torch.zeros(layers, len(runs), 2, 32, dtype=torch.int32, device=device)
-        dim = state.hidden.shape[-1]
+        dim, size = state.hidden.shape[-1], state.cell.shape[-1]
+        projects = bilstm.forward_layers[0].weight_hr is not None
+        reading = _Reading.begin(batch_sizes, starts, on_device, size, dim, dtype, split, projects)
+        runs = len(reading.runs)
+        counters = torch.zeros(layers * runs, 64, dtype=torch.int32, device=device).unbind(0)
         y = torch.empty(layers, 2, starts[-1], dim, dtype=out_dtype, device=device)
-        cells = torch.empty(layers, *state.cell[:, 0].shape, dtype=torch.float32, device=device)
+        cells = torch.empty(layers, 2, batch, size, dtype=torch.float32, device=device)
         cells.copy_(state.cell.transpose(0, 1))
         # Slot 1 is that of the step before the first.
         hidden = torch.empty(layers, 2, 2, 2 if split else 1, batch, dim, dtype=dtype, device=device)
         given = state.hidden.transpose(0, 1).to(dtype)
-        hidden[:, 1, :, 0] = high = given if dtype != torch.float32 else _nearest_tf32(given)
+        high = given if dtype != torch.float32 else _nearest_tf32(given)
+        hidden[:, 1, :, 0] = high
         if split:
             hidden[:, 1, :, 1] = _nearest_tf32(given - high)
         outputs: list[Tensor] = []
-        x = words
-        for depth, layer in enumerate(bilstm.forward_layers):
+        x, halves = None, words
+        for depth, (layer, h, c, out) in enumerate(
+            zip(bilstm.forward_layers, hidden.unbind(0), cells.unbind(0), y.unbind(0))
+        ):
             if bilstm.dropout.training:
-                x = tuple(bilstm.dropout(one) for one in x)
-            _read_layer(
-                layer, _weights(bilstm, depth, dtype, split), tuple(one.to(dtype) for one in x), starts, on_device,
-                runs, hidden[depth], cells[depth], split, y[depth], counters[depth],
-            )  # fmt: skip
-            skips = bilstm.use_skip_connections and depth > 0
-            x = y[depth] + (torch.stack(x) if isinstance(x, tuple) else x) if skips else y[depth]
+                halves = tuple(bilstm.dropout(one) for one in halves)
+                x = torch.stack(halves)
+            typed = halves if halves[0].dtype == dtype else tuple(one.to(dtype) for one in halves)
+            weights = _weights(bilstm, depth, dtype, split)
+            reading.layer(layer, weights, typed, h, c, out, counters[depth * runs : (depth + 1) * runs])
+            x = x + out if bilstm.use_skip_connections and depth > 0 else out
+            halves = x.unbind(0)
             outputs.append(x)
         end_hidden = y.index_select(2, on_device[len(starts) + 1 :])
     return outputs, type(state)(end_hidden.transpose(0, 1), cells.transpose(0, 1).to(cell_dtype))

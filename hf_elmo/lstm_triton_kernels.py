@@ -66,7 +66,7 @@ if triton is not None:
 
     @triton.jit
     def _gates(
-        tile, direction, step, start, n, share, begin, end, hidden, w_hh, cell, y, out, words, batch, cell_clip, zero,
+        tile, direction, step, start, n, share, begin, rows, hidden, w_hh, cell, y, out, words, batch, cell_clip, zero,
         CELLS: tl.constexpr, DIM: tl.constexpr, PROJECTS: tl.constexpr, CLIPS_CELL: tl.constexpr, SPLIT: tl.constexpr,
         PARTS: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr, STAGES: tl.constexpr,
         COMPILED: tl.constexpr,
@@ -79,7 +79,7 @@ if triton is not None:
         s = (tile % columns) * BLOCK_N + tl.arange(0, BLOCK_N)
         k = tl.arange(0, BLOCK_K)
         here = (c < CELLS)[:, None] & (s < n)[None, :]
-        first = (direction * (end - begin) + start - begin).to(tl.int64)
+        first = (direction * rows + start - begin).to(tl.int64)
         shares = share + (first + s)[None, :] * (4 * CELLS) + c[:, None]
         cells = cell + (direction * batch + s)[None, :] * CELLS + c[:, None]
         if not SPLIT:
@@ -209,9 +209,11 @@ if triton is not None:
             )
         tl.debug_barrier()
 
-    @triton.jit(do_not_specialize=["first", "last", "begin", "end", "words", "batch", "cell_clip", "proj_clip", "zero"])
+    @triton.jit(
+        do_not_specialize=["first", "last", "begin", "rows", "words", "batch", "cell_clip", "proj_clip", "zero"]
+    )
     def layer_kernel(
-        first, last, starts, counters, share, begin, end, hidden, w_hh, cell, y, w_hr, sums, out, words, batch,
+        first, last, starts, counters, share, begin, rows, hidden, w_hh, cell, y, w_hr, sums, out, words, batch,
         cell_clip, proj_clip, zero,
         CELLS: tl.constexpr, DIM: tl.constexpr, PROJECTS: tl.constexpr, CLIPS_CELL: tl.constexpr,
         CLIPS_PROJ: tl.constexpr, SPLIT: tl.constexpr, PARTS: tl.constexpr, SLICES: tl.constexpr,
@@ -219,8 +221,8 @@ if triton is not None:
         BLOCK_K: tl.constexpr, BLOCK_L: tl.constexpr, BLOCK_E: tl.constexpr, STAGES: tl.constexpr,
         COMPILED: tl.constexpr,
     ):  # fmt: skip
-        """Steps `first` to `last` of both directions of a layer, by programs that all run at the same time. `share` is
-        that of the words from `begin` to `end`."""
+        """Steps `first` to `last` of both directions of a layer, by programs that all run at the same time. `share` has
+        that many rows for each direction, the first being that of the word `begin`."""
         direction = tl.program_id(0) % 2
         worker = tl.program_id(0) // 2
         workers = tl.num_programs(0) // 2
@@ -237,7 +239,7 @@ if triton is not None:
             tile = worker
             while tile < tl.cdiv(CELLS, BLOCK_C) * columns:
                 _gates(
-                    tile, direction, step, start, n, share, begin, end, hidden, w_hh, cell, y, out, words, batch,
+                    tile, direction, step, start, n, share, begin, rows, hidden, w_hh, cell, y, out, words, batch,
                     cell_clip, zero, CELLS, DIM, PROJECTS, CLIPS_CELL, SPLIT, PARTS, BLOCK_N, BLOCK_C, BLOCK_K, STAGES,
                     COMPILED,
                 )  # fmt: skip
