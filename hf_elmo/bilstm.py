@@ -200,6 +200,8 @@ class BiLstm(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.use_skip_connections = config.use_skip_connections
+        # Not asked of the layers, which an adapter (PEFT's target_parameters) may have wrapped.
+        self.state_sizes = config.projection_dim, config.cell_size
         self.forward_layers = nn.ModuleList(LstmLayer(config) for _ in range(config.num_layers))
         self.backward_layers = nn.ModuleList(LstmLayer(config) for _ in range(config.num_layers))
         self.dropout = nn.Dropout(config.dropout)
@@ -262,9 +264,8 @@ class BiLstm(nn.Module):
 
     def initial_state(self, batch: int, like: Tensor) -> ElmoState:
         """Zeros for a batch of that many sentences, in the dtype and on the device of `like`."""
-        layer = self.forward_layers[0]
         shape = (2, len(self.forward_layers), batch)
-        return ElmoState(like.new_zeros(*shape, layer.weight_hh.shape[1]), like.new_zeros(*shape, layer.cell_size))
+        return ElmoState(*(like.new_zeros(*shape, size) for size in self.state_sizes))
 
 
 def reference_lstm(
