@@ -1,0 +1,4 @@
+# %% [markdown]
+# # The read example
+# %%
+print(1)
