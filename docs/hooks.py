@@ -24,11 +24,13 @@ def on_config(config):
     ignored = shutil.ignore_patterns("__pycache__", "pretrained")
     shutil.copytree(CHECKOUT / "hf_elmo", sources / "hf_elmo", ignore=ignored)
     shutil.copytree(CHECKOUT / "conversion", sources / "hf_elmo" / "conversion", ignore=ignored, dirs_exist_ok=True)
-    # The walk-through is run without the settings that a person has for notebooks, and without talk about sockets.
+    # The walk-through is run without the settings that a person has for notebooks, and without talk about sockets and
+    # progress bars.
     profile = sources / "ipython" / "profile_default"
     profile.mkdir(parents=True)
     (profile / "ipython_kernel_config.py").write_text("c.IPKernelApp.log_level = 'ERROR'\n", encoding="utf-8")
     os.environ["IPYTHONDIR"] = str(profile.parent)
+    os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"
     config.extra["sources"] = str(sources)
     config.plugins["mkdocstrings"].config.handlers["python"]["paths"] = [str(sources)]
     return config

@@ -102,7 +102,7 @@ def draw_cosines(axis, values, rows, columns):
     axis.set_yticks(range(len(rows)), rows)
     for (y, x), value in np.ndenumerate(values):
         color = "white" if abs(value) > 0.6 else "black"
-        axis.text(x, y, f"{value:.1f}", ha="center", va="center", fontsize=6, color=color)
+        axis.text(x, y, f"{round(value, 1) + 0:.1f}", ha="center", va="center", fontsize=6, color=color)
 
 
 words = ["read", "reads", "reader", "raed", "written", "wrote", "wrtoe", "London", "Paris", "glorping", "glorped"]
@@ -253,8 +253,12 @@ axis.axhline(0, color="black", linewidth=0.6)
 axis.set(ylabel="cosine with read", title="Yesterday I ____ the whole book .")
 axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
 figure.tight_layout()
+# In the second layer both slips of the pen are nearer to the word than without context.
+assert (likeness[1:3, 2] > likeness[1:3, 0]).all()
 
 # %% [markdown]
+# Capitals, though, are other bytes, which no table says belong to the same letters: to a small model READ is far away.
+#
 # ## The state
 #
 # An LSTM carries a state from word to word. Here it begins with zeros in every sentence, so that a sentence's vectors
