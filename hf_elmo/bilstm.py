@@ -132,6 +132,15 @@ class LstmLayer(GradientCheckpointingLayer):
             nn.Parameter(torch.empty(config.projection_dim, config.cell_size)) if config.has_lstm_projection else None
         )
 
+    def __call__(self, *args, **kwargs):
+        if self.training and getattr(self, "gradient_checkpointing", False) and hasattr(self, "parametrizations"):
+            # PEFT's are gone when the layer is computed again.
+            raise ValueError(
+                "Gradient checkpointing computes a layer twice, but an adapter on its parameters (target_parameters) "
+                "is there the first time alone: turn gradient checkpointing off, or adapt modules (target_modules)."
+            )
+        return super().__call__(*args, **kwargs)
+
     def forward(
         self, inputs: Tensor, batch_sizes: list[int], hidden: Tensor, cell: Tensor, reverse: bool
     ) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,6 +1,8 @@
 """What users of the hub do to any model: new tokens, adapters (PEFT), weights spread over devices (accelerate)."""
 
 import copy
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -225,8 +227,8 @@ def trainable(model):
 class TestAdapters:
     """LoRA by the real PEFT."""
 
-    # The library asks the model for a property under a name that it has given up itself.
-    pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+    # Names that transformers has given up, and PEFT and Trainer still use.
+    pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*is deprecated:FutureWarning")
 
     @pytest.fixture(autouse=True)
     def peft(self):
@@ -310,6 +312,43 @@ class TestAdapters:
             plain.load_state_dict(merged.state_dict())
             assert (merged(**batch).logits - before).abs()[..., 1:].max() > 0.1
             torch.testing.assert_close(merged(**batch).logits, plain(**batch).logits)
+
+    def test_gradient_checkpointing(self, peft, tokenizer):
+        """Of modules as without it; of parameters, which PEFT changes in the first of two computations, an error."""
+        batch = encode(tokenizer)
+        batch["labels"] = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+        gradients = []
+        for checkpointing in (False, True):
+            model = fill(ElmoForPreTraining(small_config(vocab_size=len(tokenizer), dropout=0.0)))
+            torch.manual_seed(0)
+            lora = peft.LoraConfig(r=2, target_modules=["projection"], init_lora_weights=False)
+            model = peft.get_peft_model(model, lora).train()
+            if checkpointing:
+                model.gradient_checkpointing_enable()
+                model.enable_input_require_grads()
+            model(**batch).loss.backward()
+            gradients.append([parameter.grad for parameter in model.parameters() if parameter.requires_grad])
+        for ours, theirs in zip(*gradients, strict=True):
+            torch.testing.assert_close(ours, theirs)
+        model = fill(ElmoForPreTraining(small_config(vocab_size=len(tokenizer))))
+        model = peft.get_peft_model(model, peft.LoraConfig(r=2, target_parameters=["weight_hh"])).train()
+        model(**batch).loss.backward()
+        model.gradient_checkpointing_enable()
+        with pytest.raises(ValueError, match=r"an adapter on its parameters \(target_parameters\)"):
+            model(**batch)
+        model.eval()(**batch)
+
+    def test_what_the_documentation_shows(self, capsys):
+        file = Path(__file__).parents[1] / "docs" / "adapters.md"
+        if not file.is_file():
+            pytest.skip("only a checkout has the documentation")
+        examples = re.findall(r"```python\n(.*?)```", file.read_text(encoding="utf-8"), flags=re.DOTALL)
+        assert len(examples) == 2
+        for example in examples:
+            exec(example, {})
+        printed = capsys.readouterr().out
+        assert "trainable params: " in printed
+        assert "2\nWordSoftmax(in_features=192, out_features=12006, bias=True)" in printed
 
     @pytest.mark.parametrize("mode", ["full", "sampled", "sampled, no adapter there"])
     def test_the_softmax(self, peft, tokenizer, mode):
