@@ -12,7 +12,7 @@ import hf_elmo
 
 PACKAGE = Path(hf_elmo.__file__).parent
 CHECKOUT = Path(__file__).parents[1]
-SOURCES = [*PACKAGE.rglob("*.py"), *(CHECKOUT / "conversion").glob("*.py"), *(CHECKOUT / "benchmarks").glob("*.py")]
+PACKAGED = [*PACKAGE.rglob("*.py"), *(CHECKOUT / "conversion").glob("*.py")]
 
 
 def opens_text_in_any_encoding(call: ast.Call) -> bool:
@@ -51,14 +51,14 @@ def test_the_check_itself(code, expected):
 def test_text_files_are_utf8():
     found = [
         f"{path.name}:{node.lineno}"
-        for path in SOURCES
+        for path in PACKAGED
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call)
         and opens_text_in_any_encoding(node)
         # The members of archives are opened in bytes.
         and not any(word in ast.unparse(node) for word in ("archive.open", "opened.open"))
     ]
-    assert len(SOURCES) > 50
+    assert len(PACKAGED) > 50
     assert found == []
 
 
@@ -66,7 +66,7 @@ def test_no_command_needs_posix():
     """Windows has no SIGHUP, no SIGKILL, no fork, and no such modules."""
     missing = {"SIGHUP", "SIGKILL", "fork", "forkpty", "killpg", "geteuid", "mkfifo"}
     modules = {"resource", "fcntl", "pty", "termios", "pwd", "grp"}
-    for path in SOURCES:
+    for path in PACKAGED:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Attribute):
                 assert node.attr not in missing, f"{path.name}:{node.lineno}"
