@@ -186,7 +186,7 @@ def save_bilm(model: PreTrainedModel, destination: str | Path, *, vocabulary: Se
             for link in links:
                 weights.create_dataset(link.foreign, data=to_foreign(link, parameters).numpy())
         text = json.dumps(options, indent=2)
-        (folder / OPTIONS_NAME).write_text(text + "\n", encoding="utf-8")
+        (folder / OPTIONS_NAME).write_text(text + "\n", encoding="utf-8", newline="\n")
         if vocabulary is not None:
             write_bilm_vocabulary(vocabulary, folder / VOCABULARY_NAME)
 

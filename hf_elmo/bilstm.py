@@ -134,6 +134,15 @@ class LstmLayer(GradientCheckpointingLayer):
             nn.Parameter(torch.empty(config.projection_dim, config.cell_size)) if config.has_lstm_projection else None
         )
 
+    def __call__(self, *args, **kwargs):
+        if self.training and getattr(self, "gradient_checkpointing", False) and hasattr(self, "parametrizations"):
+            # PEFT's are gone when the layer is computed again.
+            raise ValueError(
+                "Gradient checkpointing computes a layer twice, but an adapter on its parameters (target_parameters) "
+                "is there the first time alone: turn gradient checkpointing off, or adapt modules (target_modules)."
+            )
+        return super().__call__(*args, **kwargs)
+
     def forward(
         self, inputs: Tensor, batch_sizes: list[int], hidden: Tensor, cell: Tensor, reverse: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -210,6 +219,8 @@ class BiLstm(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.use_skip_connections = config.use_skip_connections
+        # Not asked of the layers, which an adapter (PEFT's target_parameters) may have wrapped.
+        self.state_sizes = config.projection_dim, config.cell_size
         self.forward_layers = nn.ModuleList(LstmLayer(config) for _ in range(config.num_layers))
         self.backward_layers = nn.ModuleList(LstmLayer(config) for _ in range(config.num_layers))
         self.dropout = nn.Dropout(config.dropout)
@@ -272,9 +283,8 @@ class BiLstm(nn.Module):
 
     def initial_state(self, batch: int, like: Tensor) -> ElmoState:
         """Zeros for a batch of that many sentences, in the dtype and on the device of `like`."""
-        layer = self.forward_layers[0]
         shape = (2, len(self.forward_layers), batch)
-        return ElmoState(like.new_zeros(*shape, layer.weight_hh.shape[1]), like.new_zeros(*shape, layer.cell_size))
+        return ElmoState(*(like.new_zeros(*shape, size) for size in self.state_sizes))
 
 
 def reference_lstm(

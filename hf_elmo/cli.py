@@ -92,10 +92,7 @@ def main() -> None:
         # Unlike the default, an exception lets unfinished files be removed.
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _stop)
-    for stream in (sys.stdout, sys.stderr):
-        # A terminal that cannot show a character is no reason to fail. (A closed stream is None.)
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+    _prepare_output()
     try:
         try:
             app()
@@ -109,6 +106,18 @@ def main() -> None:
         _discard_stdout()
         _complain(f"Standard output cannot be written: {_text(error)}")
         sys.exit(1)
+
+
+def _prepare_output() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        # (A closed stream is None.)
+        if not hasattr(stream, "reconfigure"):
+            continue
+        # A terminal that cannot show a character is no reason to fail.
+        stream.reconfigure(errors="backslashreplace")
+        # Files and pipes get a code page there, which holds few of the words that there are.
+        if sys.platform == "win32" and not stream.isatty() and not os.environ.get("PYTHONIOENCODING"):
+            stream.reconfigure(encoding="utf-8")
 
 
 def _stop(number, frame) -> None:

@@ -8,7 +8,7 @@ grow with the length of the sentence.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -107,10 +107,11 @@ class LinearChainCrf(nn.Module):
     def forward(
         self,
         emissions: Tensor,
-        labels: Tensor,
+        labels: Tensor | None,
         mask: Tensor,
         segments: Tensor | None = None,
         constraints: TagConstraints | None = None,
+        method: Callable[..., Tensor] | None = None,
     ) -> Tensor:
         """The exact negative log-likelihood of labels, summed over all chains.
 
@@ -122,10 +123,14 @@ class LinearChainCrf(nn.Module):
             segments: ``(batch, words)``: where it changes within a row, another chain begins. None: a row is one.
             constraints: What is allowed; None: everything. A chain whose labels are not allowed is scored as if
                 everything were, and a warning logged.
+            method: For the other methods alone, which pass through here too: what is to be computed in place of it.
 
         Returns:
             A scalar, in nats.
         """
+        if method is not None:
+            # Parameters that accelerate has offloaded are loaded for `forward`, and for nothing else.
+            return method(emissions, mask, segments, constraints)
         packing = Packing.from_mask(mask, segments)
         if not packing.batch_sizes:
             return 0 * self.transitions.sum()
@@ -164,6 +169,11 @@ class LinearChainCrf(nn.Module):
             ``(batch, words, num_tags)``, float32 or float64, none below -10,000. Where there is no word of a chain:
             the log-softmax of the emissions.
         """
+        return self(emissions, None, mask, segments, constraints, self._log_marginals)
+
+    def _log_marginals(
+        self, emissions: Tensor, mask: Tensor, segments: Tensor | None, constraints: TagConstraints | None
+    ) -> Tensor:
         alone = emissions.to(self._dtype(emissions)).log_softmax(dim=-1)
         packing = Packing.from_mask(mask, segments)
         if not packing.batch_sizes:
@@ -203,6 +213,11 @@ class LinearChainCrf(nn.Module):
         Raises:
             ValueError: for scores that are not finite.
         """
+        return self(emissions, None, mask, segments, constraints, self._viterbi)
+
+    def _viterbi(
+        self, emissions: Tensor, mask: Tensor, segments: Tensor | None, constraints: TagConstraints | None
+    ) -> Tensor:
         packing = Packing.from_mask(mask, segments)
         if not packing.batch_sizes:
             return torch.full(mask.shape, -100, device=mask.device)

@@ -19,6 +19,7 @@ from .configuration_elmo import ElmoConfig
 from .remote_code import add_remote_code
 from .sampled_softmax import LogUniformSampler, sampled_softmax_losses
 from .scalar_mix import ScalarMix
+from .word_vocabulary import resize_word_vocabulary
 
 
 @dataclass
@@ -128,20 +129,54 @@ class ElmoPreTrainedModel(PreTrainedModel):
         if cls.__module__.rpartition(".")[0] != __name__.rpartition(".")[0]:
             super().register_for_auto_class(auto_class)
 
-    def resize_token_embeddings(self, new_num_tokens: int | None = None, *args, **kwargs) -> nn.Module:
-        """The input embeddings; they are of characters, and never resized.
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
+    ) -> nn.Module:
+        """Makes the word vocabulary larger or smaller, as after `tokenizer.add_tokens`.
+
+        ELMo reads the characters of words, so for most models this is no more than the count in the configuration. What
+        has a row for each word gets rows, or loses its last ones: the softmax of `ElmoForPreTraining`, a word embedding
+        (`word_embed_dim`), and the word vectors of a tagger (`word_vector_size`).
+
+        Args:
+            new_num_tokens: Words of the vocabulary, special words included: `len(tokenizer)`. None: as it is.
+            pad_to_multiple_of: Is refused: each row of a softmax is a word that can be predicted.
+            mean_resizing: As in `transformers.PreTrainedModel`: new rows come from a normal distribution around the
+                mean of the old ones, or else from that of a fresh layer.
+
+        Returns:
+            The input embeddings, which are of characters, and not resized.
 
         Raises:
-            ValueError: for a number of tokens that is not that of the configuration's word vocabulary.
+            ValueError: for less than the special words, for rows beyond the vocabulary, and for parts that cannot be
+                resized where they are (within an adapter, or offloaded).
         """
-        if new_num_tokens not in (None, self.config.vocab_size):
+        if pad_to_multiple_of is not None:
             raise ValueError(
-                "ELMo reads the characters of words, so there are no embeddings of tokens to resize to "
-                f"{new_num_tokens}: it knows new words as they are. (A word vocabulary of another size, for language "
-                f"modelling or word vectors, is set when a model is made, by vocab_size; here it is "
-                f"{self.config.vocab_size}.)"
+                f"pad_to_multiple_of is {pad_to_multiple_of}, but every row of the word vocabulary is a word that can "
+                "be predicted: leave it out, and give len(tokenizer)."
             )
+        if new_num_tokens is not None and new_num_tokens != self.config.vocab_size:
+            resize_word_vocabulary(self, self._word_tables(), new_num_tokens, mean_resizing)
         return self.get_input_embeddings()
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs belong: the device of the parameters, or that to which `accelerate` loads offloaded ones."""
+        device = super().device
+        if device.type != "meta":
+            return device
+        for module in self.modules():
+            hook = getattr(module, "_hf_hook", None)
+            for part in getattr(hook, "hooks", [hook]):
+                if getattr(part, "execution_device", None) is not None:
+                    return torch.device(part.execution_device)
+        return device
+
+    def _word_tables(self) -> list[nn.Module]:
+        """What has a row for each word of the vocabulary."""
+        embedding = self.base_model.character_encoder.word_embedding
+        return [] if embedding is None else [embedding]
 
     def post_init(self):
         super().post_init()
@@ -165,7 +200,8 @@ class ElmoPreTrainedModel(PreTrainedModel):
         config = self.config
         if isinstance(module, nn.Embedding):
             init.uniform_(module.weight, -1.0, 1.0)
-            if not getattr(module.weight, "_is_hf_initialized", False):
+            # The library also initialises embeddings of new words alone, none of which is padding.
+            if module.padding_idx is not None and not getattr(module.weight, "_is_hf_initialized", False):
                 module.weight[module.padding_idx].zero_()
         elif isinstance(module, nn.Conv1d):
             if config.activation == "relu":
@@ -427,6 +463,9 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
     def set_output_embeddings(self, value: nn.Linear) -> None:
         self.softmax = value
 
+    def _word_tables(self) -> list[nn.Module]:
+        return [*super()._word_tables(), self.softmax]
+
     def _freeze(self) -> None:
         super()._freeze()
         self.elmo.scalar_mixes.requires_grad_(False)
@@ -511,6 +550,12 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
         words = [top.flatten(0, 1).index_select(0, index) for top, index in zip(tops, chosen, strict=True)]
         labels = [ids.flatten().index_select(0, index) for ids, index in zip(targets, chosen, strict=True)]
         if self.training and self.config.num_negative_samples is not None:
+            if hasattr(self.softmax, "get_delta_weight"):
+                # It gives out the weights without the adapter's, which would never be trained, without a word.
+                raise ValueError(
+                    "A sampled softmax reads single rows of the softmax, past the adapter that is on it: leave softmax "
+                    "out of the adapter's target_modules, or set config.num_negative_samples to None."
+                )
             sampler = LogUniformSampler.from_config(self.config)
             totals = sampled_softmax_losses(words, labels, self.softmax.weight, self.softmax.bias, sampler)
         else:

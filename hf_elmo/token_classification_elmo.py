@@ -239,6 +239,9 @@ class ElmoForTokenClassification(ElmoPreTrainedModel):
             self.word_vectors.weight.copy_(matrix)
         return count / len(words)
 
+    def _word_tables(self) -> list[nn.Module]:
+        return [*super()._word_tables(), *([] if self.word_vectors is None else [self.word_vectors])]
+
     def _further_vectors(self, input_ids: Tensor | None, character_ids: Tensor | None) -> list[Tensor]:
         """What the words' vectors have beside ELMo, ``(batch, words, ...)`` each."""
         vectors = []

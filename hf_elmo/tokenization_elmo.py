@@ -192,6 +192,30 @@ class ElmoTokenizer(TokenizersBackend):
         """Length of a word's row: its characters, and its id if that is wanted."""
         return self.max_characters_per_token + self.word_ids_in_rows
 
+    def add_tokens(self, new_tokens, special_tokens: bool = False) -> int:
+        """Adds words to the end of the vocabulary, as `PreTrainedTokenizerBase.add_tokens` does.
+
+        `model.resize_token_embeddings(len(tokenizer))` gives a language model rows for them. In raw text a word that is
+        given as str is found where it stands as a word, and not within others; an `AddedToken` says itself where.
+
+        Args:
+            new_tokens: One or more words; those that the vocabulary has are passed over.
+            special_tokens: Whether they are special words, which decoding leaves out on request.
+
+        Returns:
+            How many were added.
+        """
+        if not special_tokens:
+            several = [new_tokens] if isinstance(new_tokens, (str, AddedToken)) else new_tokens
+            # The library's default is to find them anywhere: "cat" would cut "concatenate" in three.
+            new_tokens = [
+                AddedToken(token, single_word=True, normalized=False) if isinstance(token, str) else token
+                for token in dict.fromkeys(several or ())
+                # The Rust library would count a known word again, and look for it in raw text before splitting that.
+                if not isinstance(token, str) or self._tokenizer.token_to_id(token) is None
+            ]
+        return super().add_tokens(new_tokens, special_tokens)
+
     def tokenize(self, text: str, pair: str | None = None, add_special_tokens: bool = False, **kwargs) -> list[str]:
         """The words of a text, as written (also those that have no id of their own)."""
         _, words = self._encode(text, pair, add_special_tokens=add_special_tokens, **kwargs)

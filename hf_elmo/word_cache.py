@@ -101,7 +101,7 @@ def word_vectors(model, tokenizer, words: Sequence[str]) -> Iterator[Tensor]:
     """
     encoder = model.base_model.character_encoder
     for rows in _rows(tokenizer, words):
-        yield encoder(rows.to(encoder.char_embedding.weight.device)).cpu()
+        yield encoder(rows.to(model.device)).cpu()
 
 
 def _rows(tokenizer, words: Sequence[str]) -> Iterator[Tensor]:
