@@ -10,16 +10,23 @@ depend on how its batch was padded.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils import logging
 
+from .lstm_inference import read_both as read_on_cpu
+from .lstm_inference import why_not as why_not_on_cpu
 from .lstm_training import is_served, read_for_training
+
+logger = logging.get_logger(__name__)
 
 
 class ElmoState(NamedTuple):
@@ -38,6 +45,29 @@ class ElmoState(NamedTuple):
     def detach(self) -> ElmoState:
         """The same state, cut from the graph (for truncated backpropagation through time)."""
         return ElmoState(self.hidden.detach(), self.cell.detach())
+
+
+class Words(NamedTuple):
+    """The vectors of packed words.
+
+    Attributes:
+        vectors: ``(all words, dim)``; or, with an index, those of the distinct words, ``(distinct words, dim)``.
+        index: ``(all words,)``, int64: where the vector of each word is; None: in its own place.
+    """
+
+    vectors: Tensor
+    index: Tensor | None = None
+
+    def all(self) -> Tensor:
+        """``(all words, dim)``."""
+        # F.embedding, because its gradient is deterministic where that of `vectors[index]` is not.
+        return self.vectors if self.index is None else F.embedding(self.index, self.vectors)
+
+    def select(self, places: Tensor) -> Words:
+        """Words in another order: those at some places."""
+        if self.index is None:
+            return Words(self.vectors.index_select(0, places))
+        return Words(self.vectors, self.index.index_select(0, places))
 
 
 @dataclass(frozen=True)
@@ -227,15 +257,15 @@ class BiLstm(nn.Module):
 
     def forward(
         self,
-        inputs: Tensor,
+        inputs: Tensor | Words,
         packing: Packing,
         state: ElmoState | None = None,
-        backward_inputs: Tensor | None = None,
+        backward_inputs: Tensor | Words | None = None,
     ) -> tuple[list[Tensor], ElmoState]:
         """Reads packed sentences in both directions.
 
         Args:
-            inputs: ``(all words, projection_dim)``, packed.
+            inputs: ``(all words, projection_dim)``, packed; or the vectors of the distinct ones, and their places.
             packing: How they are packed.
             state: State of the sentences to start from, in packed order: ``(2, layers, sentences, ...)``. None: zeros.
             backward_inputs: Like `inputs`, if the backward stack is to read other words (as in training on streams).
@@ -244,16 +274,49 @@ class BiLstm(nn.Module):
             The layers' outputs, one ``(all words, 2 * projection_dim)`` per layer (forward half first), and the state
             after the sentences, in packed order.
         """
+        both = (inputs, inputs if backward_inputs is None else backward_inputs)
+        words = tuple(each if isinstance(each, Words) else Words(each) for each in both)
         if state is None:
-            state = self.initial_state(len(packing.rows), inputs)
+            state = self.initial_state(len(packing.rows), words[0].vectors)
+        read = self._fast_path(words, packing)
+        if read is not None:
+            read_words = (words[0], words[1].select(packing.mirror))
+            layers, end = read(self, read_words, packing.batch_sizes, state)
+            return [torch.cat([y[0], y[1].index_select(0, packing.mirror)], dim=-1) for y in layers], end
         halves, hidden, cell = zip(
             *(
-                self.read_stack(direction, words, packing.batch_sizes, state.hidden[direction], state.cell[direction])
-                for direction, words in enumerate((inputs, inputs if backward_inputs is None else backward_inputs))
+                self.read_stack(
+                    direction, each.all(), packing.batch_sizes, state.hidden[direction], state.cell[direction]
+                )
+                for direction, each in enumerate(words)
             )
         )
         merged = [torch.cat(pair, dim=-1) for pair in zip(*halves, strict=True)]
         return merged, ElmoState(torch.stack(hidden), torch.stack(cell))
+
+    def _fast_path(self, words: tuple[Words, Words], packing: Packing) -> Callable | None:
+        """What reads both directions faster than one layer after the other; None if nothing does."""
+        if not packing.batch_sizes or torch.compiler.is_compiling() or not all(map(_is_bare, self._all_layers())):
+            return None
+        device = words[0].vectors.device.type
+        if device == "cpu":
+            reason = why_not_on_cpu(self, words)
+            if reason is None:
+                return read_on_cpu
+            logger.info_once(f"The biLM's LSTMs are read layer by layer, because {reason}.")
+        elif device == "cuda":
+            # Triton takes long to import, and is not everywhere.
+            from .lstm_triton import read_both, why_not
+
+            plain = tuple(each.vectors if each.index is None else each.vectors[:0] for each in words)
+            reason = why_not(self, plain, packing.batch_sizes)
+            if reason is None:
+                return lambda bilstm, words, *others: read_both(bilstm, tuple(each.all() for each in words), *others)
+            logger.info_once(f"The biLM's LSTMs are read layer by layer, because {reason}.")
+        return None
+
+    def _all_layers(self) -> Iterator[nn.Module]:
+        return chain(self.forward_layers, self.backward_layers)
 
     def read_stack(
         self, direction: int, inputs: Tensor, batch_sizes: list[int], hidden: Tensor, cell: Tensor
@@ -285,6 +348,13 @@ class BiLstm(nn.Module):
         """Zeros for a batch of that many sentences, in the dtype and on the device of `like`."""
         shape = (2, len(self.forward_layers), batch)
         return ElmoState(*(like.new_zeros(*shape, size) for size in self.state_sizes))
+
+
+def _is_bare(layer: nn.Module) -> bool:
+    """Whether nothing stands between a layer and its weights: no adapter, no offloading, no hook."""
+    if type(layer) is not LstmLayer or "forward" in layer.__dict__:
+        return False
+    return not (layer._forward_hooks or layer._forward_pre_hooks or layer.weight_hh.is_meta)
 
 
 def reference_lstm(

@@ -4,7 +4,7 @@
 gradient is a sum of as many products as there are steps, each as large as the weight. Here the step's part of the
 backward pass only finds the gradients of the gates. Those of the weights, the bias and the inputs follow from them in
 one matrix product each, over all words. And because a weight serves all steps of a pass, it pays to lay it out for the
-product once (`_packed_product`).
+product once (`packed_product`).
 
 With gradient checkpointing the layer is read twice, as any `GradientCheckpointingLayer`: between its two passes it
 keeps nothing but its inputs and the states to start from.
@@ -13,15 +13,15 @@ keeps nothing but its inputs and the states to start from.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 from transformers.utils import logging
+
+from .matrix_products import has_onednn, linear, packed_product, plain_product
 
 logger = logging.get_logger(__name__)
 
@@ -30,8 +30,6 @@ logger = logging.get_logger(__name__)
 _STEPS_TO_PACK = 5
 # The same for a weight to be transposed on the way, which takes longer.
 _STEPS_TO_PACK_TRANSPOSED = 15
-# At most so many bytes of a weight are transposed at once.
-_BYTES_TO_TRANSPOSE = 2**22
 
 
 _ACTIVATIONS = torch.sigmoid, torch.sigmoid, torch.tanh, torch.sigmoid
@@ -142,7 +140,7 @@ class _Layer(torch.autograd.Function):
         steps = len(reading.sizes)
         bias = bias.clone()
         bias[size : 2 * size] += reading.forget_bias
-        gates = _linear(inputs, weight_ih, bias)
+        gates = linear(inputs, weight_ih, bias)
         # Both as they are before they are clipped: what is beyond its bound has no gradient.
         raw_cells = inputs.new_empty(words, size)
         raw_outputs = inputs.new_empty(words, hidden.shape[1])
@@ -232,7 +230,7 @@ def _backward(ctx, d_outputs: Tensor, d_last_hidden: Tensor, d_last_cell: Tensor
     d_hidden, d_cell = zip(*reversed(of_starts))
     return (
         None,
-        _linear(d_gates, weight_ih.t()) if of_inputs else None,
+        linear(d_gates, weight_ih.t()) if of_inputs else None,
         d_gates.t() @ inputs if of_ih else None,
         d_gates.t() @ _before(outputs, hidden, reading) if of_hh else None,
         d_gates.sum(dim=0) if of_bias else None,
@@ -267,13 +265,6 @@ def _before(outputs: Tensor, hidden: Tensor, reading: Reading) -> Tensor:
     return torch.cat(reading.in_order(parts))
 
 
-def _linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`F.linear` of many rows, by the quicker of the CPU's two libraries."""
-    if inputs.dtype == torch.float32 and _has_onednn(inputs):
-        return torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")
-    return F.linear(inputs, weight, bias)
-
-
 def _product(weight: Tensor, steps: int, transposed: bool = False) -> Callable[..., Tensor]:
     """A weight's product with the rows of each step.
 
@@ -283,72 +274,8 @@ def _product(weight: Tensor, steps: int, transposed: bool = False) -> Callable[.
         transposed: For ``rows @ weight``, not ``rows @ weight.t()``.
 
     Returns:
-        A function of rows and, optionally, of what is to be added to their product; it may be overwritten.
+        A function of rows and, optionally, of what is to be added to their product.
     """
-    if steps >= (_STEPS_TO_PACK_TRANSPOSED if transposed else _STEPS_TO_PACK) and _has_onednn(weight):
-        return _packed_product(weight, transposed)
-    factor = weight if transposed else weight.t()
-
-    def product(rows: Tensor, summand: Tensor | None = None) -> Tensor:
-        return rows @ factor if summand is None else summand.addmm_(rows, factor)
-
-    return product
-
-
-def _packed_product(weight: Tensor, transposed: bool) -> Callable[..., Tensor]:
-    """As `_product`, by oneDNN, whose layout of the weight is worth the copy.
-
-    torch's own `F.linear` goes to MKL in fp32, which is slow for few rows on processors that are not Intel's, and in
-    bf16 to oneDNN with a weight that is laid out anew each time.
-    """
-    linear = torch.ops.mkldnn._linear_pointwise
-    if transposed:
-        # In parts that stay in the cache from one copy to the next.
-        count = -(-weight.numel() * weight.element_size() // _BYTES_TO_TRANSPOSE)
-        parts = [_packed(part.t().contiguous()) for part in weight.chunk(count)]
-        widths = [part.shape[1] for part in parts]
-
-        def product(rows: Tensor, summand: Tensor | None = None) -> Tensor:
-            for part, columns in zip(parts, rows.split(widths, dim=1)):
-                summand = (
-                    linear(columns, part, None, "none", [], "")
-                    if summand is None
-                    else linear.binary(columns, summand, part, None, "add")
-                )
-            return summand
-
-        return product
-    packed = _packed(weight)
-
-    def product(rows: Tensor, summand: Tensor | None = None) -> Tensor:
-        if summand is None:
-            return linear(rows, packed, None, "none", [], "")
-        return linear.binary(rows, summand, packed, None, "add")
-
-    return product
-
-
-def _packed(weight: Tensor) -> Tensor:
-    return torch.ops.mkldnn._reorder_linear_weight(weight.detach())
-
-
-def _has_onednn(tensor: Tensor) -> bool:
-    """Whether the private operators by which torch reaches oneDNN are there and work for this kind of tensor."""
-    if tensor.device.type != "cpu" or not torch.backends.mkldnn.enabled:
-        return False
-    return _onednn_works(tensor.dtype)
-
-
-@lru_cache
-def _onednn_works(dtype: torch.dtype) -> bool:
-    if dtype not in (torch.float32, torch.bfloat16) or not torch.backends.mkldnn.is_available():
-        return False
-    rows, weight = torch.ones(3, 8, dtype=dtype), torch.eye(16, 8, dtype=dtype)
-    try:
-        for product in (_packed_product(weight, False), _packed_product(weight.t().contiguous(), True)):
-            if not torch.equal(product(rows, torch.ones(3, 16, dtype=dtype)), rows @ weight.t() + 1):
-                return False
-        return torch.equal(torch.ops.mkldnn._linear_pointwise(rows, weight, None, "none", [], ""), rows @ weight.t())
-    except (AttributeError, RuntimeError) as error:
-        logger.info_once(f"oneDNN's products of {dtype} are not there ({error}): training takes torch's own.")
-        return False
+    if steps >= (_STEPS_TO_PACK_TRANSPOSED if transposed else _STEPS_TO_PACK) and has_onednn(weight):
+        return packed_product(weight, transposed)
+    return plain_product(weight, transposed)

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .bilstm import BiLstm, ElmoState, LstmLayer, Packing
+from .bilstm import BiLstm, ElmoState, LstmLayer, Packing, Words
 from .character_encoder import CharacterEncoder, ScaledLinear
 from .configuration_elmo import ElmoConfig
 from .remote_code import add_remote_code
@@ -359,19 +359,20 @@ class ElmoModel(ElmoPreTrainedModel):
                 "A row holds several sentences (token_type_ids changes within it), and each begins with a fresh LSTM "
                 "state: give every sentence a row of its own to carry a state, or leave state and return_state out."
             )
-        words = self.character_encoder(packing.pack(character_ids))
+        words = Words(*self.character_encoder(packing.pack(character_ids), distinct=True))
         backward_words = None
         if backward_character_ids is not None:
-            backward_words = self.character_encoder(packing.pack(backward_character_ids))
+            backward_words = Words(*self.character_encoder(packing.pack(backward_character_ids), distinct=True))
         start = None
         if state is not None:
-            start = ElmoState(*(part.to(words).index_select(2, packing.rows) for part in state))
+            start = ElmoState(*(part.to(words.vectors).index_select(2, packing.rows) for part in state))
         packed_layers, end = self.bilstm(words, packing, start, backward_words)
-        word_layer = torch.cat([words, words if backward_words is None else backward_words], dim=-1)
+        both = (words, words if backward_words is None else backward_words)
+        word_layer = torch.cat([each.all() for each in both], dim=-1)
         layers = [packing.unpack(layer) for layer in [word_layer, *packed_layers]]
         if not return_state:
             return layers, None
-        before = state if state is not None else self.bilstm.initial_state(batch, words)
+        before = state if state is not None else self.bilstm.initial_state(batch, words.vectors)
         # A row without words leaves its state as it was.
         return layers, ElmoState(
             *(old.to(new).index_copy(2, packing.rows, new) for old, new in zip(before, end, strict=True))
