@@ -12,14 +12,15 @@ three phases:
 3. The slices' sums are added up, in order, and the projection clip falls on the total.
 
 Layers follow one another. To read layer 1 one step behind layer 0 would halve the barriers, but layer 1 would then have
-to read its input weights in every step, and two layers' weights do not stay in the L2 cache where one's do.
+to read its input weights in every step, and both layers' weights (at original size in bfloat16 84 MB and not 42) are
+more than an L2 cache holds.
 
 Weights are the left operand and sentences the columns: tensor cores work on 64 rows at a time, and a batch may be one
 sentence. Sums, gates and cells are float32 throughout. Lengths are data, so that nothing is compiled or captured for
 them: there is one compilation for each dtype and block of columns (16, 32 or 64 sentences).
 
-float32 weights are multiplied exactly unless `torch.backends.cuda.matmul.allow_tf32` is set: both factors are split
-into two TF32 numbers, of whose four products the least is left out.
+float32 products are as good as float32's own unless `torch.backends.cuda.matmul.allow_tf32` is set: both factors are
+split into two TF32 numbers, of whose four products the least is left out.
 
 Triton's interpreter runs one program after the other, so that none can wait for another: there each direction has one
 program.

@@ -27,7 +27,7 @@ on_device = pytest.mark.skipif(
 )
 
 #: Cells and dim: of no and of full blocks, without projection, of several blocks of cells and slices.
-SIZES = [(7, 5), (5, 5), (40, 33), (64, 32)] if INTERPRETED else [(7, 5), (5, 5), (150, 72), (1024, 128), (2100, 512)]
+SIZES = [(5, 5), (40, 33), (64, 32)] if INTERPRETED else [(7, 5), (5, 5), (150, 72), (1024, 128), (2100, 512)]
 OPTIONS = [
     {},
     {"use_skip_connections": False, "num_layers": 3, "forget_bias": 0.0},
@@ -147,7 +147,7 @@ def test_tf32_where_the_user_allows_it():
 
 @needs_triton
 @on_device
-@pytest.mark.parametrize("sizes", SIZES[:3])
+@pytest.mark.parametrize("sizes", SIZES[:2])
 def test_autocast(sizes):
     bilstm = make(sizes)
     packing, words, state = inputs_for(bilstm, [3, 2, 2, 1, 1])
@@ -254,6 +254,7 @@ def test_the_plain_path(device, monkeypatch):
 
 
 @needs_triton
+@pytest.mark.slow
 @pytest.mark.skipif(INTERPRETED, reason="this is the interpreter")
 def test_under_the_interpreter():
     """Everything above with the kernels run by Triton's interpreter, on the CPU."""
@@ -265,4 +266,4 @@ def test_under_the_interpreter():
         text=True,
     )
     assert run.returncode == 0, run.stdout[-3000:]
-    assert re.search(r"^(2[5-9]|3\d) passed, \d skipped", run.stdout, re.MULTILINE), run.stdout[-3000:]
+    assert re.search(r"^2\d passed, \d skipped", run.stdout, re.MULTILINE), run.stdout[-3000:]
