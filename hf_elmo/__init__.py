@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from .language_model import Perplexity, perplexity, score_sentences
     from .layer_store import precompute_layers
     from .modeling_elmo import ElmoForPreTraining, ElmoModel, ElmoPreTrainedModel
+    from .quantization import quantize
     from .question_answering_elmo import ElmoForQuestionAnswering
     from .question_answering_pipeline import ElmoQuestionAnsweringPipeline
     from .sequence_classification_elmo import ElmoForMultipleChoice, ElmoForSequenceClassification
     from .substitution import substitutes
     from .token_classification_elmo import ElmoForTokenClassification
     from .tokenization_elmo import ElmoTokenizer
+    from .word_cache import remember_words
 
 __version__ = "0.1.0"
 
@@ -43,6 +45,8 @@ _MODULES = {
     "generate": "incremental",
     "perplexity": "language_model",
     "precompute_layers": "layer_store",
+    "quantize": "quantization",
+    "remember_words": "word_cache",
     "score_sentences": "language_model",
     "stream": "incremental",
     "substitutes": "substitution",
@@ -101,6 +105,8 @@ __all__ = [
     "generate",
     "perplexity",
     "precompute_layers",
+    "quantize",
+    "remember_words",
     "score_sentences",
     "stream",
     "substitutes",

@@ -10,7 +10,6 @@ depend on how its batch was padded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -22,8 +21,7 @@ from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging
 
-from .lstm_inference import read_both as read_on_cpu
-from .lstm_inference import why_not as why_not_on_cpu
+from .lstm_inference import is_quantized, read_stack, why_not
 from .lstm_training import is_served, read_for_training
 
 logger = logging.get_logger(__name__)
@@ -121,17 +119,8 @@ class Packing:
 
     @cached_property
     def mirror(self) -> Tensor:
-        """``(all words,)``, int64: for each word the packed place of the one as far from its sentence's other end.
-
-        What it selects are the sentences turned round, packed as they were: the order in which the backward direction
-        reads. It is its own inverse.
-        """
-        sizes = torch.tensor(self.batch_sizes, dtype=torch.long)
-        starts = sizes.cumsum(0) - sizes
-        step = torch.repeat_interleave(torch.arange(len(sizes)), sizes)
-        rank = torch.arange(len(step)) - starts[step]
-        lengths = torch.bincount(rank, minlength=len(self.rows))
-        return (starts[lengths[rank] - 1 - step] + rank).to(self.positions.device)
+        """``(all words,)``, int64: `mirrored` of the batch."""
+        return mirrored(self.batch_sizes).to(self.positions.device)
 
     def pack(self, padded: Tensor) -> Tensor:
         """``(batch, words, ...)`` to ``(all words, ...)``."""
@@ -141,6 +130,23 @@ class Packing:
         """``(all words, ...)`` to ``(batch, words, ...)``, zeros where there is no word."""
         padded = packed.new_zeros(self.shape[0] * self.shape[1], *packed.shape[1:])
         return padded.index_copy(0, self.positions, packed).unflatten(0, self.shape)
+
+
+def mirrored(batch_sizes: list[int]) -> Tensor:
+    """For each packed word the packed place of the one as far from its sentence's other end, ``(all words,)``, int64.
+
+    What it selects are the sentences turned round, packed as they were: the order in which the backward direction
+    reads. It is its own inverse.
+
+    Args:
+        batch_sizes: Number of sentences at each time step; falls.
+    """
+    sizes = torch.tensor(batch_sizes, dtype=torch.long)
+    starts = sizes.cumsum(0) - sizes
+    step = torch.repeat_interleave(torch.arange(len(sizes)), sizes)
+    rank = torch.arange(len(step)) - starts[step]
+    lengths = torch.bincount(rank)
+    return starts[lengths[rank] - 1 - step] + rank
 
 
 class LstmLayer(GradientCheckpointingLayer):
@@ -276,56 +282,32 @@ class BiLstm(nn.Module):
         """
         both = (inputs, inputs if backward_inputs is None else backward_inputs)
         words = tuple(each if isinstance(each, Words) else Words(each) for each in both)
+        sizes = packing.batch_sizes
         if state is None:
             state = self.initial_state(len(packing.rows), words[0].vectors)
-        read = self._fast_path(words, packing)
-        if read is not None:
-            read_words = (words[0], words[1].select(packing.mirror))
-            layers, end = read(self, read_words, packing.batch_sizes, state)
+        if words[0].vectors.device.type == "cuda" and self._serves_on_gpu(words, sizes):
+            # Triton takes long to import, and is not everywhere.
+            from .lstm_triton import read_both
+
+            layers, end = read_both(self, (words[0].all(), words[1].select(packing.mirror).all()), sizes, state)
             return [torch.cat([y[0], y[1].index_select(0, packing.mirror)], dim=-1) for y in layers], end
         halves, hidden, cell = zip(
             *(
-                self.read_stack(
-                    direction, each.all(), packing.batch_sizes, state.hidden[direction], state.cell[direction]
-                )
+                self.read_stack(direction, each, sizes, state.hidden[direction], state.cell[direction])
                 for direction, each in enumerate(words)
             )
         )
         merged = [torch.cat(pair, dim=-1) for pair in zip(*halves, strict=True)]
         return merged, ElmoState(torch.stack(hidden), torch.stack(cell))
 
-    def _fast_path(self, words: tuple[Words, Words], packing: Packing) -> Callable | None:
-        """What reads both directions faster than one layer after the other; None if nothing does."""
-        if not packing.batch_sizes or torch.compiler.is_compiling() or not all(map(_is_bare, self._all_layers())):
-            return None
-        device = words[0].vectors.device.type
-        if device == "cpu":
-            reason = why_not_on_cpu(self, words)
-            if reason is None:
-                return read_on_cpu
-            logger.info_once(f"The biLM's LSTMs are read layer by layer, because {reason}.")
-        elif device == "cuda":
-            # Triton takes long to import, and is not everywhere.
-            from .lstm_triton import read_both, why_not
-
-            plain = tuple(each.vectors if each.index is None else each.vectors[:0] for each in words)
-            reason = why_not(self, plain, packing.batch_sizes)
-            if reason is None:
-                return lambda bilstm, words, *others: read_both(bilstm, tuple(each.all() for each in words), *others)
-            logger.info_once(f"The biLM's LSTMs are read layer by layer, because {reason}.")
-        return None
-
-    def _all_layers(self) -> Iterator[nn.Module]:
-        return chain(self.forward_layers, self.backward_layers)
-
     def read_stack(
-        self, direction: int, inputs: Tensor, batch_sizes: list[int], hidden: Tensor, cell: Tensor
+        self, direction: int, inputs: Tensor | Words, batch_sizes: list[int], hidden: Tensor, cell: Tensor
     ) -> tuple[list[Tensor], Tensor, Tensor]:
         """Reads packed sentences in one direction, which knows nothing of the other.
 
         Args:
             direction: 0 for forward, 1 for backward.
-            inputs: ``(all words, projection_dim)``, packed.
+            inputs: As in `forward`.
             batch_sizes: Number of sentences at each time step (`Packing.batch_sizes`); falls.
             hidden: ``(layers, sentences, projection_dim)``, the state to start from, in packed order.
             cell: ``(layers, sentences, cell_size)``, likewise.
@@ -333,9 +315,24 @@ class BiLstm(nn.Module):
         Returns:
             The layers' outputs, ``(all words, projection_dim)`` each, and the two parts of the state after the
             sentences, in packed order.
+
+        Raises:
+            ValueError: if the model was quantised and is to be trained, or compiled.
         """
-        x, outputs, last_hidden, last_cell = inputs, [], [], []
-        for depth, layer in enumerate((self.forward_layers, self.backward_layers)[direction]):
+        words = inputs if isinstance(inputs, Words) else Words(inputs)
+        layers = (self.forward_layers, self.backward_layers)[direction]
+        if self._serves_on_cpu(layers, words, batch_sizes):
+            if direction == 0:
+                return read_stack(layers, words, batch_sizes, hidden, cell, self.use_skip_connections)
+            mirror = mirrored(batch_sizes)
+            outputs, *state = read_stack(
+                layers, words.select(mirror), batch_sizes, hidden, cell, self.use_skip_connections
+            )
+            return [y.index_select(0, mirror) for y in outputs], *state
+        if batch_sizes and any(map(is_quantized, layers)):
+            raise ValueError("A quantised model only reads, on a CPU, uncompiled: load it anew for anything else.")
+        x, outputs, last_hidden, last_cell = words.all(), [], [], []
+        for depth, layer in enumerate(layers):
             x = self.dropout(x)
             y, h, c = layer(x, batch_sizes, hidden[depth], cell[depth], reverse=direction == 1)
             x = x + y if self.use_skip_connections and depth > 0 else y
@@ -343,6 +340,29 @@ class BiLstm(nn.Module):
             last_hidden.append(h)
             last_cell.append(c)
         return outputs, torch.stack(last_hidden), torch.stack(last_cell)
+
+    def _serves_on_cpu(self, layers: nn.ModuleList, words: Words, batch_sizes: list[int]) -> bool:
+        """Whether `lstm_inference` reads these words; what is trained does so by itself (`lstm_training`)."""
+        if not batch_sizes or words.vectors.device.type != "cpu" or torch.compiler.is_compiling():
+            return False
+        reason = why_not(layers, words) if all(map(_is_bare, layers)) else "something stands between layer and weights"
+        if reason is None and self.training and self.dropout.p > 0:
+            reason = "there is dropout"
+        if reason is not None and not torch.is_grad_enabled():
+            logger.info_once(f"The biLM's LSTMs are read by plain operations: {reason}.")
+        return reason is None
+
+    def _serves_on_gpu(self, words: tuple[Words, Words], batch_sizes: list[int]) -> bool:
+        """Whether `lstm_triton` reads these words."""
+        if not batch_sizes or torch.compiler.is_compiling():
+            return False
+        from .lstm_triton import why_not
+
+        is_bare = all(map(_is_bare, chain(self.forward_layers, self.backward_layers)))
+        reason = why_not(self, tuple(each.vectors for each in words), batch_sizes) if is_bare else "of an adapter"
+        if reason is not None:
+            logger.info_once(f"The biLM's LSTMs are read by plain operations: {reason}.")
+        return reason is None
 
     def initial_state(self, batch: int, like: Tensor) -> ElmoState:
         """Zeros for a batch of that many sentences, in the dtype and on the device of `like`."""
@@ -354,7 +374,7 @@ def _is_bare(layer: nn.Module) -> bool:
     """Whether nothing stands between a layer and its weights: no adapter, no offloading, no hook."""
     if type(layer) is not LstmLayer or "forward" in layer.__dict__:
         return False
-    return not (layer._forward_hooks or layer._forward_pre_hooks or layer.weight_hh.is_meta)
+    return not (layer._forward_hooks or layer._forward_pre_hooks)
 
 
 def reference_lstm(

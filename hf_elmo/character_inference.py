@@ -48,7 +48,7 @@ def _is_bare(module: nn.Module) -> bool:
     """Whether a module computes what its class says: no adapter, no offloading, no hook."""
     return not (module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__) and (
         module.__class__.__module__.startswith("torch.nn.modules.")
-        or module.__class__.__name__ in ("CharacterEncoder", "Highway", "ScaledLinear")
+        or module.__class__.__name__ in ("CharacterEncoder", "Highway", "Int8Linear", "ScaledLinear")
     )
 
 
@@ -63,11 +63,15 @@ def encode_for_inference(encoder: CharacterEncoder, rows: Tensor, word_ids: Tens
     with torch.no_grad():
         x = _features(encoder, rows)
         for highway in encoder.highways:
-            gate = linear(x, highway.carry.weight, highway.carry.bias).sigmoid_()
-            x = linear(x, highway.transform.weight, highway.transform.bias).relu_().sub_(x).mul_(gate).add_(x)
+            gate = _apply(highway.carry, x).sigmoid_()
+            x = _apply(highway.transform, x).relu_().sub_(x).mul_(gate).add_(x)
         if encoder.word_embedding is not None:
             x = torch.cat([encoder.word_embedding(word_ids), x], dim=-1)
-        return x if encoder.projection is None else linear(x, encoder.projection.weight, encoder.projection.bias)
+        return x if encoder.projection is None else _apply(encoder.projection, x)
+
+
+def _apply(layer: nn.Module, x: Tensor) -> Tensor:
+    return linear(x, layer.weight, layer.bias) if isinstance(layer, nn.Linear) else layer(x)
 
 
 def _features(encoder: CharacterEncoder, rows: Tensor) -> Tensor:

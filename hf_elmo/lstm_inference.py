@@ -14,7 +14,7 @@ Cells and gates are in float32 at least: with weights in bfloat16 only the produ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -26,7 +26,7 @@ from .int8_products import int8_product
 from .matrix_products import Fingerprint, has_onednn, linear, packed_product, plain_product
 
 if TYPE_CHECKING:
-    from .bilstm import BiLstm, ElmoState, LstmLayer, Words
+    from .bilstm import LstmLayer, Words
 
 logger = logging.get_logger(__name__)
 
@@ -41,70 +41,62 @@ class _Packed(NamedTuple):
     """What one layer's weights were made into.
 
     Attributes:
-        made_of: The parameters.
         share: The input's share of the gates of rows, ``(rows, projection_dim)`` to ``(rows, 4 * cell_size)``.
         recur: Adds the share of the outputs before.
         project: The projection, of halves of outputs; None without.
     """
 
-    made_of: Fingerprint
     share: Callable[[Tensor], Tensor]
     recur: Callable[[Tensor, Tensor], Tensor]
     project: Callable[[Tensor], Tensor] | None
 
 
 # Outside of the modules, so that the copies are never saved, moved or copied with them.
-_packed: WeakKeyDictionary[nn.Module, _Packed] = WeakKeyDictionary()
+_packed: WeakKeyDictionary[nn.Module, tuple[Fingerprint, _Packed]] = WeakKeyDictionary()
 
 
-def why_not(bilstm: BiLstm, words: tuple[Words, Words]) -> str | None:
-    """Why `read_both` does not serve here; None if it does."""
-    if torch.is_grad_enabled() and any(x.requires_grad for x in (*(w.vectors for w in words), *bilstm.parameters())):
+def why_not(layers: Sequence[LstmLayer], words: Words) -> str | None:
+    """Why `read_stack` does not serve these layers and words; None if it does."""
+    learned = [parameter for layer in layers if not is_quantized(layer) for parameter in layer.parameters()]
+    if torch.is_grad_enabled() and any(x.requires_grad for x in (words.vectors, *learned)):
         return "gradients are recorded"
-    if bilstm.training and bilstm.dropout.p > 0:
-        return "there is dropout"
-    dtype = words[0].vectors.dtype
-    if not all(parameter.device.type == "cpu" for parameter in bilstm.parameters()):
-        return "not all weights are on the CPU"
-    if any(parameter.dtype != dtype for parameter in bilstm.parameters()) or torch.is_autocast_enabled("cpu"):
+    if torch.is_autocast_enabled("cpu") or any(parameter.dtype != words.vectors.dtype for parameter in learned):
         return "words and weights are of several dtypes"
-    if any(parameter.is_inference() for parameter in bilstm.parameters()):
+    if any(parameter.device.type != "cpu" for parameter in learned):
+        return "not all weights are on the CPU"
+    if any(parameter.is_inference() for parameter in learned):
         return "the weights are inference tensors, whose changes torch does not count"
     return None
 
 
-def read_both(
-    bilstm: BiLstm, words: tuple[Words, Words], batch_sizes: list[int], state: ElmoState
-) -> tuple[list[Tensor], ElmoState]:
-    """Reads packed sentences in both directions.
+def read_stack(
+    layers: Sequence[LstmLayer], words: Words, batch_sizes: list[int], hidden: Tensor, cell: Tensor, skips: bool
+) -> tuple[list[Tensor], Tensor, Tensor]:
+    """Reads packed sentences in one direction.
 
     Args:
-        bilstm: The layers.
-        words: For the forward and for the backward direction, each in the order in which its direction reads
-            (`Packing.mirror`).
+        layers: The layers of that direction.
+        words: The words, in the order in which the direction reads (`mirrored`).
         batch_sizes: Number of sentences at each time step; falls.
-        state: The state to start from, in packed order.
+        hidden: ``(layers, sentences, projection_dim)``, the state to start from, in packed order.
+        cell: ``(layers, sentences, cell_size)``, likewise.
+        skips: Whether layers above the first add their input to their output.
 
     Returns:
-        Per layer the outputs ``(2, all words, projection_dim)`` in the orders of `words`, and the state after each
-        sentence's last word, in packed order.
+        The layers' outputs, ``(all words, projection_dim)`` each, in the order of `words`, and the two parts of the
+        state after each sentence's last word, in packed order.
     """
-    stacks, hidden, cell = [], [], []
+    x, outputs, last_hidden, last_cell = words, [], [], []
     with torch.no_grad():
-        for direction, layers in enumerate((bilstm.forward_layers, bilstm.backward_layers)):
-            x, outputs = words[direction], []
-            for depth, layer in enumerate(layers):
-                y, h, c = _read(layer, x, batch_sizes, state.hidden[direction, depth], state.cell[direction, depth])
-                if bilstm.use_skip_connections and depth > 0:
-                    y += x.vectors
-                outputs.append(y)
-                hidden.append(h)
-                cell.append(c)
-                x = type(x)(y)
-            stacks.append(outputs)
-        shape = (2, len(bilstm.forward_layers))
-        end = (torch.stack(parts).unflatten(0, shape) for parts in (hidden, cell))
-        return [torch.stack(pair) for pair in zip(*stacks, strict=True)], type(state)(*end)
+        for depth, layer in enumerate(layers):
+            y, h, c = _read(layer, x, batch_sizes, hidden[depth], cell[depth])
+            if skips and depth > 0:
+                y += x.vectors
+            outputs.append(y)
+            last_hidden.append(h)
+            last_cell.append(c)
+            x = type(x)(y)
+    return outputs, torch.stack(last_hidden), torch.stack(last_cell)
 
 
 def _read(
@@ -133,7 +125,7 @@ def _read(
         if packed.project is None:
             h = half.mul_(2).to(dtype)
         else:
-            h = packed.project(half.to(dtype))
+            h = packed.project(half.to(dtype)).to(dtype)
             if layer.proj_clip is not None:
                 h = h.clamp_(-layer.proj_clip, layer.proj_clip)
         outputs.append(h)
@@ -161,39 +153,51 @@ def _shares(words: Words, packed: _Packed, batch_sizes: list[int], width: int) -
             begin, run = end, []
 
 
+def is_quantized(layer: nn.Module) -> bool:
+    """Whether a layer has weights in 8 bits, and no others."""
+    return "quantized" in layer.__dict__
+
+
+def quantize_layer(layer: LstmLayer) -> None:
+    """Puts a layer's weights into 8 bits, and its parameters away; there is no way back."""
+    quantized = _made(layer, int8_product, lays_out_all=True)
+    for name, parameter in list(layer.named_parameters()):
+        setattr(layer, name, nn.Parameter(parameter.detach().to("meta"), requires_grad=False))
+    layer.quantized = quantized
+
+
 def _pack(layer: LstmLayer) -> _Packed:
     """A layer's weights, laid out; anew if they were changed."""
-    kept = _packed.get(layer)
+    if is_quantized(layer):
+        return layer.quantized
     made_of = Fingerprint(layer.parameters())
-    if kept is not None and kept.made_of == made_of:
-        return kept
-    quantized = getattr(layer, "int8", False)
-    make = int8_product if quantized else packed_product if has_onednn(layer.weight_hh) else plain_product
-    kind = {int8_product: "int8", packed_product: "oneDNN", plain_product: "torch"}[make]
-    logger.info_once(f"The biLM's LSTMs are read with weights laid out once ({kind}'s products, {layer.bias.dtype}).")
+    kept = _packed.get(layer)
+    if kept is not None and kept[0] == made_of:
+        return kept[1]
+    make = packed_product if has_onednn(layer.weight_hh) else plain_product
+    kind = "oneDNN's" if make is packed_product else "torch's own"
+    logger.info_once(f"The biLM's LSTMs are read by weights laid out once, in {layer.bias.dtype}, {kind} products.")
+    packed = _made(layer, make, make is packed_product and layer.weight_ih.nbytes <= _BYTES_TO_COPY_FREELY)
+    _packed[layer] = made_of, packed
+    return packed
+
+
+def _made(layer: LstmLayer, make: Callable[[Tensor], Callable[..., Tensor]], lays_out_all: bool) -> _Packed:
     size = layer.cell_size
-    bias = layer.bias.detach().clone()
-    bias[size : 2 * size] += layer.forget_bias
     new_cells = slice(2 * size, 3 * size)
-    weight_ih = layer.weight_ih.detach()
-    copies_freely = weight_ih.nbytes <= _BYTES_TO_COPY_FREELY and make is packed_product
-    of_inputs = make(weight_ih) if copies_freely or quantized else None
+    weight_ih, bias = layer.weight_ih.detach(), layer.bias.detach().clone()
+    bias[size : 2 * size] += layer.forget_bias
+    of_inputs = make(weight_ih) if lays_out_all else None
 
     def share(rows: Tensor) -> Tensor:
-        if of_inputs is None:
-            gates = linear(rows, weight_ih, bias)
-        else:
-            gates = of_inputs(rows).add_(bias)
+        gates = linear(rows, weight_ih, bias) if of_inputs is None else of_inputs(rows).add_(bias)
         gates[:, new_cells].mul_(2)
         return gates
 
     weight_hh = layer.weight_hh.detach().clone()
     weight_hh[new_cells] *= 2
-    packed = _Packed(
-        made_of,
-        share,
-        make(weight_hh),
-        None if layer.weight_hr is None else make(layer.weight_hr.detach() * 2),
-    )
-    _packed[layer] = packed
-    return packed
+    project = None if layer.weight_hr is None else make(layer.weight_hr.detach() * 2)
+    if lays_out_all:
+        # Not to be kept alive by `share`.
+        weight_ih = None
+    return _Packed(share, make(weight_hh), project)

@@ -40,6 +40,7 @@ from torch import Tensor
 from transformers.utils import logging
 
 from .lstm_triton_kernels import triton
+from .matrix_products import Fingerprint
 
 if triton is not None:
     from .lstm_triton_kernels import layer_kernel
@@ -81,7 +82,7 @@ def _weights(bilstm: BiLstm, depth: int, dtype: torch.dtype, split: bool) -> _We
     named = [(layer.weight_ih, layer.weight_hh, layer.bias, layer.weight_hr) for layer in layers]
     parameters = [p for each in named for p in each if p is not None]
     # Whether an inference tensor was changed cannot be known.
-    versions = None if any(p.is_inference() for p in parameters) else [(p.data_ptr(), p._version) for p in parameters]
+    versions = None if any(p.is_inference() for p in parameters) else Fingerprint(parameters)
     made_of = (versions, [layer.forget_bias for layer in layers])
     kind, held = _packed.get(bilstm, (None, {}))
     if kind != (dtype, split):

@@ -16,6 +16,7 @@ from transformers.utils import ModelOutput, can_return_tuple
 from .bilstm import BiLstm, ElmoState, LstmLayer, Packing, Words
 from .character_encoder import CharacterEncoder, ScaledLinear
 from .configuration_elmo import ElmoConfig
+from .lstm_inference import is_quantized
 from .remote_code import add_remote_code
 from .sampled_softmax import LogUniformSampler, sampled_softmax_losses
 from .scalar_mix import ScalarMix
@@ -117,6 +118,8 @@ class ElmoPreTrainedModel(PreTrainedModel):
 
     def save_pretrained(self, save_directory, is_main_process: bool = True, **kwargs):
         """As in `transformers.PreTrainedModel`; the folder also gets the code of all ELMo models (`remote_code.py`)."""
+        if any(map(is_quantized, self.base_model.bilstm.forward_layers)):
+            raise ValueError("A quantised model has no weights to save: save the model that it was made of.")
         if is_main_process and not os.path.isfile(save_directory):
             add_remote_code(self.config, save_directory)
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
