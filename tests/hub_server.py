@@ -145,7 +145,18 @@ class HubServer:
 
 
 def _sort(path: str) -> str:
-    for name in ("create", "validate-yaml", "preupload", "commit", "batch", "verify", "lfs", "branch", "xorbs", "shards"):
+    for name in (
+        "create",
+        "validate-yaml",
+        "preupload",
+        "commit",
+        "batch",
+        "verify",
+        "lfs",
+        "branch",
+        "xorbs",
+        "shards",
+    ):
         if re.search(rf"/{name}(/|$|\?)", path):
             return name
     return "resolve" if "/resolve/" in path else "other"
@@ -261,7 +272,9 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         if header not in (f"Bearer {TOKEN}", f"Bearer {READ_ONLY_TOKEN}"):
             # What the real hub says to an invalid token, and to none.
-            raise Refusal(401, "Invalid credentials in Authorization header" if header else "Invalid username or password.")
+            raise Refusal(
+                401, "Invalid credentials in Authorization header" if header else "Invalid username or password."
+            )
         return USER if header == f"Bearer {TOKEN}" else "reader"
 
     def _may_write(self, namespace: str) -> None:
