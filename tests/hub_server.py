@@ -62,7 +62,7 @@ class Request:
     path: str
     status: int
     received: int
-    has_token: bool
+    token: str | None
 
 
 @dataclass
@@ -188,7 +188,7 @@ _ROUTES = [
     ("GET", r"/cas/xorbs/(?P<name>[0-9a-f]{64})", "xorb_bytes"),
 ]
 # Asked for by clients that can do without.
-_ABSENT = r"/cas/v2/|/cas/v1/chunks/|/cas/telemetry|/api/telemetry/"
+_ABSENT = r"/cas/v2/|/cas/v1/(chunks|xorb-grants)/|/v1/telemetry|/api/telemetry/|/api/[\w-]+$"
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -228,8 +228,8 @@ class _Handler(BaseHTTPRequestHandler):
         except (ConnectionError, TimeoutError):
             self.close_connection = True
         finally:
-            has_token = "Authorization" in self.headers
-            self.hub.requests.append(Request(self.command, path, self.status, self.received, has_token))
+            token = self.headers.get("Authorization", "").removeprefix("Bearer ") or None
+            self.hub.requests.append(Request(self.command, path, self.status, self.received, token))
 
     do_POST = do_PUT = do_HEAD = do_GET
 
