@@ -52,21 +52,18 @@ class HubFile:
         return self.content if isinstance(self.content, bytes) else self.content.read_bytes()
 
 
-def files_for_hub(folder: Path) -> tuple[list[HubFile], list[str]]:
-    """The files that a model folder is uploaded as; the folder itself stays as it is.
+def files_for_hub(folder: Path) -> list[HubFile]:
+    """The files that a model folder is uploaded as, by name; the folder itself stays as it is.
 
     Where code for `trust_remote_code` or the card is missing in the folder, it is added.
 
     Args:
         folder: Of a model and its tokenizer, as `save_pretrained` writes it.
 
-    Returns:
-        The files by name, and the names of what is left out.
-
     Raises:
         OSError: if something cannot be read.
     """
-    names, left_out = _list(folder)
+    names, _ = list_folder(folder)
     files = {name: HubFile(name, folder / name, "folder") for name in names}
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     tokenizer_config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
@@ -80,11 +77,15 @@ def files_for_hub(folder: Path) -> tuple[list[HubFile], list[str]]:
             files[path.name] = HubFile(path.name, path, "added: code")
     if CARD not in files:
         files[CARD] = HubFile(CARD, write_card(folder).encode(), "added: card")
-    return [files[name] for name in sorted(files)], left_out
+    return [files[name] for name in sorted(files)]
 
 
-def _list(folder: Path) -> tuple[list[str], list[str]]:
-    """Paths below a folder, with slashes: of the files for the hub, and of files and folders that are not."""
+def list_folder(folder: Path) -> tuple[list[str], list[str]]:
+    """Paths below a folder, with slashes: of the files for the hub, and of files and folders that are left out.
+
+    Raises:
+        OSError: if something cannot be read.
+    """
     names, left_out = [], []
 
     def stop(error: OSError):
@@ -130,7 +131,7 @@ def write_card(folder: Path) -> str:
     data = ModelCardData(
         library_name="transformers", pipeline_tag=_PIPELINES.get(architecture, "feature-extraction"), tags=["elmo"]
     )
-    auto_class = architecture.replace("Elmo", "Auto", 1)
+    auto_class = "AutoModel" + architecture.removeprefix("Elmo").removeprefix("Model")
     return str(ModelCard(_CARD.format(metadata=data.to_yaml(), architecture=architecture, auto_class=auto_class)))
 
 

@@ -72,7 +72,8 @@ def upload(
         raise ValueError("There is no token for the hub: log in with `hf auth login`, or set HF_TOKEN.")
     if not (token.isascii() and token.isprintable()) or " " in token:
         raise ValueError("The token for the hub (of HF_TOKEN, or of `hf auth login`) has characters that none has.")
-    for file in files:
+    # Shorter ones may be words of a vocabulary.
+    for file in files if len(token) >= 20 else ():
         if not file.name.endswith(".safetensors") and token.encode() in file.read():
             raise ValueError(f"{file.name} holds your token for the hub: nothing was sent. Take it out first.")
     try:
@@ -98,7 +99,11 @@ def _upload(files, repo: str, token: str, private: bool, revision: str | None, c
         ModelCard(card.read().decode()).validate()
     except ValueError as error:
         raise ValueError(f"The hub does not take the metadata of {CARD}: {_messages(error)}") from None
-    url = api.create_repo(repo, private=private or None, exist_ok=True)
+    try:
+        url = api.create_repo(repo, private=private or None, exist_ok=True)
+    except KeyError:
+        # The library takes every conflict for a repository that is there, whose address the hub would tell.
+        raise OSError(f"The hub cannot make {repo} now (409). Push again.") from None
     repo = url.repo_id
     if private and not api.model_info(repo).private:
         raise ValueError(f"{repo} is there already, and public: make it private in its settings, then push again.")

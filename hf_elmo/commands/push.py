@@ -28,14 +28,15 @@ def push(
     """
     from huggingface_hub.utils import enable_progress_bars, logging
 
-    from ..hub_files import CARD, check_card, files_for_hub
+    from ..hub_files import CARD, check_card, files_for_hub, list_folder
     from ..hub_upload import check_repo_id, upload
     from .models import find_folder, load_as_saved
 
     check_repo_id(repo)
     path = find_folder(folder)
+    _, left_out = list_folder(path)
     load_as_saved(path)
-    files, left_out = files_for_hub(path)
+    files = files_for_hub(path)
     card = next(file for file in files if file.name == CARD)
     for remark in check_card(card.read(), str(path / CARD) if card.origin == "folder" else CARD):
         note(remark)
