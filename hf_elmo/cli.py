@@ -20,6 +20,7 @@ from .commands.embed import embed
 from .commands.embed_vocabulary import embed_vocabulary
 from .commands.info import info
 from .commands.language_model import generate, perplexity, substitutes
+from .commands.push import push
 from .commands.train import train, vocab
 
 
@@ -84,6 +85,7 @@ app.command()(train)
 app.command()(perplexity)
 app.command()(substitutes)
 app.command()(generate)
+app.command()(push)
 
 
 def main() -> None:

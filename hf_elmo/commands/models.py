@@ -71,6 +71,22 @@ def load_language_model(name: str | None, device: str | None = None):
     return _load(ElmoForPreTraining, find_folder(name), device)
 
 
+def load_as_saved(folder: Path):
+    """Loads the model of a folder with the head that it was saved with, on the CPU, and its tokenizer.
+
+    Raises:
+        ValueError: as `load`, and for a head that this package does not know.
+    """
+    import hf_elmo
+
+    content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    name = (content.get("architectures") or ["ElmoModel"])[0]
+    model_class = getattr(hf_elmo, str(name), None)
+    if not isinstance(model_class, type) or not issubclass(model_class, hf_elmo.ElmoPreTrainedModel):
+        raise ValueError(f"{folder / 'config.json'} names the architecture {name!r}, which is no model of hf_elmo.")
+    return _load(model_class, folder, "cpu")
+
+
 def _load(model_class, folder: Path, device: str | None):
     silence_libraries()
     import torch
