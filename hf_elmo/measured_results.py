@@ -36,7 +36,12 @@ _FIELDS = (*_PARTS, "value", "command", "machine")
 
 @dataclass(frozen=True)
 class Result:
-    """A figure, and how it was measured. `task`, `dataset` and `metric` have a `type` and perhaps a `name`."""
+    """A figure, and how it was measured, as far as that is known.
+
+    Attributes:
+        task: Its `type`, and perhaps `name`; so for `dataset` and `metric`.
+        command: How it was measured; empty if that is not known, like `machine`.
+    """
 
     task: dict[str, str]
     dataset: dict[str, str]
@@ -49,6 +54,15 @@ class Result:
     def is_speed(self) -> bool:
         """Whether it is about the machine as much as about the model."""
         return self.task["type"] == SPEED
+
+    @classmethod
+    def from_eval_result(cls, result) -> Result:
+        """What a `huggingface_hub.EvalResult` tells: nothing of command and machine."""
+        parts = {
+            name: {key: value for key in keys if (value := getattr(result, f"{name}_{key}", None)) is not None}
+            for name, keys in _PARTS.items()
+        }
+        return cls(**parts, value=result.metric_value, command="", machine="")
 
     def as_eval_result(self):
         """The same as `huggingface_hub.EvalResult`."""

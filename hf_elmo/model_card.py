@@ -53,8 +53,9 @@ def make_card(
 ) -> ModelCard:
     """The card of a model folder.
 
-    A bundled model has its ready card. Language, licence, corpora and base model that a README.md in the folder states,
-    such as a Trainer's, are taken from there if nothing else tells them; so is the origin.
+    A bundled model has its ready card. Language, licence, corpora, base model and results that the metadata of a
+    README.md in the folder states, such as a Trainer's, are taken from there if nothing else tells them; so is the
+    origin.
 
     Args:
         folder: The model folder.
@@ -81,6 +82,7 @@ def make_card(
         return check_card(_with_results(ready, measured))
     facts = describe(folder)
     before = _metadata(folder)
+    measured = _kept_results(before, measured) + measured
     origin = origin or origin_in(folder)
     published = None
     if origin is not None and origin.published is not None:
@@ -254,6 +256,15 @@ def _ready_card(folder: Path) -> ModelCard | None:
     return None
 
 
+def _kept_results(before: dict[str, Any], measured: list[Result]) -> list[Result]:
+    """The results that a card's metadata holds, without those that were measured anew."""
+    from huggingface_hub.repocard_data import model_index_to_eval_results
+
+    new = [result.as_eval_result() for result in measured]
+    kept = model_index_to_eval_results(before["model-index"])[1] if "model-index" in before else []
+    return [Result.from_eval_result(result) for result in kept if not any(map(result.is_equal_except_value, new))]
+
+
 def _with_results(card: ModelCard, measured: list[Result]) -> ModelCard:
     new = [result.as_eval_result() for result in measured if not result.is_speed]
     card.data.eval_results = [*(card.data.eval_results or []), *new] or None
@@ -270,14 +281,9 @@ def _table(results: list[Result]) -> str:
     for result in results:
         data = " ".join(filter(None, (result.dataset.get("name", result.dataset["type"]), result.dataset.get("split"))))
         task, metric = (part.get("name", part["type"]) for part in (result.task, result.metric))
-        cells = [
-            _cell(task),
-            _cell(data),
-            _cell(metric),
-            str(result.value),
-            _code(result.command),
-            _cell(result.machine),
-        ]
+        command = _code(result.command) if result.command else "not stated"
+        machine = _cell(result.machine) or "not stated"
+        cells = [_cell(task), _cell(data), _cell(metric), str(result.value), command, machine]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -105,7 +105,7 @@ class TestReadyCards:
             assert f"# {model.title}\n" not in card.text
 
     def test_they_say_what_the_page_of_sources_says(self):
-        page = re.sub(r"\s+", " ", SOURCES.replace("\n> ", "\n"))
+        page = re.sub(r"\s+", " ", SOURCES)
         for model in PUBLISHED.values():
             if model.parameters:
                 assert f"{model.parameters:,}" in page
@@ -117,16 +117,17 @@ class TestReadyCards:
             for citation in model.citations:
                 address = re.search(r"https?://\S+", citation)
                 assert address is None or address[0] in page
-        languages = dict(re.findall(r"(1[3-7]\d) ([A-Z][^,.]+)", page[page.index("> 136") if "> 136" in page else 0 :]))
+        numbered = " ".join(line[2:] for line in SOURCES.splitlines() if line.startswith("> "))
+        languages = dict(re.findall(r"(\d+) ([^,]+)", numbered))
         ours = {name: model for name, model in PUBLISHED.items() if re.fullmatch(r"manylangs-\d+", name)}
-        assert len(ours) == 44
+        assert len(ours) == len(languages) == 44
         for name, model in ours.items():
             assert model.title == f"ELMoForManyLangs {languages[name.removeprefix('manylangs-')]}"
 
     def test_fields_that_are_missing_are_named(self):
+        entry = {"name": "x", "title": "x", "names": [], "where": [], "license": "mit", "citations": [], "colour": 1}
         with pytest.raises(ValueError, match="x has fields missing or unknown: colour, formats, license_text"):
-            entry = {"name": "x", "title": "x", "names": [], "where": [], "license": "mit", "citations": []}
-            published_models.published_model({**entry, "colour": "blue"})
+            published_models.published_model(entry)
 
 
 class TestCards:
@@ -293,6 +294,12 @@ class TestWriting:
         assert path.read_bytes() == before
         assert not [entry for entry in folder.iterdir() if entry.name.endswith(".part")]
 
+    def test_a_place_that_is_not_there(self, folder, tmp_path):
+        result = run("card", folder, "--output", tmp_path / "missing" / "card.md")
+        assert result.exit_code == 1
+        assert "No such file or directory" in result.output
+        assert "Traceback" not in result.output
+
     @pytest.mark.skipif(getattr(os, "geteuid", int)() == 0, reason="root may write everywhere")
     def test_a_folder_that_is_read_only(self, folder):
         folder.chmod(0o500)
@@ -446,13 +453,18 @@ def test_the_trainers_card(tmp_path, base):
     )
     trainer.train()
     trainer.save_model()
-    trainer.create_model_card(language="en", license="apache-2.0", tasks="token-classification", dataset="wnut_17")
+    trainer.create_model_card(
+        language="en", license="apache-2.0", tasks="token-classification", dataset="WNUT-17", dataset_tags="wnut_17"
+    )
     card = ModelCard.load(tmp_path / "run" / "README.md")
     assert card.data.base_model == base
     assert card.data.library_name == "transformers"
     assert card.data.license == "apache-2.0"
     # Ours, in its place, keeps what it says.
     ours = ModelCard.load(write_card(tmp_path / "run", overwrite=True))
-    assert (ours.data.base_model, ours.data.language) == (base, "en")
+    assert (ours.data.base_model, ours.data.language) == (base, ["en"])
+    assert ours.data.eval_results == card.data.eval_results
+    assert [(each.metric_type, each.dataset_type) for each in ours.data.eval_results] == [("accuracy", "wnut_17")]
+    assert f"| {card.data.eval_results[0].metric_value} | not stated | not stated |" in ours.text
     assert ours.data.pipeline_tag == "token-classification"
     assert "AutoModelForTokenClassification" in ours.text
