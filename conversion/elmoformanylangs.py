@@ -25,6 +25,7 @@ from transformers import PreTrainedModel
 
 from ..configuration_elmo import ElmoConfig
 from ..modeling_elmo import ElmoForPreTraining, ElmoModel
+from ..published_models import origin_of
 from ..tokenization_elmo import (
     BEGIN_SENTENCE,
     BEGIN_WORD,
@@ -39,7 +40,7 @@ from ..tokenization_elmo import (
 from .allennlp_archive import allennlp_lstms
 from .bilm_hdf5 import initial_mixes, read_parameters
 from .errors import ConversionError
-from .files import ZIP_DAMAGE, InputFile, check_new_folder, files_of_folder, read_json_object, unpacked_zip
+from .files import ZIP_DAMAGE, InputFile, check_new_folder, files_of_folder, paths_of, read_json_object, unpacked_zip
 from .json_section import Section
 from .key_map import SAME, Entry, Link, Transform, check_arrays, resolve
 from .model_folder import write_model_folder
@@ -140,31 +141,37 @@ def load_elmoformanylangs(
         OSError: if a file cannot be read.
     """
     with _files(Path(source)) as files:
-        for name in _MARKS:
-            if name not in files:
-                raise ConversionError(f"{source} has no {name}. It has: {', '.join(sorted(files)) or 'no file'}.")
-        content, options_name = _options(source, files, options)
-        config = _config(content, options_name)
-        if config.word_embed_dim and _WORDS not in files:
-            raise ConversionError(f"{source} has no {_WORDS}, although {options_name} has a token_embedder.word_dim.")
-        characters = _read_dictionary(files[_CHARACTERS])
-        words = _read_dictionary(files[_WORDS]) if _WORDS in files else None
-        tokenizer, character_rows, word_rows = _tokenizer(config, characters, words)
-        config.char_vocab_size, config.vocab_size = len(character_rows), len(tokenizer)
+        return _load(source, files, options)
+
+
+def _load(
+    source: str | Path, files: Mapping[str, InputFile], options: str | Path | Mapping[str, Any] | None
+) -> tuple[PreTrainedModel, ElmoTokenizer]:
+    for name in _MARKS:
+        if name not in files:
+            raise ConversionError(f"{source} has no {name}. It has: {', '.join(sorted(files)) or 'no file'}.")
+    content, options_name = _options(source, files, options)
+    config = _config(content, options_name)
+    if config.word_embed_dim and _WORDS not in files:
+        raise ConversionError(f"{source} has no {_WORDS}, although {options_name} has a token_embedder.word_dim.")
+    characters = _read_dictionary(files[_CHARACTERS])
+    words = _read_dictionary(files[_WORDS]) if _WORDS in files else None
+    tokenizer, character_rows, word_rows = _tokenizer(config, characters, words)
+    config.char_vocab_size, config.vocab_size = len(character_rows), len(tokenizer)
+    with torch.device("meta"):
+        skeleton = ElmoModel(config)
+    state = initial_mixes(config)
+    for file, key_map, part in (
+        (files[_TOKEN_EMBEDDER], _embedder_map(characters, character_rows, words, word_rows), "character_encoder."),
+        (files[_ENCODER], _ENCODER_MAP, "bilstm."),
+    ):
+        parameters = {name: value for name, value in skeleton.state_dict().items() if name.startswith(part)}
+        state |= _read(file, resolve(key_map, parameters), options_name)
+    model: PreTrainedModel = skeleton
+    if _CLASSIFIER in files and (softmax := _softmax(files[_CLASSIFIER], config, words, word_rows)):
         with torch.device("meta"):
-            skeleton = ElmoModel(config)
-        state = initial_mixes(config)
-        for file, key_map, part in (
-            (files[_TOKEN_EMBEDDER], _embedder_map(characters, character_rows, words, word_rows), "character_encoder."),
-            (files[_ENCODER], _ENCODER_MAP, "bilstm."),
-        ):
-            parameters = {name: value for name, value in skeleton.state_dict().items() if name.startswith(part)}
-            state |= _read(file, resolve(key_map, parameters), options_name)
-        model: PreTrainedModel = skeleton
-        if _CLASSIFIER in files and (softmax := _softmax(files[_CLASSIFIER], config, words, word_rows)):
-            with torch.device("meta"):
-                model = ElmoForPreTraining(config)
-            state = {f"elmo.{name}": value for name, value in state.items()} | softmax
+            model = ElmoForPreTraining(config)
+        state = {f"elmo.{name}": value for name, value in state.items()} | softmax
     # The arrays become the parameters: there is never a second copy of the whole model.
     model.load_state_dict(state, strict=True, assign=True)
     return model.eval(), tokenizer
@@ -184,8 +191,21 @@ def convert_elmoformanylangs(
         OSError: if a file cannot be read or written. Nothing is left of the folder then.
     """
     check_new_folder(destination)
-    model, tokenizer = load_elmoformanylangs(source, options=options)
-    write_model_folder(model, None, destination, tokenizer=tokenizer)
+    with _files(Path(source)) as files:
+        model, tokenizer = _load(source, files, options)
+        read = paths_of(source, _read_files(files, options))
+    origin = origin_of("elmoformanylangs", read)
+    write_model_folder(model, None, destination, tokenizer=tokenizer, origin=origin)
+
+
+def _read_files(files: Mapping[str, InputFile], options: str | Path | Mapping[str, Any] | None) -> list[InputFile]:
+    """The files of which a model was made, after it was."""
+    names = [_TOKEN_EMBEDDER, _ENCODER, _CLASSIFIER, _CHARACTERS, _WORDS]
+    if options is None:
+        config_path = read_json_object(files["config.json"])["config_path"]
+        names += ["config.json", PureWindowsPath(config_path).name]
+    read = [files[name] for name in names if name in files]
+    return [*read, InputFile.at(options)] if isinstance(options, (str, Path)) else read
 
 
 @contextmanager

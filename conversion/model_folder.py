@@ -8,7 +8,9 @@ from pathlib import Path
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
+from ..model_card import write_card
 from ..modeling_elmo import ElmoModel
+from ..published_models import Origin
 from ..tokenization_elmo import SPECIAL_WORDS, ElmoTokenizer
 from .errors import ConversionError
 from .files import InputFile, new_folder, read_json_object
@@ -20,14 +22,16 @@ def write_model_folder(
     destination: str | Path,
     *,
     tokenizer: ElmoTokenizer | None = None,
+    origin: Origin | None = None,
 ) -> None:
-    """Writes configuration, weights (safetensors) and tokenizer.
+    """Writes configuration, weights (safetensors), tokenizer and model card.
 
     Args:
         model: The model; its `config.vocab_size` counts the vocabulary and four special words.
         vocabulary: The words of the tokenizer, most frequent first, without special words; None for no vocabulary.
         destination: The folder, which must not exist yet, or be empty.
         tokenizer: The tokenizer, if it is not to be made of the vocabulary.
+        origin: The files that the model was made from, for its card; None for no card.
 
     Raises:
         ConversionError: if there is something at `destination`, or model and vocabulary do not fit.
@@ -45,6 +49,8 @@ def write_model_folder(
     with new_folder(destination) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+        if origin is not None:
+            write_card(folder, origin=origin, name=Path(destination).resolve().name)
 
 
 def load_model_folder(source: str | Path) -> tuple[ElmoModel, list[str] | None]:

@@ -18,10 +18,11 @@ from torch import Tensor
 
 from ..configuration_elmo import ElmoConfig
 from ..modeling_elmo import ElmoForPreTraining
+from ..published_models import origin_of
 from .bilm_files import OPTIONS_NAME, OptionsSource, VocabularySource
 from .bilm_hdf5 import bilm_links, initial_mixes, read_config, read_parameters
 from .errors import ConversionError
-from .files import InputFile, check_new_folder, files_of_folder
+from .files import InputFile, check_new_folder, files_of_folder, paths_of
 from .key_map import SAME, ArrayInfo, Link, check_arrays, show_key
 from .model_folder import write_model_folder
 from .vocabulary import BILM_SPECIAL_WORDS, distinct_words, read_vocabulary_lines
@@ -54,6 +55,12 @@ class _Checkpoint(NamedTuple):
 
     prefix: Path
     beside: Mapping[str, InputFile]
+
+    @property
+    def files(self) -> list[InputFile]:
+        """What TensorFlow reads: the index and the data."""
+        matches = {name: _PART.fullmatch(name) for name in self.beside if not name.endswith(".meta")}
+        return [self.beside[name] for name, match in matches.items() if match and match["prefix"] == self.prefix.name]
 
 
 def is_tf_checkpoint(source: str | Path) -> bool:
@@ -97,8 +104,19 @@ def load_tf_checkpoint(
             file, variable, what was expected.
         OSError: if a file cannot be read.
     """
+    return _load(*_parts(source, options, vocabulary))
+
+
+def _parts(
+    source: str | Path, options: OptionsSource | None, vocabulary: VocabularySource | None
+) -> tuple[_Checkpoint, InputFile | Mapping[str, Any], InputFile | Sequence[str]]:
     checkpoint = _find(Path(source))
-    options, vocabulary = _options(checkpoint, options), _vocabulary(checkpoint, vocabulary)
+    return checkpoint, _options(checkpoint, options), _vocabulary(checkpoint, vocabulary)
+
+
+def _load(
+    checkpoint: _Checkpoint, options: InputFile | Mapping[str, Any], vocabulary: InputFile | Sequence[str]
+) -> tuple[ElmoForPreTraining, list[str]]:
     name = str(checkpoint.prefix)
     reader, found = _open(name)
     if hint := _other_model(found):
@@ -140,8 +158,10 @@ def convert_tf_checkpoint(
         OSError: if a file cannot be read or written. Nothing is left of the folder then.
     """
     check_new_folder(destination)
-    model, words = load_tf_checkpoint(source, options=options, vocabulary=vocabulary)
-    write_model_folder(model, words, destination)
+    parts = _parts(source, options, vocabulary)
+    model, words = _load(*parts)
+    origin = origin_of("bilm-tf-checkpoint", paths_of(source, [*parts[0].files, *parts[1:]]))
+    write_model_folder(model, words, destination, origin=origin)
 
 
 def _find(source: Path) -> _Checkpoint:

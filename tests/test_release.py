@@ -88,6 +88,9 @@ class TestPackages:
             model = {name for name in names if name.startswith("hf_elmo/pretrained/")}
             for name in model:
                 assert archive.read(name) == (CHECKOUT / name).read_bytes()
+            for path in (CHECKOUT / "model_cards").iterdir():
+                if path.suffix in (".md", ".json"):
+                    assert archive.read(f"hf_elmo/model_cards/{path.name}") == path.read_bytes()
             metadata = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
             headers = HeaderParser().parsestr(archive.read(metadata).decode())
             scripts = archive.read(metadata.replace("METADATA", "entry_points.txt")).decode()

@@ -1,5 +1,6 @@
 """Checkpoints of bilm-tf's training: written by TensorFlow, read, and compared with formulas in numpy."""
 
+import hashlib
 import json
 import shutil
 import sys
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 from hf_elmo import ElmoForPreTraining, ElmoModel, ElmoTokenizer, perplexity, score_sentences
 from hf_elmo.cli import app
 from hf_elmo.conversion import ConversionError, convert_from_folder, convert_tf_checkpoint, load_tf_checkpoint
+from hf_elmo.model_card import origin_in
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*left out")
 
@@ -286,6 +288,12 @@ def test_commands(tensorflow, written, folder, tmp_path, monkeypatch):
     told = run("convert", folder, "model").stderr
     assert "names 'model.ckpt-1250'" not in told
     assert "arrays of Adagrad, global_step, train_perplexity" in told
+    origin = origin_in(tmp_path / "model")
+    read = [path for path in folder.iterdir() if ".ckpt-1250." in path.name and path.suffix != ".meta"]
+    read += [folder / "options.json", folder / "vocab.txt"]
+    assert {file.name: file.sha256 for file in origin.files} == {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in read
+    }
     (tmp_path / "text.txt").write_text("\n".join(map(" ".join, SENTENCES)), encoding="utf-8")
     (row,) = json.loads(run("perplexity", "text.txt", "--model", "model", "--pretokenized", "--json").stdout)
     scores = [

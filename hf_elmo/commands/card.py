@@ -1,0 +1,50 @@
+"""`hf-elmo card`: the model card of a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .console import note
+
+
+def card(
+    folder: Annotated[str, typer.Argument(help="Model folder.")],
+    results: Annotated[
+        list[Path] | None, typer.Option(help="JSON of measured results (hf_elmo.measured_results); may be repeated.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="File to write. [default: README.md in FOLDER]")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a card that is there.")] = False,
+    base_model: Annotated[str | None, typer.Option(help="Id of the model that it was fine-tuned from.")] = None,
+    published: Annotated[
+        str | None,
+        typer.Option(help="Name of the published model that it is, if the card cannot know (pt-brwac, ja ...)."),
+    ] = None,
+) -> None:
+    """Write the model card of a folder, from what is in it and where it comes from.
+
+    A card that is there is read first: what hf-elmo convert wrote of the source files stays.
+    """
+    from dataclasses import replace
+
+    from ..model_card import CARD_NAME, origin_in, write_card
+    from ..published_models import Origin, published_models
+    from .models import find_folder, silence_libraries
+
+    silence_libraries()
+    path = find_folder(folder)
+    target = output or path / CARD_NAME
+    if target.exists() and not overwrite:
+        raise ValueError(f"{target} is there already: --overwrite replaces it, --output FILE writes another.")
+    origin = None
+    if published is not None:
+        if published not in published_models():
+            raise ValueError(f"No published model is called {published!r}; there are: {', '.join(published_models())}.")
+        before = origin_in(path) or Origin(format=", ".join(published_models()[published].formats) or "another format")
+        origin = replace(before, published=published, matched="statement")
+    written = write_card(
+        path, origin=origin, results=results or (), overwrite=overwrite, base_model=base_model, output=output
+    )
+    note(f"{written}: {written.stat().st_size:,} bytes")
