@@ -15,11 +15,13 @@ import typer
 
 from .commands.compare import compare
 from .commands.convert import convert
+from .commands.demo import demo, space
 from .commands.elmo import elmo
 from .commands.embed import embed
 from .commands.embed_vocabulary import embed_vocabulary
 from .commands.info import info
 from .commands.language_model import generate, perplexity, substitutes
+from .commands.plot import app as plot
 from .commands.train import train, vocab
 
 
@@ -84,6 +86,9 @@ app.command()(train)
 app.command()(perplexity)
 app.command()(substitutes)
 app.command()(generate)
+app.add_typer(plot, name="plot")
+app.command()(demo)
+app.command()(space)
 
 
 def main() -> None:
