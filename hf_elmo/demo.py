@@ -70,7 +70,7 @@ def build_page(explorer: Explorer) -> gradio.Blocks:
             second_word = gradio.Radio(
                 **second_choices, label="Word of the second sentence", elem_id="second-word", min_width=280
             )
-        shown = gradio.HTML(result, elem_id="result", js_on_load=None)
+        shown = gradio.HTML(result, elem_id="result", js_on_load=None, apply_default_css=False)
         # What was compared, which is not what is being typed.
         state = gradio.State(texts)
 

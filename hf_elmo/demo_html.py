@@ -11,28 +11,33 @@ from .explorer import Exploration, Neighbour
 #: For `launch`: cards that stand side by side where there is room, and wide tables that scroll within theirs.
 CSS = """
 .gradio-container { max-width: 1240px !important; }
-.elmo h2 { font-size: 1.15rem; margin: 1.4rem 0 .3rem; color: var(--body-text-color); }
-.elmo h3 { font-size: .95rem; margin: 0 0 .4rem; color: var(--body-text-color); }
+.elmo { font-size: 1rem; }
+#result, #result > div { padding: 0; }
+.elmo h2 { font-size: 1.2rem; font-weight: 600; margin: 1.4rem 0 .3rem; color: var(--body-text-color); }
+.elmo h3 { font-size: .95rem; font-weight: 600; margin: 0 0 .4rem; color: var(--body-text-color); }
 .elmo p { margin: .2rem 0 .7rem; color: var(--body-text-color); max-width: 75ch; line-height: 1.45; }
-.elmo .cards { display: flex; flex-wrap: wrap; gap: .8rem; }
+.elmo .cards { display: flex; flex-wrap: wrap; gap: .7rem; }
 .elmo .card { flex: 1 1 16rem; box-sizing: border-box; min-width: 0; max-width: 100%; overflow-x: auto;
-  padding: .8rem; border: 1px solid var(--border-color-primary); border-radius: .5rem;
+  padding: .7rem; border: 1px solid var(--border-color-primary); border-radius: .5rem;
   background: var(--block-background-fill); color: var(--body-text-color); }
 .elmo .card.fit { flex: 0 1 auto; }
 .elmo .card:focus-visible { outline: 3px solid var(--color-accent); }
 .elmo table { border-collapse: collapse; font-size: .85rem; color: var(--body-text-color); margin: 0; }
+.elmo td, .elmo th { border: 0; }
 .elmo th { font-weight: 400; text-align: left; }
 .elmo .wide { width: 100%; }
-.elmo .wide td, .elmo .wide th { padding: .2rem .35rem; vertical-align: top; border: 0; overflow-wrap: anywhere; }
+.elmo .wide td, .elmo .wide th { padding: .2rem .35rem; vertical-align: top; overflow-wrap: anywhere; }
+.elmo .wide tr + tr > * { border-top: 1px solid var(--border-color-primary); }
 .elmo .number { text-align: right; font-variant-numeric: tabular-nums; width: 3rem; white-space: nowrap; }
-.elmo .name { width: 10rem; }
+.elmo .name { width: 9rem; }
+@media (max-width: 480px) { .elmo .name { width: 6.5rem; } }
 .elmo .track { display: block; height: .9rem; margin-top: .15rem; border-radius: .2rem;
   background: var(--border-color-primary); }
 .elmo .bar { display: block; height: 100%; border-radius: .2rem; background: #1d5fa0; }
-.elmo .map th { padding: 0 .35rem 0 0; text-align: right; white-space: nowrap; }
+.elmo .map th { padding: 0 .3rem 0 0; text-align: right; white-space: nowrap; }
 .elmo .map thead th { padding: 0 0 .3rem; vertical-align: bottom; text-align: left; }
 .elmo .map thead span { writing-mode: vertical-rl; transform: rotate(180deg); }
-.elmo .map td { width: 1.75rem; min-width: 1.75rem; height: 1.6rem; padding: 0; text-align: center;
+.elmo .map td { width: 1.65rem; min-width: 1.65rem; height: 1.6rem; padding: 0; text-align: center;
   font-size: .68rem; font-variant-numeric: tabular-nums; border: 1px solid var(--block-background-fill); }
 .elmo .map td.picked { outline: 3px solid #d55e00; outline-offset: -2px; }
 .elmo .map th.picked { font-weight: 700; }
@@ -85,7 +90,7 @@ def _cosines(found: Exploration, words: list[str], names: list[str]) -> str:
     same = words[0] == words[1]
     text = (
         f"How alike <b>{_text(words[0])}</b> is in the two sentences: the cosine of its two vectors. "
-        "Alone the word is equal to itself; the more layers read its sentence, the further it moves."
+        "Alone the word is equal to itself; the layers that read its sentence move it."
         if same
         else f"How alike <b>{_text(words[0])}</b> in the first and <b>{_text(words[1])}</b> in the second sentence "
         "are: the cosine of their vectors."

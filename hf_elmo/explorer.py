@@ -119,7 +119,7 @@ class Explorer:
             raise ValueError(f"The {name} has {len(words)} words, but at most {MOST_WORDS} are read here: shorten it.")
         return words
 
-    def explore(self, first: list[str], second: list[str], places: tuple[int, int], count: int = 8) -> Exploration:
+    def explore(self, first: list[str], second: list[str], places: tuple[int, int], count: int = 6) -> Exploration:
         """Looks at a word of each of two sentences.
 
         Args:
