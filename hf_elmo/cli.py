@@ -16,12 +16,14 @@ import typer
 from .commands.card import card
 from .commands.compare import compare
 from .commands.convert import convert
+from .commands.demo import demo, space
 from .commands.elmo import elmo
 from .commands.embed import embed
 from .commands.embed_vocabulary import embed_vocabulary
 from .commands.info import info
 from .commands.language_model import generate, perplexity, substitutes
 from .commands.push import push
+from .commands.plot import app as plot
 from .commands.train import train, vocab
 
 
@@ -88,6 +90,9 @@ app.command()(perplexity)
 app.command()(substitutes)
 app.command()(generate)
 app.command()(push)
+app.add_typer(plot, name="plot")
+app.command()(demo)
+app.command()(space)
 
 
 def main() -> None:

@@ -87,6 +87,25 @@ def load_as_saved(folder: Path):
     return _load(model_class, folder, "cpu")
 
 
+def load_tagger(name: str, device: str | None = None):
+    """Loads a tagger of words and its tokenizer; arguments as for `load`.
+
+    Returns:
+        `ElmoForTokenClassification`, in evaluation mode, and `ElmoTokenizer`.
+
+    Raises:
+        ValueError: as `load`, and for a folder of another kind of model.
+    """
+    from .. import ElmoForTokenClassification
+
+    folder = find_folder(name)
+    content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    kinds = content.get("architectures") or ["ElmoModel"]
+    if "ElmoForTokenClassification" not in kinds:
+        raise ValueError(f"{folder} holds no tagger of words (ElmoForTokenClassification), but: {', '.join(kinds)}.")
+    return _load(ElmoForTokenClassification, folder, device)
+
+
 def _load(model_class, folder: Path, device: str | None):
     silence_libraries()
     import torch
