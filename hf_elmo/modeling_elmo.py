@@ -16,6 +16,7 @@ from transformers.utils import ModelOutput, can_return_tuple
 from .bilstm import BiLstm, ElmoState, LstmLayer, Packing
 from .character_encoder import CharacterEncoder, ScaledLinear
 from .configuration_elmo import ElmoConfig
+from .lstm_scan import is_traced_whole, read_layers_padded
 from .remote_code import add_remote_code
 from .sampled_softmax import LogUniformSampler, sampled_softmax_losses
 from .scalar_mix import ScalarMix
@@ -284,8 +285,6 @@ class ElmoModel(ElmoPreTrainedModel):
             state=new_state,
         )
 
-    # The work depends on the lengths of the sentences, for each of which a compiler would make a graph of its own.
-    @torch.compiler.disable
     def read(
         self,
         character_ids: Tensor,
@@ -313,10 +312,27 @@ class ElmoModel(ElmoPreTrainedModel):
             _check_words("token_type_ids", token_type_ids.shape, mask)
         if backward_character_ids is not None:
             _check_words("backward_character_ids", backward_character_ids.shape[:-1], mask)
+        if state is not None:
+            self._check_state(state, mask.shape[0])
+        arguments = character_ids, mask, token_type_ids, state, backward_character_ids
+        if is_traced_whole():
+            layers, end = read_layers_padded(self, *arguments)
+            return layers, end if return_state else None
+        return self._read_packed(*arguments, return_state)
+
+    # The work depends on the lengths of the sentences, for each of which a compiler would make a graph of its own.
+    @torch.compiler.disable
+    def _read_packed(
+        self,
+        character_ids: Tensor,
+        mask: Tensor,
+        token_type_ids: Tensor | None,
+        state: ElmoState | None,
+        backward_character_ids: Tensor | None,
+        return_state: bool,
+    ) -> tuple[list[Tensor], ElmoState | None]:
         packing = Packing.from_mask(mask, token_type_ids)
         batch = len(mask)
-        if state is not None:
-            self._check_state(state, batch)
         carries = state is not None or return_state
         if carries and len(packing.rows.unique()) < len(packing.rows):
             raise ValueError(

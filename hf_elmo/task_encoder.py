@@ -8,6 +8,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from .bilstm import Packing
 from .highway_lstm import HighwayLstm
+from .lstm_scan import is_traced_whole, read_task_padded
 
 
 class TaskEncoder(nn.Module):
@@ -43,8 +44,6 @@ class TaskEncoder(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.output_size = input_size if self.lstm is None else (1 + bidirectional) * size
 
-    # One graph per sentence length would be compiled otherwise.
-    @torch.compiler.disable
     def forward(self, vectors: Tensor, mask: Tensor, segments: Tensor | None = None) -> Tensor:
         """Reads sentences in their words only, wherever the padding is.
 
@@ -59,6 +58,13 @@ class TaskEncoder(nn.Module):
         vectors = self.input_dropout(vectors)
         if self.lstm is None:
             return vectors
+        if is_traced_whole() and mask.shape[1] > 0:
+            return self.dropout(read_task_padded(self.lstm, vectors, mask, segments))
+        return self._read_packed(vectors, mask, segments)
+
+    # One graph per sentence length would be compiled otherwise.
+    @torch.compiler.disable
+    def _read_packed(self, vectors: Tensor, mask: Tensor, segments: Tensor | None) -> Tensor:
         packing = Packing.from_mask(mask, segments)
         if not packing.batch_sizes:
             return vectors.new_zeros(*mask.shape, self.output_size)
