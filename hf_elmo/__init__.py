@@ -29,6 +29,7 @@ from .token_classification_elmo import ElmoForTokenClassification
 from .tokenization_elmo import ElmoTokenizer
 
 if TYPE_CHECKING:
+    from . import export
     from .layer_store import precompute_layers
 
 __version__ = "0.1.0"
@@ -78,6 +79,10 @@ def __getattr__(name: str):
         from .layer_store import precompute_layers
 
         return precompute_layers
+    if name == "export":
+        from importlib import import_module
+
+        return import_module(".export", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -97,6 +102,7 @@ __all__ = [
     "ForwardReader",
     "Perplexity",
     "bundled",
+    "export",
     "generate",
     "perplexity",
     "precompute_layers",

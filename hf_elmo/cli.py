@@ -18,6 +18,7 @@ from .commands.convert import convert
 from .commands.elmo import elmo
 from .commands.embed import embed
 from .commands.embed_vocabulary import embed_vocabulary
+from .commands.export import export
 from .commands.info import info
 from .commands.language_model import generate, perplexity, substitutes
 from .commands.train import train, vocab
@@ -78,6 +79,7 @@ app.command()(embed_vocabulary)
 app.command()(elmo)
 app.command()(compare)
 app.command()(convert)
+app.command()(export)
 app.command()(info)
 app.command()(vocab)
 app.command()(train)

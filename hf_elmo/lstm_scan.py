@@ -234,9 +234,7 @@ def _task_layers(lstm: nn.LSTM | HighwayLstm) -> list[list[tuple]]:
         depths = zip(lstm.forward_layers, lstm.backward_layers) if lstm.backward_layers else zip(lstm.forward_layers)
         return [[(layer.shares, layer.step, layer.size) for layer in layers] for layers in depths]
     suffixes = ["", "_reverse"] if lstm.bidirectional else [""]
-    return [
-        [_torch_layer(lstm, f"_l{depth}{suffix}") for suffix in suffixes] for depth in range(lstm.num_layers)
-    ]
+    return [[_torch_layer(lstm, f"_l{depth}{suffix}") for suffix in suffixes] for depth in range(lstm.num_layers)]
 
 
 def _torch_layer(lstm: nn.LSTM, name: str) -> tuple:

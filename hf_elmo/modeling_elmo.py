@@ -556,10 +556,15 @@ def _character_ids(input_ids: Tensor | None, character_ids: Tensor | None) -> Te
     return character_ids
 
 
+def check_finite(scores: Tensor) -> None:
+    """Raises ValueError for a head's scores, of any shape, that are not finite. A graph that is whole cannot check."""
+    if not is_traced_whole():
+        _check_finite(scores)
+
+
 # A compiled model leaves its graph here, because it depends on the values whether there is an error.
 @torch.compiler.disable
-def check_finite(scores: Tensor) -> None:
-    """Raises ValueError for a head's scores, of any shape, that are not finite."""
+def _check_finite(scores: Tensor) -> None:
     if not scores.isfinite().all():
         raise ValueError(
             "The scores are not finite (NaN or infinity): the weights of the model, or its inputs, are broken. Did the "
