@@ -203,7 +203,12 @@ class ElmoModel(ElmoPreTrainedModel):
 
     By default it keeps no state and has no chance in it: a sentence's vectors depend on that sentence alone. The
     original programs instead carried the LSTM state from batch to batch; pass `state` to do the same.
+
+    `torch.compile` leaves the biLM out of its graphs, where it is faster (`read`); `torch.compile(fullgraph=True)` and
+    `torch.export` trace it whole (`lstm_scan.py`), one graph for all lengths.
     """
+
+    _can_compile_fullgraph = True
 
     def __init__(self, config: ElmoConfig):
         super().__init__(config)
@@ -425,6 +430,9 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
     In training mode, with `config.num_negative_samples`, each direction's losses are those of a sampled softmax
     (`sampled_softmax.py`), which are not to be compared with those of the full one, taken otherwise.
     """
+
+    # Without labels: which words are scored depends on their values.
+    _can_compile_fullgraph = True
 
     def __init__(self, config: ElmoConfig):
         super().__init__(config)

@@ -55,16 +55,21 @@ class TaskEncoder(nn.Module):
         Returns:
             ``(batch, words, output_size)``, zeros where there is no word if there are layers.
         """
+        read = self._read_padded if is_traced_whole() else self._read_packed
+        return read(vectors, mask, segments)
+
+    def _read_padded(self, vectors: Tensor, mask: Tensor, segments: Tensor | None) -> Tensor:
         vectors = self.input_dropout(vectors)
         if self.lstm is None:
             return vectors
-        if is_traced_whole() and mask.shape[1] > 0:
-            return self.dropout(read_task_padded(self.lstm, vectors, mask, segments))
-        return self._read_packed(vectors, mask, segments)
+        return self.dropout(read_task_padded(self.lstm, vectors, mask, segments))
 
     # One graph per sentence length would be compiled otherwise.
     @torch.compiler.disable
     def _read_packed(self, vectors: Tensor, mask: Tensor, segments: Tensor | None) -> Tensor:
+        vectors = self.input_dropout(vectors)
+        if self.lstm is None:
+            return vectors
         packing = Packing.from_mask(mask, segments)
         if not packing.batch_sizes:
             return vectors.new_zeros(*mask.shape, self.output_size)

@@ -257,7 +257,8 @@ class ElmoForTokenClassification(ElmoPreTrainedModel):
                 raise ValueError(
                     "The word vectors (word_vector_size) are looked up by input_ids, (batch, words): pass them, too."
                 )
-            _check_word_ids(input_ids, self.word_vectors.num_embeddings)
+            if not is_traced_whole():
+                _check_word_ids(input_ids, self.word_vectors.num_embeddings)
             vectors.append(self.word_vectors(input_ids))
         return vectors
 
@@ -359,8 +360,6 @@ def _begins(mask: Tensor, segments: Tensor | None) -> Tensor:
 # A compiled model leaves its graph here, because it depends on the values whether there is an error.
 @torch.compiler.disable
 def _check_word_ids(input_ids: Tensor, vocab_size: int) -> None:
-    if torch.compiler.is_exporting():
-        return
     # On an accelerator the check would wait for the device; there the embedding itself reports it.
     if input_ids.device.type == "cpu" and input_ids.numel() and int(input_ids.max()) >= vocab_size:
         raise ValueError(
