@@ -31,7 +31,8 @@ class ElmoGraph(nn.Module):
 
     Args:
         model: An ELMo model, with or without a head.
-        with_state: Take and return the LSTM state, as `hidden` and `cell`, instead of taking `token_type_ids`.
+        with_state: Take the LSTM state as `hidden` and `cell`, and return it as `new_hidden` and `new_cell`, instead of
+            taking `token_type_ids`.
 
     Raises:
         ValueError: for a model that cannot be a graph, or has no state to return.
@@ -81,7 +82,7 @@ class ElmoGraph(nn.Module):
         Returns:
             Of a base model `last_hidden_state` ``(batch, words, dim)``, `further_representations` if it has several
             mixes, and `hidden_states`: all layers, ``(batch, num_layers + 1, words, dim)``; of a head its logits. With
-            state also `hidden` and `cell`.
+            state also `new_hidden` and `new_cell`.
         """
         inputs = {"character_ids": character_ids, "attention_mask": attention_mask}
         if input_ids is not None:
@@ -99,7 +100,8 @@ class ElmoGraph(nn.Module):
         if is_base:
             outputs["hidden_states"] = torch.stack(results.hidden_states, dim=1)
         if self.with_state:
-            outputs["hidden"], outputs["cell"] = results.state
+            # ONNX wants inputs and outputs to have different names.
+            outputs["new_hidden"], outputs["new_cell"] = results.state
         return outputs
 
     def example_inputs(self) -> dict[str, Tensor]:

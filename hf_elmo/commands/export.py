@@ -16,7 +16,7 @@ def export(
     onnx: Annotated[bool, typer.Option("--onnx", help="Write model.onnx, for ONNX Runtime.")] = False,
     program: Annotated[bool, typer.Option("--program", help="Write model.pt2, for torch.export.load.")] = False,
     state: Annotated[
-        bool, typer.Option("--state", help="Take and return the LSTM state, as inputs and outputs hidden and cell.")
+        bool, typer.Option("--state", help="Take the LSTM state (hidden, cell), and return it (new_hidden, new_cell).")
     ] = False,
     vectors: Annotated[
         bool, typer.Option("--vectors", help="Of a model with a task head, write the ELMo below it.")
