@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from .registration import register
 
 if TYPE_CHECKING:
+    from . import export
     from .bilstm import ElmoState
     from .configuration_elmo import ElmoConfig
     from .fill_mask_pipeline import ElmoFillMaskPipeline
@@ -74,7 +75,7 @@ def bundled(name: str = "elmo-mini") -> str:
 def __getattr__(name: str):
     if name in _MODULES:
         value = getattr(import_module(f".{_MODULES[name]}", __name__), name)
-    elif name in _MODULES.values():
+    elif name in _MODULES.values() or name == "export":
         value = import_module(f".{name}", __name__)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -102,6 +103,7 @@ __all__ = [
     "ForwardReader",
     "Perplexity",
     "bundled",
+    "export",
     "generate",
     "perplexity",
     "precompute_layers",

@@ -20,10 +20,11 @@ from .commands.demo import demo, space
 from .commands.elmo import elmo
 from .commands.embed import embed
 from .commands.embed_vocabulary import embed_vocabulary
+from .commands.export import export
 from .commands.info import info
 from .commands.language_model import generate, perplexity, substitutes
-from .commands.push import push
 from .commands.plot import app as plot
+from .commands.push import push
 from .commands.train import train, vocab
 
 
@@ -82,6 +83,7 @@ app.command()(embed_vocabulary)
 app.command()(elmo)
 app.command()(compare)
 app.command()(convert)
+app.command()(export)
 app.command()(info)
 app.command()(card)
 app.command()(vocab)

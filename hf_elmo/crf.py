@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers.utils import logging
 
 from .bilstm import Packing
+from .lstm_scan import is_traced_whole, reading_orders, scan_rows
 
 logger = logging.get_logger(__name__)
 
@@ -149,7 +150,6 @@ class LinearChainCrf(nn.Module):
             losses = torch.where(impossible, self._losses(both, packing, None)[0], losses)
         return losses.sum()
 
-    @torch.compiler.disable
     def log_marginals(
         self,
         emissions: Tensor,
@@ -175,6 +175,19 @@ class LinearChainCrf(nn.Module):
         self, emissions: Tensor, mask: Tensor, segments: Tensor | None, constraints: TagConstraints | None
     ) -> Tensor:
         alone = emissions.to(self._dtype(emissions)).log_softmax(dim=-1)
+        if is_traced_whole():
+            return self._log_marginals_padded(emissions, mask, segments, constraints, alone)
+        return self._log_marginals_packed(emissions, mask, segments, constraints, alone)
+
+    @torch.compiler.disable
+    def _log_marginals_packed(
+        self,
+        emissions: Tensor,
+        mask: Tensor,
+        segments: Tensor | None,
+        constraints: TagConstraints | None,
+        alone: Tensor,
+    ) -> Tensor:
         packing = Packing.from_mask(mask, segments)
         if not packing.batch_sizes:
             return alone.clamp(min=LOWEST_LOG_MARGINAL)
@@ -189,6 +202,36 @@ class LinearChainCrf(nn.Module):
         marginals = (torch.cat(forward) + torch.cat(backward[::-1])).log_softmax(dim=-1)
         marginals = torch.where(mask.unsqueeze(-1), packing.unpack(marginals), alone)
         return marginals.clamp(min=LOWEST_LOG_MARGINAL)
+
+    def _log_marginals_padded(
+        self,
+        emissions: Tensor,
+        mask: Tensor,
+        segments: Tensor | None,
+        constraints: TagConstraints | None,
+        alone: Tensor,
+    ) -> Tensor:
+        """The same in a form that a graph can hold: padded rows, one scan over the words for both directions."""
+        start, transitions, end = self._scores(alone.dtype, constraints)
+        centered = self._centered(emissions)
+
+        def read_forward(emission: Tensor, is_first: Tensor, forward: Tensor) -> tuple[Tensor]:
+            before = (forward.unsqueeze(-1) + transitions).logsumexp(dim=-2)
+            return ((torch.where(is_first, start, before) + emission).log_softmax(dim=-1),)
+
+        def read_backward(emission: Tensor, is_last: Tensor, _: Tensor, following: Tensor) -> tuple[Tensor, Tensor]:
+            behind = (transitions + following.unsqueeze(-2)).logsumexp(dim=-1).log_softmax(dim=-1)
+            backward = torch.where(is_last, end, behind)
+            return backward, backward + emission
+
+        orders = reading_orders(mask, segments)
+        firsts = [order.fresh | (order.keep & (order.keep.cumsum(dim=0) == 1)) for order in orders]
+        words = centered.transpose(0, 1)
+        inputs = [(words.contiguous(), firsts[0]), (words.flip(0), firsts[1])]
+        zeros = torch.zeros_like(alone[:, 0])
+        (forward, backward), _ = scan_rows((read_forward, read_backward), inputs, orders, ((zeros,), (zeros, zeros)))
+        marginals = (forward + backward.flip(0)).transpose(0, 1).log_softmax(dim=-1)
+        return torch.where(mask.unsqueeze(-1), marginals, alone).clamp(min=LOWEST_LOG_MARGINAL)
 
     @torch.compiler.disable
     @torch.no_grad()
@@ -275,9 +318,12 @@ class LinearChainCrf(nn.Module):
 
     def _pack(self, emissions: Tensor, packing: Packing) -> Tensor:
         """Emissions of all words, ``(all words, num_tags)``, packed, the highest of each word 0."""
-        packed = packing.pack(emissions).to(self._dtype(emissions))
+        return self._centered(packing.pack(emissions))
+
+    def _centered(self, emissions: Tensor) -> Tensor:
         # What all tags of a word have in common has no influence, and is not to eat up digits.
-        return packed - packed.detach().amax(dim=-1, keepdim=True)
+        exact = emissions.to(self._dtype(emissions))
+        return exact - exact.detach().amax(dim=-1, keepdim=True)
 
     @staticmethod
     def _dtype(emissions: Tensor) -> torch.dtype:

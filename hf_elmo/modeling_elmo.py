@@ -17,6 +17,7 @@ from .bilstm import BiLstm, ElmoState, LstmLayer, Packing, Words
 from .character_encoder import CharacterEncoder, ScaledLinear
 from .configuration_elmo import ElmoConfig
 from .lstm_inference import is_quantized
+from .lstm_scan import is_traced_whole, read_layers_padded
 from .remote_code import add_remote_code
 from .sampled_softmax import LogUniformSampler, sampled_softmax_losses
 from .scalar_mix import ScalarMix
@@ -241,7 +242,12 @@ class ElmoModel(ElmoPreTrainedModel):
 
     By default it keeps no state and has no chance in it: a sentence's vectors depend on that sentence alone. The
     original programs instead carried the LSTM state from batch to batch; pass `state` to do the same.
+
+    `torch.compile` leaves the biLM out of its graphs, where it is faster (`read`); `torch.compile(fullgraph=True)` and
+    `torch.export` trace it whole (`lstm_scan.py`), one graph for all lengths.
     """
+
+    _can_compile_fullgraph = True
 
     def __init__(self, config: ElmoConfig):
         super().__init__(config)
@@ -323,8 +329,6 @@ class ElmoModel(ElmoPreTrainedModel):
             state=new_state,
         )
 
-    # The work depends on the lengths of the sentences, for each of which a compiler would make a graph of its own.
-    @torch.compiler.disable
     def read(
         self,
         character_ids: Tensor,
@@ -352,10 +356,27 @@ class ElmoModel(ElmoPreTrainedModel):
             _check_words("token_type_ids", token_type_ids.shape, mask)
         if backward_character_ids is not None:
             _check_words("backward_character_ids", backward_character_ids.shape[:-1], mask)
+        if state is not None:
+            self._check_state(state, mask.shape[0])
+        arguments = character_ids, mask, token_type_ids, state, backward_character_ids
+        if is_traced_whole():
+            layers, end = read_layers_padded(self, *arguments)
+            return layers, end if return_state else None
+        return self._read_packed(*arguments, return_state)
+
+    # The work depends on the lengths of the sentences, for each of which a compiler would make a graph of its own.
+    @torch.compiler.disable
+    def _read_packed(
+        self,
+        character_ids: Tensor,
+        mask: Tensor,
+        token_type_ids: Tensor | None,
+        state: ElmoState | None,
+        backward_character_ids: Tensor | None,
+        return_state: bool,
+    ) -> tuple[list[Tensor], ElmoState | None]:
         packing = Packing.from_mask(mask, token_type_ids)
         batch = len(mask)
-        if state is not None:
-            self._check_state(state, batch)
         carries = state is not None or return_state
         if carries and len(packing.rows.unique()) < len(packing.rows):
             raise ValueError(
@@ -449,6 +470,9 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
     In training mode, with `config.num_negative_samples`, each direction's losses are those of a sampled softmax
     (`sampled_softmax.py`), which are not to be compared with those of the full one, taken otherwise.
     """
+
+    # Without labels: which words are scored depends on their values.
+    _can_compile_fullgraph = True
 
     def __init__(self, config: ElmoConfig):
         super().__init__(config)
@@ -589,10 +613,15 @@ def _character_ids(input_ids: Tensor | None, character_ids: Tensor | None) -> Te
     return character_ids
 
 
+def check_finite(scores: Tensor) -> None:
+    """Raises ValueError for a head's scores, of any shape, that are not finite. A graph that is whole cannot check."""
+    if not is_traced_whole():
+        _check_finite(scores)
+
+
 # A compiled model leaves its graph here, because it depends on the values whether there is an error.
 @torch.compiler.disable
-def check_finite(scores: Tensor) -> None:
-    """Raises ValueError for a head's scores, of any shape, that are not finite."""
+def _check_finite(scores: Tensor) -> None:
     if not scores.isfinite().all():
         raise ValueError(
             "The scores are not finite (NaN or infinity): the weights of the model, or its inputs, are broken. Did the "

@@ -106,6 +106,25 @@ def load_tagger(name: str, device: str | None = None):
     return _load(ElmoForTokenClassification, folder, device)
 
 
+def load_with_head(name: str | None, device: str | None = None):
+    """Loads the model of a folder with its task head, if it has one; arguments as for `load`.
+
+    Returns:
+        A model of the class that its config.json names (of a language model the biLM), in evaluation mode, and
+        `ElmoTokenizer`.
+
+    Raises:
+        ValueError: as `load`.
+    """
+    from .. import elmo_models
+
+    folder = find_folder(name)
+    named = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures") or []
+    heads = {each for each in elmo_models.__all__ if each.startswith("ElmoFor") and each != "ElmoForPreTraining"}
+    chosen = next((each for each in named if each in heads), "ElmoModel")
+    return _load(getattr(elmo_models, chosen), folder, device)
+
+
 def _load(model_class, folder: Path, device: str | None):
     silence_libraries()
     import torch
