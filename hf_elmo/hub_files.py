@@ -11,6 +11,7 @@ from pathlib import Path
 
 from transformers.dynamic_module_utils import get_relative_import_files
 
+from .model_card import make_card
 from .remote_code import AUTO_MAP, CUSTOM_PIPELINES, code_files
 
 CARD = "README.md"
@@ -76,7 +77,7 @@ def files_for_hub(folder: Path) -> list[HubFile]:
         for path in [*code_files(), Path(__file__).with_name("tokenization_elmo.py")]:
             files[path.name] = HubFile(path.name, path, "added: code")
     if CARD not in files:
-        files[CARD] = HubFile(CARD, write_card(folder).encode(), "added: card")
+        files[CARD] = HubFile(CARD, str(make_card(folder)).encode(), "added: card")
     return [files[name] for name in sorted(files)]
 
 
@@ -121,45 +122,6 @@ def _has_code(folder: Path, config: dict, tokenizer_config: dict) -> bool:
         return False
     return True
 
-
-def write_card(folder: Path) -> str:
-    """A model card for a folder that has none."""
-    from huggingface_hub import ModelCard, ModelCardData
-
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    architecture = (config.get("architectures") or ["ElmoModel"])[0]
-    data = ModelCardData(
-        library_name="transformers", pipeline_tag=_PIPELINES.get(architecture, "feature-extraction"), tags=["elmo"]
-    )
-    auto_class = "AutoModel" + architecture.removeprefix("Elmo").removeprefix("Model")
-    return str(ModelCard(_CARD.format(metadata=data.to_yaml(), architecture=architecture, auto_class=auto_class)))
-
-
-_PIPELINES = {
-    "ElmoForMultipleChoice": "multiple-choice",
-    "ElmoForQuestionAnswering": "question-answering",
-    "ElmoForSequenceClassification": "text-classification",
-    "ElmoForTokenClassification": "token-classification",
-}
-
-_CARD = """---
-{metadata}
----
-
-# ELMo
-
-An `{architecture}`: contextual word vectors from characters, by a bidirectional language model
-([Peters et al. 2018](https://arxiv.org/abs/1802.05365)).
-
-```python
-from transformers import {auto_class}, AutoTokenizer
-
-tokenizer = AutoTokenizer.from_pretrained("this repository", trust_remote_code=True)
-model = {auto_class}.from_pretrained("this repository", trust_remote_code=True)
-```
-
-Where hf_elmo is installed and imported, `trust_remote_code` is not needed.
-"""
 
 _TEXTS = ("library_name", "license", "license_link", "license_name", "pipeline_tag")
 _TEXTS_OR_LISTS = ("base_model", "datasets", "language", "metrics", "tags")

@@ -1,0 +1,339 @@
+"""The quick ways of reading on a CPU: against the plain layers, however words may lie and weights change."""
+
+import copy
+import logging
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from small_models import fill, random_words, small_config
+
+import hf_elmo
+from hf_elmo import ElmoModel, ElmoState, lstm_inference
+from hf_elmo.bilstm import BiLstm, Packing, Words
+from hf_elmo.character_encoder import CharacterEncoder
+from hf_elmo.character_inference import encode_for_inference, encodes_for_inference
+from hf_elmo.embedding import embed_sentences
+from hf_elmo.matrix_products import Fingerprint, has_onednn, packed_product
+from hf_elmo.word_cache import RecentWords
+
+SIZES = [{}, {"cell_size": 5}, {"cell_clip": None, "proj_clip": None}, {"num_layers": 3, "use_skip_connections": False}]
+TOLERANCES = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 0.15}
+
+
+def batch(lengths, dtype, distinct, seed, dim=5):
+    """Packed words of sentences of such lengths: some distinct vectors, and the place of each word's."""
+    generator = torch.Generator().manual_seed(seed)
+    longest = max(lengths, default=0)
+    mask = torch.arange(longest) < torch.tensor(lengths, dtype=torch.long).unsqueeze(1)
+    packing = Packing.from_mask(mask.view(len(lengths), longest))
+    words = len(packing.positions)
+    vectors = torch.randn(distinct or words, dim, generator=generator).to(dtype)
+    return packing, Words(vectors, torch.randint(0, distinct, (words,), generator=generator) if distinct else None)
+
+
+def plain(bilstm, words, packing, state):
+    """What the layers give one by one, in operations that autograd knows."""
+    layers, ends = [], []
+    for direction, stack in enumerate((bilstm.forward_layers, bilstm.backward_layers)):
+        x, outputs, end = words.all(), [], []
+        for depth, layer in enumerate(stack):
+            start = state.hidden[direction, depth], state.cell[direction, depth]
+            y, *last = layer.read(x, packing.batch_sizes, *start, reverse=direction == 1)
+            x = x + y if bilstm.use_skip_connections and depth else y
+            outputs.append(x)
+            end.append(last)
+        layers.append(outputs)
+        ends.append(end)
+    merged = [torch.cat(pair, dim=-1) for pair in zip(*layers)]
+    return merged, ElmoState(*(torch.stack([torch.stack([e[i] for e in end]) for end in ends]) for i in (0, 1)))
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    lengths=st.lists(st.integers(0, 12), min_size=1, max_size=8)
+    | st.lists(st.integers(1, 3), min_size=33, max_size=64),
+    sizes=st.sampled_from(SIZES),
+    dtype=st.sampled_from(list(TOLERANCES)),
+    distinct=st.sampled_from([None, 1, 7]),
+    from_state=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+@example([300, 1], {}, torch.float32, 7, True, 0)
+@example([0], {}, torch.float32, None, False, 0)
+def test_reading_equals_the_plain_layers(lengths, sizes, dtype, distinct, from_state, seed):
+    bilstm = fill(BiLstm(small_config(**sizes)), seed).to(dtype)
+    packing, words = batch(lengths, dtype, distinct, seed)
+    state = bilstm.initial_state(len(packing.rows), words.vectors)
+    if from_state:
+        state = ElmoState(*(torch.randn(x.shape, dtype=dtype) for x in state))
+    with torch.no_grad():
+        expected, expected_end = plain(bilstm, words, packing, state)
+        layers, end = bilstm(words, packing, state)
+    for ours, theirs in zip([*layers, *end], [*expected, *expected_end], strict=True):
+        assert ours.shape == theirs.shape
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=TOLERANCES[dtype])
+
+
+def test_input_shares_in_many_runs(monkeypatch):
+    """As of a large model, whose shares of all words at once would take too much memory."""
+    bilstm = fill(BiLstm(small_config()))
+    packing, words = batch([9, 4, 4, 1], torch.float32, 6, 1)
+    with torch.no_grad():
+        expected, _ = bilstm(words, packing)
+        monkeypatch.setattr(lstm_inference, "_BYTES_OF_TABLE", 0)
+        monkeypatch.setattr(lstm_inference, "_BYTES_OF_SHARES", 7 * 4 * 4 * 5)
+        layers, _ = bilstm(words, packing)
+    torch.testing.assert_close(layers, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda p: p.mul_(1.5),
+        lambda p: p.data.add_(0.3),
+        lambda p: p.set_(p.clone() * 0.5),
+        lambda p: p.copy_(torch.ones_like(p) * 0.1),
+    ],
+)
+@pytest.mark.parametrize("name", ["weight_ih", "weight_hh", "bias", "weight_hr"])
+def test_changed_weights_are_laid_out_anew(change, name):
+    bilstm = fill(BiLstm(small_config()))
+    packing, words = batch([5, 3], torch.float32, None, 2)
+    with torch.no_grad():
+        before, _ = bilstm(words, packing)
+        change(getattr(bilstm.backward_layers[1], name))
+        after, _ = bilstm(words, packing)
+        expected, _ = plain(bilstm, words, packing, bilstm.initial_state(2, words.vectors))
+    assert (after[1] - before[1]).abs().max() > 1e-3
+    torch.testing.assert_close(after, expected, rtol=0, atol=1e-5)
+
+
+def test_optimizer_steps_and_loading_are_noticed(tiny_model_folder):
+    model = ElmoModel.from_pretrained(tiny_model_folder)
+    inputs = random_words([6, 2], chars=50)
+    other = {name: value * 0.9 for name, value in model.state_dict().items()}
+    model.eval()
+    with torch.no_grad():
+        first = model(character_ids=inputs)[0]
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    model(character_ids=inputs)[0].square().sum().backward()
+    optimizer.step()
+    for _ in range(2):
+        with torch.no_grad():
+            fast = model(character_ids=inputs)[0]
+        slow = model(character_ids=inputs)[0]
+        torch.testing.assert_close(fast, slow.detach(), rtol=1e-5, atol=1e-5)
+        assert (fast - first).abs().max() > 1e-3
+        model.load_state_dict(other)
+
+
+def test_copies_are_neither_saved_nor_copied(tiny_model_folder, tmp_path):
+    model = ElmoModel.from_pretrained(tiny_model_folder).eval()
+    inputs = random_words([4], chars=50)
+    with torch.no_grad():
+        expected = model(character_ids=inputs)[0]
+        twin = copy.deepcopy(model)
+        twin.bilstm.forward_layers[0].weight_hh.mul_(2)
+        assert (twin(character_ids=inputs)[0] - expected).abs().max() > 1e-3
+        torch.testing.assert_close(model(character_ids=inputs)[0], expected)
+    model.save_pretrained(tmp_path)
+    assert ElmoModel.from_pretrained(tmp_path).state_dict().keys() == twin.state_dict().keys()
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_gradients_take_the_way_of_training(training):
+    bilstm = fill(BiLstm(small_config(dropout=0.0))).train(training)
+    packing, words = batch([3, 2], torch.float32, None, 3)
+    layers, _ = bilstm(words, packing)
+    assert all(layer.requires_grad for layer in layers)
+    with torch.no_grad():
+        read, _ = bilstm(words, packing)
+    torch.testing.assert_close(read, [layer.detach() for layer in layers], rtol=0, atol=1e-5)
+
+
+def test_hooks_on_layers_are_called():
+    bilstm = fill(BiLstm(small_config()))
+    packing, words = batch([3, 2], torch.float32, None, 4)
+    called = []
+    bilstm.forward_layers[1].register_forward_hook(lambda *arguments: called.append(1))
+    with torch.no_grad():
+        bilstm(words, packing)
+    assert called == [1]
+
+
+def test_it_is_said_which_way_is_taken(caplog):
+    logger = logging.getLogger(lstm_inference.__name__)
+    bilstm = fill(BiLstm(small_config()))
+    packing, words = batch([3], torch.float32, None, 5)
+    hf_elmo_logger = logging.getLogger("hf_elmo.bilstm")
+    for one in (logger, hf_elmo_logger):
+        one.setLevel(logging.INFO)
+        one.addHandler(caplog.handler)
+    type(lstm_inference.logger).info_once.cache_clear()
+    try:
+        with torch.no_grad():
+            bilstm(words, packing)
+            assert "weights laid out once" in caplog.text
+            bilstm.dropout.p = 0.5
+            bilstm.train()(words, packing)
+            assert "there is dropout" in caplog.text
+    finally:
+        for one in (logger, hf_elmo_logger):
+            one.removeHandler(caplog.handler)
+            one.setLevel(logging.NOTSET)
+
+
+encoders = st.sampled_from(
+    [
+        {},
+        {"filters": [[2, 3]]},
+        {"filters": [[1, 40], [6, 2]]},  # one product would compute far more than the convolutions
+        {"num_highway_layers": 0, "activation": "tanh"},
+        {"num_highway_layers": 3, "projection_dim": 7, "cell_size": 7, "filters": [[2, 7]]},
+    ]
+)
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    words=st.lists(st.text(max_size=60), min_size=1, max_size=90),
+    sizes=encoders,
+    dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16]),
+    chars=st.sampled_from([8, 50]),
+)
+@example([""], {}, torch.float32, 8)
+@example(["a" * number for number in range(61)], {}, torch.float32, 50)
+def test_characters_equal_the_convolutions(words, sizes, dtype, chars):
+    encoder = fill(CharacterEncoder(small_config(**sizes, max_characters_per_token=chars))).to(dtype)
+    rows = torch.from_numpy(hf_elmo.tokenization_elmo.character_rows(words, chars)[0])
+    with torch.no_grad():
+        assert encodes_for_inference(encoder, rows) == (sizes.get("filters") != [[1, 40], [6, 2]])
+        if not encodes_for_inference(encoder, rows):
+            return
+        fast, expected = encode_for_inference(encoder, rows), encoder.encode(rows)
+    assert fast.dtype == dtype
+    tolerance = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 0.2}[dtype]
+    torch.testing.assert_close(fast, expected, rtol=0, atol=tolerance)
+
+
+def test_changed_filters_are_laid_out_anew():
+    encoder = fill(CharacterEncoder(small_config()))
+    rows = random_words([20])[0]
+    with torch.no_grad():
+        before = encoder(rows)
+        encoder.convolutions[1].weight.data.mul_(3)
+        torch.testing.assert_close(encoder(rows), encoder.encode(rows), rtol=0, atol=1e-5)
+        assert (encoder(rows) - before).abs().max() > 1e-3
+
+
+@settings(deadline=None, max_examples=60)
+@given(batches=st.lists(st.lists(st.integers(0, 30), max_size=20), min_size=1, max_size=8), capacity=st.integers(1, 25))
+def test_recent_words_are_those_of_the_encoder(batches, capacity):
+    encoder = fill(CharacterEncoder(small_config()))
+    encoder.cache = RecentWords(encoder, capacity)
+    table = random_words([31])[0]
+    with torch.no_grad():
+        expected = encoder.encode(table)
+        for numbers in batches:
+            found = encoder(table[numbers])
+            torch.testing.assert_close(found, expected[numbers], rtol=0, atol=1e-5)
+            assert len(encoder.cache) <= capacity
+
+
+def test_recent_words_are_not_computed_again_until_weights_change():
+    encoder = fill(CharacterEncoder(small_config()))
+    cache = encoder.cache = RecentWords(encoder)
+    rows = random_words([6])[0]
+    computed = []
+    compute = encoder._encode_rows
+    encoder._encode_rows = lambda some: computed.append(len(some)) or compute(some)
+    with torch.inference_mode():
+        encoder(rows)
+    with torch.no_grad():
+        encoder(rows)
+        assert computed == [len(rows.unique(dim=0))] == [len(cache)]
+        encoder.projection.bias.data.add_(1)
+        torch.testing.assert_close(encoder(rows), encoder.encode(rows), rtol=0, atol=1e-5)
+        assert len(computed) == 2
+    # What is trained is computed.
+    encoder(rows)
+    assert len(computed) == 3
+
+
+def test_remembering_makes_no_difference(tiny_model_folder):
+    model = ElmoModel.from_pretrained(tiny_model_folder).eval()
+    words = random_words([7, 3], chars=50)
+    with torch.no_grad():
+        expected = model(character_ids=words)[0]
+        assert hf_elmo.remember_words(model, 4).capacity == 4
+        for _ in range(2):
+            torch.testing.assert_close(model(character_ids=words)[0], expected, rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match="capacity must be at least 1, was: 0"):
+        hf_elmo.remember_words(model, 0)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(1, 70), st.integers(1, 40), st.integers(1, 40), st.booleans(), st.booleans())
+def test_packed_products(rows, inside, outside, transposed, adds):
+    weight = torch.randn(outside, inside)
+    if not has_onednn(weight):
+        pytest.skip("this torch has no oneDNN")
+    x = torch.randn(rows, outside if transposed else inside)
+    expected = x @ (weight if transposed else weight.t())
+    summand = torch.randn_like(expected) if adds else None
+    product = packed_product(weight, transposed)(x, summand)
+    torch.testing.assert_close(product, expected + (summand if adds else 0), rtol=1e-4, atol=1e-5)
+
+
+def test_fingerprints():
+    parameters = [torch.randn(3, 70), torch.randn(5)]
+    first = Fingerprint(parameters)
+    assert first == Fingerprint(parameters)
+    parameters[1].data += 1
+    assert first != Fingerprint(parameters)
+    assert first != Fingerprint([x.clone() for x in parameters])
+    assert first != None  # noqa: E711 (the comparison itself is tested)
+
+
+class TestQuantized:
+    """Models in 8 bits."""
+
+    @pytest.fixture
+    def model(self):
+        return ElmoModel.from_pretrained(hf_elmo.bundled()).eval()
+
+    def test_vectors_are_near(self, model):
+        words = random_words([12, 5, 1], chars=50, seed=3)
+        with torch.no_grad():
+            expected = torch.stack(model(character_ids=words, output_hidden_states=True).hidden_states)
+            assert hf_elmo.quantize(model) is model
+            found = torch.stack(model(character_ids=words, output_hidden_states=True).hidden_states)
+        present = (words > 0).any(dim=-1)
+        cosines = torch.cosine_similarity(found, expected, dim=-1)[:, present]
+        assert cosines.min() > 0.98
+        assert cosines.mean() > 0.995
+        assert not torch.equal(found, expected)
+
+    def test_bulk_embedding_and_streams_work(self, model):
+        tokenizer = hf_elmo.ElmoTokenizer.from_pretrained(hf_elmo.bundled())
+        hf_elmo.quantize(model)
+        sentence = next(iter(embed_sentences(model, tokenizer, ["The king left ."], layers="all")))
+        assert np.isfinite(sentence.vectors).all()
+        assert len(list(hf_elmo.stream(model, tokenizer, ["The", "king"]))) == 2
+
+    def test_the_weights_are_gone(self, model):
+        hf_elmo.quantize(model)
+        assert all(parameter.is_meta for parameter in model.bilstm.parameters())
+
+    def test_what_it_cannot_do_is_said(self, model, tmp_path):
+        hf_elmo.quantize(model)
+        with pytest.raises(ValueError, match="A quantised model has no weights to save"):
+            model.save_pretrained(tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+        with pytest.raises(ValueError, match="not quantised yet"):
+            hf_elmo.quantize(model)
+        with pytest.raises(ValueError, match="A quantised model only reads"):
+            model.train()(character_ids=random_words([3], chars=50))
