@@ -173,11 +173,11 @@ def test_neither_pyplot_nor_a_display_is_needed_and_notebooks_see_an_image(tiny_
     code = f"""
 import sys, matplotlib
 from hf_elmo import ElmoModel, ElmoTokenizer, plot
-before = dict(matplotlib.rcParams)
+before = matplotlib.rcParams.copy()
 model, tokenizer = ElmoModel.from_pretrained({str(tiny_model_folder)!r}), ElmoTokenizer.from_pretrained(
     {str(tiny_model_folder)!r})
 image = plot.plot_similarity(model, tokenizer, "I read", "we read")._repr_png_()
-print(image[:8] == b"\\x89PNG\\r\\n\\x1a\\n", "matplotlib.pyplot" in sys.modules, dict(matplotlib.rcParams) == before)
+print(image[:8] == b"\\x89PNG\\r\\n\\x1a\\n", "matplotlib.pyplot" in sys.modules, matplotlib.rcParams.copy() == before)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.split() == ["True", "False", "True"]
