@@ -57,7 +57,7 @@ def mask_of(lengths):
     return torch.arange(max(lengths, default=0)) < torch.tensor(lengths, dtype=torch.long).unsqueeze(1)
 
 
-def random_batch(generator, chars=8, characters=262, max_batch=6, max_words=24, words=None):
+def random_batch(generator, chars=8, characters=262, max_batch=6, max_words=24, words=None, min_size=1):
     """Inputs of a model as tokenizers never make them: padding anywhere, rows without a word, segments of any length.
 
     Args:
@@ -67,12 +67,13 @@ def random_batch(generator, chars=8, characters=262, max_batch=6, max_words=24, 
         max_batch: The most rows.
         max_words: The most words.
         words: Number of words, if it is to be that.
+        min_size: The fewest rows, and the fewest words.
 
     Returns:
         `input_ids` (below 20), `character_ids`, `attention_mask` and `token_type_ids`.
     """
-    batch = generator.randint(1, max_batch)
-    width = generator.randint(1, max_words) if words is None else words
+    batch = generator.randint(min_size, max_batch)
+    width = generator.randint(min_size, max_words) if words is None else words
     ids = random_words([width] * batch, chars, characters, seed=generator.randrange(2**31))
     torch_generator = torch.Generator().manual_seed(generator.randrange(2**31))
     share = generator.choice([0.0, 0.2, 0.6])
@@ -95,7 +96,7 @@ def random_options(generator):
     has_projection = generator.random() < 0.7
     size = generator.choice([3, 5])
     return {
-        "num_layers": generator.randint(1, 3),
+        "num_layers": generator.randint(1, 2),
         "use_skip_connections": generator.random() < 0.5,
         "projection_dim": size,
         "cell_size": 7 if has_projection else size,
