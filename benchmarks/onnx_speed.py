@@ -1,4 +1,4 @@
-"""Time of ONNX Runtime beside the model itself, for the bundled model: `python benchmarks/onnx_speed.py --threads 1`."""
+"""Time of ONNX Runtime beside the bundled model itself: `python benchmarks/onnx_speed.py --threads 1`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import torch
 import hf_elmo
 from hf_elmo.export import ElmoGraph, export_onnx
 
-WORDS = (
+TEXT = (
     "The committee said on Tuesday that it would publish a report about the state of the roads in the north of the "
     "country , where rain has damaged several bridges this year ."
-).split()
+)
 
 
 def main() -> None:
@@ -37,8 +37,9 @@ def main() -> None:
         session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     names = ElmoGraph(model).input_names
     for batch in (1, 32):
-        # Sentences of different lengths, none of them like another.
-        sentences = [WORDS[row % 3 :: 1 + row % 2][: len(WORDS) - row % 9] for row in range(batch)]
+        # Of different lengths, as sentences are.
+        words = TEXT.split()
+        sentences = [words[row % 3 :: 1 + row % 2][: len(words) - row % 9] for row in range(batch)]
         inputs = tokenizer(sentences, is_split_into_words=True, padding=True, return_tensors="pt")
         arrays = {name: inputs[name].numpy() for name in names}
         computations = {
@@ -56,9 +57,8 @@ def main() -> None:
         for name, seconds in times.items():
             middle = 1000 * statistics.median(seconds)
             spread = 1000 * (max(seconds) - min(seconds))
-            print(
-                f"{batch:3} sentences of at most {inputs['input_ids'].shape[1]} words  {name:13} {middle:7.1f} ms (spread {spread:.1f})"
-            )
+            sizes = f"{batch:3} sentences of at most {inputs['input_ids'].shape[1]} words"
+            print(f"{sizes}  {name:13} {middle:7.1f} ms (spread {spread:.1f})")
 
 
 if __name__ == "__main__":
