@@ -98,26 +98,25 @@ def test_words_of_no_number():
     assert torch.equal(output.state.cell, state.cell)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [10])
 def test_gradients_through_one_graph(seed):
     generator = random.Random(seed)
     fixed = {"representation_dropout": 0.0, "dropout": 0.0, "num_layers": 2, "num_highway_layers": 0}
     options = {**random_options(generator), **fixed}
     model = fill(ElmoModel(small_config(**options)), seed).train()
-    compiled = torch.compile(model, backend="aot_eager", fullgraph=True, dynamic=True)
-    for words in (5, 9):
-        inputs = random_batch(generator, words=words)
-        gradients = []
-        for each in (compiled, model):
-            model.zero_grad()
-            output = each(**inputs)
-            # An odd power of each number, which no symmetry cancels.
-            sum(mix.pow(3).sum() for mix in output.elmo_representations).backward()
-            gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
-        # The normaliser amplifies rounding.
-        scale = max(float(gradient.abs().max()) for gradient in gradients[1].values())
-        for name, gradient in gradients[1].items():
-            torch.testing.assert_close(gradients[0][name], gradient, rtol=1e-4, atol=1e-5 * max(scale, 1))
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    inputs = random_batch(generator, words=7)
+    gradients = []
+    for each in (compiled, model):
+        model.zero_grad()
+        output = each(**inputs)
+        # An odd power of each number, which no symmetry cancels.
+        sum(mix.pow(3).sum() for mix in output.elmo_representations).backward()
+        gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
+    scale = max(1.0, *(float(gradient.abs().max()) for gradient in gradients[1].values()))
+    for name, gradient in gradients[1].items():
+        torch.testing.assert_close(gradients[0][name], gradient, rtol=1e-4, atol=1e-5 * scale)
 
 
 def test_dropout_falls_in_one_graph_as_elsewhere():
