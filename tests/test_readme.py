@@ -12,11 +12,13 @@ import pytest
 
 from hf_elmo import ElmoConfig, bundled
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+CHECKOUT = Path(__file__).parents[1]
+README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+RECIPES = README + (CHECKOUT / "docs" / "recipes.md").read_text(encoding="utf-8")
 
 
 def recipe(name: str) -> str:
-    block = re.search(rf"<!-- recipe: {name} -->\s*```python\n(.*?)```", README, flags=re.DOTALL)
+    block = re.search(rf"<!-- recipe: {name} -->\s*```python\n(.*?)```", RECIPES, flags=re.DOTALL)
     assert block is not None, f"README.md has no recipe {name}"
     return block[1]
 
