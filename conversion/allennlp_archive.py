@@ -23,7 +23,7 @@ from .bilm_files import OptionsSource
 from .errors import ConversionError
 from .files import InputFile, check_new_folder, read_json_object
 from .key_map import ArrayInfo, Entry, Link, Transform, check_arrays, raise_problems, resolve, to_ours
-from .model_folder import write_model_folder
+from .model_folder import origin_of, write_model_folder
 from .tar_archive import is_tar, unpacked_tar
 from .torch_file import load_tensors, tensor_info
 
@@ -216,7 +216,7 @@ def convert_allennlp_archive(
         ConversionError: as `load_allennlp_elmo` and `load_allennlp_tagger`, or if there is something at `destination`.
         OSError: if a file cannot be read or written. Nothing is left of the folder then.
     """
-    from .allennlp_tagger import TAGGERS, tagger_of, write_tagger
+    from .allennlp_tagger import TAGGERS, tagger_of
 
     check_new_folder(destination)
     with opened_archive(source) as archive:
@@ -231,13 +231,15 @@ def convert_allennlp_archive(
                     f"({found.prefix}...); {rest} arrays of the task's own are left out.",
                     stacklevel=2,
                 )
+        given = [InputFile.at(options)] if isinstance(options, (str, Path)) else []
+        origin = origin_of("allennlp-archive", source, [*archive.files.values(), *given])
     if tagger is not None:
-        write_tagger(*tagger, destination)
+        write_model_folder(tagger[0], None, destination, tokenizer=tagger[1], origin=origin)
         return
     with torch.device("meta"):
         model = ElmoModel(found.config)
     model.load_state_dict(found.parameters, strict=True, assign=True)
-    write_model_folder(model.eval(), None, destination)
+    write_model_folder(model.eval(), None, destination, origin=origin)
 
 
 def find_elmo(archive: Archive, options: OptionsSource | None = None) -> ElmoInside:

@@ -21,7 +21,7 @@ from ..tokenization_elmo import SPECIAL_WORDS, ElmoTokenizer
 from .allennlp_archive import VOCABULARY_FOLDER, Archive, ElmoInside, find_elmo, opened_archive, read_parameters
 from .bilm_files import OptionsSource
 from .errors import ConversionError
-from .files import InputFile, new_folder
+from .files import InputFile
 from .json_section import Section
 from .key_map import SAME, Link, Transform, raise_problems
 from .torch_file import tensor_info
@@ -126,13 +126,6 @@ def tagger_of(archive: Archive, options: OptionsSource | None) -> tuple[ElmoForT
         words.known, config.max_characters_per_token, lowercase_word_ids=words.are_lowercase
     )
     return tagger.eval(), tokenizer
-
-
-def write_tagger(tagger: ElmoForTokenClassification, tokenizer: ElmoTokenizer, destination: str | Path) -> None:
-    """Writes a model folder: configuration, weights (safetensors) and tokenizer; whole or not at all."""
-    with new_folder(destination) as folder:
-        tagger.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
 
 
 def _tagger_config(archive: Archive, elmo: ElmoConfig, fields: Mapping[str, Any]) -> ElmoConfig:

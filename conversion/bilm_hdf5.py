@@ -22,7 +22,15 @@ from transformers import PreTrainedModel
 from ..configuration_elmo import ElmoConfig
 from ..modeling_elmo import ElmoModel
 from ..scalar_mix import ScalarMix
-from .bilm_files import OPTIONS_NAME, VOCABULARY_NAME, WEIGHTS_NAME, OptionsSource, VocabularySource, bilm_files
+from .bilm_files import (
+    OPTIONS_NAME,
+    VOCABULARY_NAME,
+    WEIGHTS_NAME,
+    BilmFiles,
+    OptionsSource,
+    VocabularySource,
+    bilm_files,
+)
 from .errors import ConversionError
 from .files import InputFile, check_new_folder, new_folder, read_json_object
 from .hdf5_arrays import list_arrays, opened_hdf5, read_float32
@@ -38,7 +46,7 @@ from .key_map import (
     to_foreign,
     to_ours,
 )
-from .model_folder import load_model_folder, write_model_folder
+from .model_folder import load_model_folder, origin_of, write_model_folder
 from .vocabulary import distinct_words, read_vocabulary_lines, write_bilm_vocabulary
 
 # No ELMo has a hundredth of them; a model is not to be built from any number that a file claims.
@@ -131,15 +139,20 @@ def load_bilm(
         OSError: if a file cannot be read.
     """
     with bilm_files(source, options, vocabulary) as parts:
-        words = _words(parts.vocabulary)
-        config = read_config(parts.options, vocab_size=4 + len(words or ()))
-        links = bilm_links(config)
-        with opened_hdf5(parts.weights) as weights:
-            found = list_arrays(parts.weights, weights)
-            if config.num_layers == 1 and "RNN_0/RNN/LSTMCell/W_0" in found:
-                links = [_of_single_layer(link) for link in links]
-            check_arrays(parts.weights, links, found, hint=_hint(found))
-            state = read_parameters(parts.weights, links, partial(read_float32, parts.weights, weights))
+        return _load(parts)
+
+
+def _load(parts: BilmFiles) -> tuple[ElmoModel, list[str] | None]:
+    """As `load_bilm`, of the parts that were found."""
+    words = _words(parts.vocabulary)
+    config = read_config(parts.options, vocab_size=4 + len(words or ()))
+    links = bilm_links(config)
+    with opened_hdf5(parts.weights) as weights:
+        found = list_arrays(parts.weights, weights)
+        if config.num_layers == 1 and "RNN_0/RNN/LSTMCell/W_0" in found:
+            links = [_of_single_layer(link) for link in links]
+        check_arrays(parts.weights, links, found, hint=_hint(found))
+        state = read_parameters(parts.weights, links, partial(read_float32, parts.weights, weights))
     with torch.device("meta"):
         model = ElmoModel(config)
     # The arrays become the parameters: there is never a second copy of the whole model.
@@ -209,8 +222,10 @@ def convert_to_folder(
         OSError: if a file cannot be read or written. Nothing is left of the folder then.
     """
     check_new_folder(destination)
-    model, words = load_bilm(source, options=options, vocabulary=vocabulary)
-    write_model_folder(model, words, destination)
+    with bilm_files(source, options, vocabulary) as parts:
+        model, words = _load(parts)
+        origin = origin_of("hdf5", source, parts)
+    write_model_folder(model, words, destination, origin=origin)
 
 
 def convert_from_folder(source: str | Path, destination: str | Path) -> None:

@@ -42,12 +42,13 @@ from .errors import ConversionError
 from .files import ZIP_DAMAGE, InputFile, check_new_folder, files_of_folder, read_json_object, unpacked_zip
 from .json_section import Section
 from .key_map import SAME, Entry, Link, Transform, check_arrays, resolve
-from .model_folder import write_model_folder
+from .model_folder import origin_of, write_model_folder
 from .torch_file import load_tensors, tensor_info
 
 _CHARACTERS, _WORDS = "char.dic", "word.dic"
 _TOKEN_EMBEDDER, _ENCODER, _CLASSIFIER = "token_embedder.pkl", "encoder.pkl", "classifier.pkl"
 _MARKS = (_CHARACTERS, _TOKEN_EMBEDDER, _ENCODER)
+_PARTS = (*_MARKS, _WORDS, _CLASSIFIER)
 
 # All published models are of these sizes. Their config.json names a file that only its authors have, by one of two
 # names; the program takes the file of that name that comes with it, and both hold the same.
@@ -140,31 +141,38 @@ def load_elmoformanylangs(
         OSError: if a file cannot be read.
     """
     with _files(Path(source)) as files:
-        for name in _MARKS:
-            if name not in files:
-                raise ConversionError(f"{source} has no {name}. It has: {', '.join(sorted(files)) or 'no file'}.")
-        content, options_name = _options(source, files, options)
-        config = _config(content, options_name)
-        if config.word_embed_dim and _WORDS not in files:
-            raise ConversionError(f"{source} has no {_WORDS}, although {options_name} has a token_embedder.word_dim.")
-        characters = _read_dictionary(files[_CHARACTERS])
-        words = _read_dictionary(files[_WORDS]) if _WORDS in files else None
-        tokenizer, character_rows, word_rows = _tokenizer(config, characters, words)
-        config.char_vocab_size, config.vocab_size = len(character_rows), len(tokenizer)
+        return _load(source, files, options)
+
+
+def _load(
+    source: str | Path, files: Mapping[str, InputFile], options: str | Path | Mapping[str, Any] | None
+) -> tuple[PreTrainedModel, ElmoTokenizer]:
+    """As `load_elmoformanylangs`, of the files that are there."""
+    for name in _MARKS:
+        if name not in files:
+            raise ConversionError(f"{source} has no {name}. It has: {', '.join(sorted(files)) or 'no file'}.")
+    content, options_name = _options(source, files, options)
+    config = _config(content, options_name)
+    if config.word_embed_dim and _WORDS not in files:
+        raise ConversionError(f"{source} has no {_WORDS}, although {options_name} has a token_embedder.word_dim.")
+    characters = _read_dictionary(files[_CHARACTERS])
+    words = _read_dictionary(files[_WORDS]) if _WORDS in files else None
+    tokenizer, character_rows, word_rows = _tokenizer(config, characters, words)
+    config.char_vocab_size, config.vocab_size = len(character_rows), len(tokenizer)
+    with torch.device("meta"):
+        skeleton = ElmoModel(config)
+    state = initial_mixes(config)
+    for file, key_map, part in (
+        (files[_TOKEN_EMBEDDER], _embedder_map(characters, character_rows, words, word_rows), "character_encoder."),
+        (files[_ENCODER], _ENCODER_MAP, "bilstm."),
+    ):
+        parameters = {name: value for name, value in skeleton.state_dict().items() if name.startswith(part)}
+        state |= _read(file, resolve(key_map, parameters), options_name)
+    model: PreTrainedModel = skeleton
+    if _CLASSIFIER in files and (softmax := _softmax(files[_CLASSIFIER], config, words, word_rows)):
         with torch.device("meta"):
-            skeleton = ElmoModel(config)
-        state = initial_mixes(config)
-        for file, key_map, part in (
-            (files[_TOKEN_EMBEDDER], _embedder_map(characters, character_rows, words, word_rows), "character_encoder."),
-            (files[_ENCODER], _ENCODER_MAP, "bilstm."),
-        ):
-            parameters = {name: value for name, value in skeleton.state_dict().items() if name.startswith(part)}
-            state |= _read(file, resolve(key_map, parameters), options_name)
-        model: PreTrainedModel = skeleton
-        if _CLASSIFIER in files and (softmax := _softmax(files[_CLASSIFIER], config, words, word_rows)):
-            with torch.device("meta"):
-                model = ElmoForPreTraining(config)
-            state = {f"elmo.{name}": value for name, value in state.items()} | softmax
+            model = ElmoForPreTraining(config)
+        state = {f"elmo.{name}": value for name, value in state.items()} | softmax
     # The arrays become the parameters: there is never a second copy of the whole model.
     model.load_state_dict(state, strict=True, assign=True)
     return model.eval(), tokenizer
@@ -184,8 +192,12 @@ def convert_elmoformanylangs(
         OSError: if a file cannot be read or written. Nothing is left of the folder then.
     """
     check_new_folder(destination)
-    model, tokenizer = load_elmoformanylangs(source, options=options)
-    write_model_folder(model, None, destination, tokenizer=tokenizer)
+    with _files(Path(source)) as files:
+        model, tokenizer = _load(source, files, options)
+        read = [file for name, file in files.items() if name in _PARTS or (options is None and _has_sizes(name, files))]
+        given = [InputFile.at(options)] if isinstance(options, (str, Path)) else []
+        origin = origin_of("elmoformanylangs", source, read + given)
+    write_model_folder(model, None, destination, tokenizer=tokenizer, origin=origin)
 
 
 @contextmanager
@@ -195,8 +207,7 @@ def _files(source: Path) -> Iterator[Mapping[str, InputFile]]:
     elif not source.is_file():
         raise ConversionError(f"{source} does not exist, or is neither a file nor a folder.")
     else:
-        wanted = {_CHARACTERS, _WORDS, _TOKEN_EMBEDDER, _ENCODER, _CLASSIFIER}
-        with unpacked_zip(source, lambda name: name in wanted or name.endswith(".json")) as files:
+        with unpacked_zip(source, lambda name: name in _PARTS or name.endswith(".json")) as files:
             yield files
 
 
@@ -215,8 +226,7 @@ def _options(
     path = read_json_object(file).get("config_path")
     if not isinstance(path, str) or not path:
         raise ConversionError(f"{file}: config_path must be the path of a JSON file, was: {path!a}. {remedy}")
-    # The path is one on the machine of those who trained it, and may lead anywhere on this one.
-    name = PureWindowsPath(path).name
+    name = _base_name(path)
     if name in files and name != "config.json":
         return read_json_object(files[name]), str(files[name])
     if name not in _PUBLISHED_NAMES:
@@ -227,9 +237,19 @@ def _options(
     warnings.warn(
         f"{file}: its config_path, {path!a}, is not there; taken are the values of the {name} that comes with "
         "ELMoForManyLangs.",
-        stacklevel=3,
+        stacklevel=4,
     )
     return _PUBLISHED, f"{name} (as published)"
+
+
+def _base_name(path: str) -> str:
+    """The name alone: the path is one on the machine of those who trained it, and may lead anywhere on this one."""
+    return PureWindowsPath(path).name
+
+
+def _has_sizes(name: str, files: Mapping[str, InputFile]) -> bool:
+    """Whether a file is `config.json`, or the one that it names."""
+    return name in ("config.json", _base_name(read_json_object(files["config.json"])["config_path"]))
 
 
 def _read_dictionary(file: InputFile) -> _Dictionary:

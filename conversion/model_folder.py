@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
+from ..model_card import write_card
+from ..model_origin import Origin
 from ..modeling_elmo import ElmoModel
 from ..tokenization_elmo import SPECIAL_WORDS, ElmoTokenizer
 from .errors import ConversionError
@@ -20,14 +22,16 @@ def write_model_folder(
     destination: str | Path,
     *,
     tokenizer: ElmoTokenizer | None = None,
+    origin: Origin | None = None,
 ) -> None:
-    """Writes configuration, weights (safetensors) and tokenizer.
+    """Writes configuration, weights (safetensors), tokenizer, and a model card that tells what they were made from.
 
     Args:
         model: The model; its `config.vocab_size` counts the vocabulary and four special words.
         vocabulary: The words of the tokenizer, most frequent first, without special words; None for no vocabulary.
         destination: The folder, which must not exist yet, or be empty.
         tokenizer: The tokenizer, if it is not to be made of the vocabulary.
+        origin: What was converted; None for no card.
 
     Raises:
         ConversionError: if there is something at `destination`, or model and vocabulary do not fit.
@@ -45,6 +49,33 @@ def write_model_folder(
     with new_folder(destination) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+        if origin is not None:
+            write_card(folder, repo_id=Path(destination).resolve().name, origin=origin)
+
+
+def origin_of(format: str, source: str | Path, parts: Iterable[object]) -> Origin:
+    """What a model card is to tell of a conversion; to be called while unpacked files are there.
+
+    Args:
+        format: A key of `hf_elmo.model_origin.FORMATS`.
+        source: What was given to be converted.
+        parts: What was read; only files of these (`InputFile`) are told.
+
+    Raises:
+        OSError: if a file cannot be read.
+    """
+    source = Path(source)
+    files = [part for part in parts if isinstance(part, InputFile)]
+    return Origin.read(format, source, [(_name_in(source, file), file.path) for file in files])
+
+
+def _name_in(source: Path, file: InputFile) -> str:
+    """Where in the source a file lies; of a file elsewhere, its name alone."""
+    if file.name.startswith(f"{source}: "):
+        return file.name.removeprefix(f"{source}: ")
+    if file.path.is_relative_to(source) and file.path != source:
+        return file.path.relative_to(source).as_posix()
+    return file.path.name
 
 
 def load_model_folder(source: str | Path) -> tuple[ElmoModel, list[str] | None]:

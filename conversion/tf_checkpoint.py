@@ -23,7 +23,7 @@ from .bilm_hdf5 import bilm_links, initial_mixes, read_config, read_parameters
 from .errors import ConversionError
 from .files import InputFile, check_new_folder, files_of_folder
 from .key_map import SAME, ArrayInfo, Link, check_arrays, show_key
-from .model_folder import write_model_folder
+from .model_folder import origin_of, write_model_folder
 from .vocabulary import BILM_SPECIAL_WORDS, distinct_words, read_vocabulary_lines
 
 _STATE_NAME, _INDEX_SUFFIX = "checkpoint", ".index"
@@ -54,6 +54,14 @@ class _Checkpoint(NamedTuple):
 
     prefix: Path
     beside: Mapping[str, InputFile]
+
+    @property
+    def files(self) -> list[InputFile]:
+        """Its own files that hold weights."""
+        name = self.prefix.name
+        return [
+            file for key, file in self.beside.items() if key.startswith((f"{name}{_INDEX_SUFFIX}", f"{name}.data-"))
+        ]
 
 
 def is_tf_checkpoint(source: str | Path) -> bool:
@@ -97,8 +105,20 @@ def load_tf_checkpoint(
             file, variable, what was expected.
         OSError: if a file cannot be read.
     """
+    return _load(*_parts(source, options, vocabulary))
+
+
+def _parts(
+    source: str | Path, options: OptionsSource | None, vocabulary: VocabularySource | None
+) -> tuple[_Checkpoint, InputFile | Mapping[str, Any], InputFile | Sequence[str]]:
     checkpoint = _find(Path(source))
-    options, vocabulary = _options(checkpoint, options), _vocabulary(checkpoint, vocabulary)
+    return checkpoint, _options(checkpoint, options), _vocabulary(checkpoint, vocabulary)
+
+
+def _load(
+    checkpoint: _Checkpoint, options: InputFile | Mapping[str, Any], vocabulary: InputFile | Sequence[str]
+) -> tuple[ElmoForPreTraining, list[str]]:
+    """As `load_tf_checkpoint`, of the parts that were found."""
     name = str(checkpoint.prefix)
     reader, found = _open(name)
     if hint := _other_model(found):
@@ -140,8 +160,10 @@ def convert_tf_checkpoint(
         OSError: if a file cannot be read or written. Nothing is left of the folder then.
     """
     check_new_folder(destination)
-    model, words = load_tf_checkpoint(source, options=options, vocabulary=vocabulary)
-    write_model_folder(model, words, destination)
+    checkpoint, *others = _parts(source, options, vocabulary)
+    model, words = _load(checkpoint, *others)
+    origin = origin_of("tf-checkpoint", source, [*checkpoint.files, *others])
+    write_model_folder(model, words, destination, origin=origin)
 
 
 def _find(source: Path) -> _Checkpoint:

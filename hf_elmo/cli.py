@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from .commands.card import card
 from .commands.compare import compare
 from .commands.convert import convert
 from .commands.elmo import elmo
@@ -79,6 +80,7 @@ app.command()(elmo)
 app.command()(compare)
 app.command()(convert)
 app.command()(info)
+app.command()(card)
 app.command()(vocab)
 app.command()(train)
 app.command()(perplexity)
