@@ -1,9 +1,11 @@
 """The model card of a converted folder: which one it is, and what it says of the files that it was made from."""
 
+import dataclasses
 import hashlib
 import json
 import shutil
 import sys
+import tarfile
 import zipfile
 
 import pytest
@@ -19,7 +21,7 @@ from typer.testing import CliRunner
 
 from hf_elmo import ElmoForTokenClassification, model_origin
 from hf_elmo.cli import app
-from hf_elmo.conversion import convert_to_folder
+from hf_elmo.conversion import ConversionError, convert_to_folder
 from hf_elmo.model_card import check_card
 from hf_elmo.model_origin import PublishedModel
 
@@ -205,3 +207,53 @@ def test_back_to_the_original_format_there_is_no_card(original, tmp_path):
     # And the folder with a card is a model folder like any other.
     assert json.loads((tmp_path / "out" / "config.json").read_text())["model_type"] == "elmo"
     assert ModelCard.load(tmp_path / "out" / "README.md").data["conversion"]["format"] == "hdf5"
+
+
+@pytest.mark.parametrize("inside", ["", "./", "slovenian/"])
+@pytest.mark.parametrize("mode", ["w:gz", "w"])
+def test_tar(original, tmp_path, inside, mode):
+    """The original format in a tar archive, by whose name it is known."""
+    source = tmp_path / "slovenian-elmo.tar.gz"
+    weights, options = original / "elmo_pt_weights.hdf5", original / "elmo_pt_options.json"
+    with tarfile.open(source, mode) as archive:
+        archive.add(options, inside + "options.json")
+        archive.add(weights, inside + "slovenian-elmo-weights.hdf5")
+        archive.add(options, inside + "deeper/options.json")
+        archive.add(options, inside + "._options.json")
+    card = convert(source, tmp_path / "out")
+    prefix = inside.removeprefix("./")
+    expected = [facts(source), facts(options), facts(weights)]
+    names = [source.name, f"{prefix}options.json", f"{prefix}slovenian-elmo-weights.hdf5"]
+    assert files_of(card) == dict(zip(names, expected))
+    assert card.data["conversion"]["published"] == "elmo-embeddia-sl"
+    convert_to_folder(original, tmp_path / "plain")
+    same = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("out", "plain")]
+    assert same[0] == same[1]
+
+
+def test_tar_by_checksum(original, tmp_path, monkeypatch):
+    """As the German model is published: the archive's checksum is known, the names inside are those of any model."""
+    source = tmp_path / "renamed.tgz"
+    with tarfile.open(source, "w:gz") as archive:
+        archive.add(original / "elmo_pt_weights.hdf5", "weights.hdf5")
+        archive.add(original / "elmo_pt_options.json", "options.json")
+        archive.add(original / "elmo_pt_options.json", "model.ckpt-5265680.index")
+    german = model_origin.published_models()["elmo-de"]
+    checksum = "sha1:" + hashlib.sha1(source.read_bytes()).hexdigest()
+    assert convert(source, tmp_path / "before").data.language is None
+    known = {"elmo-de": dataclasses.replace(german, checksums=(checksum,))}
+    monkeypatch.setattr(model_origin, "published_models", lambda: known)
+    card = convert(source, tmp_path / "after")
+    assert card.text.startswith("\n# German ELMo (T-Systems)\n")
+    assert "the checksum of a file" in card.text
+
+
+def test_tar_with_weights_twice(original, tmp_path):
+    source = tmp_path / "two.tar.gz"
+    with tarfile.open(source, "w:gz") as archive:
+        for folder in ("a", "b"):
+            archive.add(original / "elmo_pt_weights.hdf5", f"{folder}/weights.hdf5")
+            archive.add(original / "elmo_pt_options.json", f"{folder}/options.json")
+    with pytest.raises(ConversionError, match="has weights in several folders: a, b"):
+        convert_to_folder(source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
