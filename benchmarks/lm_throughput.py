@@ -163,8 +163,9 @@ class Stopwatch:
         characters.register_forward_hook(self._after_characters)
         lstms.register_forward_hook(lambda _, __, output: self._after_lstms(top(output)))
 
-    def _after_characters(self, module, inputs, vectors: Tensor) -> None:
+    def _after_characters(self, module, inputs, vectors: Tensor | tuple[Tensor, Tensor]) -> None:
         self.lap("characters, forward")
+        vectors = vectors[0] if isinstance(vectors, tuple) else vectors
         # The engine takes the nodes made last first: all of the LSTMs are done when the first such gradient is used.
         vectors.register_hook(lambda gradient: self._lap_once("LSTMs, backward"))
 

@@ -19,17 +19,19 @@ from torch import Tensor
 
 from ..configuration_elmo import ElmoConfig
 from ..modeling_elmo import ElmoModel
+from ..published_models import origin_of
 from .bilm_files import OptionsSource, is_bilm_tar
 from .errors import ConversionError
-from .files import InputFile, check_new_folder, read_json_object
+from .files import InputFile, check_new_folder, paths_of, read_json_object
 from .key_map import ArrayInfo, Entry, Link, Transform, check_arrays, raise_problems, resolve, to_ours
-from .model_folder import origin_of, write_model_folder
+from .model_folder import write_model_folder
 from .tar_archive import is_tar, unpacked_tar
 from .torch_file import load_tensors, tensor_info
 
 CONFIG_NAME, VOCABULARY_FOLDER = "config.json", "vocabulary"
 # The second is what a folder of a training run has.
 WEIGHTS_NAMES = ("weights.th", "best.th")
+_OPTIONS_ENDS = ("options.json", "options_file")
 
 #: The transform's and the carry gate's weights in one; AllenNLP's gate is that of the other summand.
 _HIGHWAY = Transform(
@@ -231,8 +233,8 @@ def convert_allennlp_archive(
                     f"({found.prefix}...); {rest} arrays of the task's own are left out.",
                     stacklevel=2,
                 )
-        given = [InputFile.at(options)] if isinstance(options, (str, Path)) else []
-        origin = origin_of("allennlp-archive", source, [*archive.files.values(), *given])
+        read = paths_of(source, _read_files(archive, options, with_vocabulary=tagger is not None))
+    origin = origin_of("allennlp-archive", read)
     if tagger is not None:
         write_model_folder(tagger[0], None, destination, tokenizer=tagger[1], origin=origin)
         return
@@ -240,6 +242,17 @@ def convert_allennlp_archive(
         model = ElmoModel(found.config)
     model.load_state_dict(found.parameters, strict=True, assign=True)
     write_model_folder(model.eval(), None, destination, origin=origin)
+
+
+def _read_files(archive: Archive, options: OptionsSource | None, with_vocabulary: bool) -> list[InputFile]:
+    read = [archive.config_file, archive.weights_file]
+    if isinstance(options, (str, Path)):
+        read.append(InputFile.at(options))
+    elif options is None:
+        read += [file for path, file in archive.files.items() if path.endswith(_OPTIONS_ENDS)]
+    if with_vocabulary:
+        read += [file for path, file in archive.files.items() if path.startswith(VOCABULARY_FOLDER + "/")]
+    return read
 
 
 def find_elmo(archive: Archive, options: OptionsSource | None = None) -> ElmoInside:
@@ -406,7 +419,7 @@ def _options(archive: Archive, options: OptionsSource | None) -> tuple[dict[str,
         return dict(options), "The options"
     if options is not None:
         return read_json_object(InputFile.at(options)), str(options)
-    present = [file for path, file in archive.files.items() if path.endswith(("options.json", "options_file"))]
+    present = [file for path, file in archive.files.items() if path.endswith(_OPTIONS_ENDS)]
     if len(present) == 1:
         return read_json_object(present[0]), str(present[0])
     return None, ""

@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 
 from ..configuration_elmo import ElmoConfig
 from ..modeling_elmo import ElmoModel
+from ..published_models import origin_of
 from ..scalar_mix import ScalarMix
 from .bilm_files import (
     OPTIONS_NAME,
@@ -32,7 +33,7 @@ from .bilm_files import (
     bilm_files,
 )
 from .errors import ConversionError
-from .files import InputFile, check_new_folder, new_folder, read_json_object
+from .files import InputFile, check_new_folder, new_folder, paths_of, read_json_object
 from .hdf5_arrays import list_arrays, opened_hdf5, read_float32
 from .key_map import (
     TRANSPOSED,
@@ -46,7 +47,7 @@ from .key_map import (
     to_foreign,
     to_ours,
 )
-from .model_folder import load_model_folder, origin_of, write_model_folder
+from .model_folder import load_model_folder, write_model_folder
 from .vocabulary import distinct_words, read_vocabulary_lines, write_bilm_vocabulary
 
 # No ELMo has a hundredth of them; a model is not to be built from any number that a file claims.
@@ -143,7 +144,6 @@ def load_bilm(
 
 
 def _load(parts: BilmFiles) -> tuple[ElmoModel, list[str] | None]:
-    """As `load_bilm`, of the parts that were found."""
     words = _words(parts.vocabulary)
     config = read_config(parts.options, vocab_size=4 + len(words or ()))
     links = bilm_links(config)
@@ -199,7 +199,7 @@ def save_bilm(model: PreTrainedModel, destination: str | Path, *, vocabulary: Se
             for link in links:
                 weights.create_dataset(link.foreign, data=to_foreign(link, parameters).numpy())
         text = json.dumps(options, indent=2)
-        (folder / OPTIONS_NAME).write_text(text + "\n", encoding="utf-8")
+        (folder / OPTIONS_NAME).write_text(text + "\n", encoding="utf-8", newline="\n")
         if vocabulary is not None:
             write_bilm_vocabulary(vocabulary, folder / VOCABULARY_NAME)
 
@@ -224,7 +224,7 @@ def convert_to_folder(
     check_new_folder(destination)
     with bilm_files(source, options, vocabulary) as parts:
         model, words = _load(parts)
-        origin = origin_of("hdf5", source, parts)
+    origin = origin_of("bilm-hdf5", paths_of(source, parts))
     write_model_folder(model, words, destination, origin=origin)
 
 

@@ -25,6 +25,7 @@ from transformers import PreTrainedModel
 
 from ..configuration_elmo import ElmoConfig
 from ..modeling_elmo import ElmoForPreTraining, ElmoModel
+from ..published_models import origin_of
 from ..tokenization_elmo import (
     BEGIN_SENTENCE,
     BEGIN_WORD,
@@ -39,16 +40,15 @@ from ..tokenization_elmo import (
 from .allennlp_archive import allennlp_lstms
 from .bilm_hdf5 import initial_mixes, read_parameters
 from .errors import ConversionError
-from .files import ZIP_DAMAGE, InputFile, check_new_folder, files_of_folder, read_json_object, unpacked_zip
+from .files import ZIP_DAMAGE, InputFile, check_new_folder, files_of_folder, paths_of, read_json_object, unpacked_zip
 from .json_section import Section
 from .key_map import SAME, Entry, Link, Transform, check_arrays, resolve
-from .model_folder import origin_of, write_model_folder
+from .model_folder import write_model_folder
 from .torch_file import load_tensors, tensor_info
 
 _CHARACTERS, _WORDS = "char.dic", "word.dic"
 _TOKEN_EMBEDDER, _ENCODER, _CLASSIFIER = "token_embedder.pkl", "encoder.pkl", "classifier.pkl"
 _MARKS = (_CHARACTERS, _TOKEN_EMBEDDER, _ENCODER)
-_PARTS = (*_MARKS, _WORDS, _CLASSIFIER)
 
 # All published models are of these sizes. Their config.json names a file that only its authors have, by one of two
 # names; the program takes the file of that name that comes with it, and both hold the same.
@@ -147,7 +147,6 @@ def load_elmoformanylangs(
 def _load(
     source: str | Path, files: Mapping[str, InputFile], options: str | Path | Mapping[str, Any] | None
 ) -> tuple[PreTrainedModel, ElmoTokenizer]:
-    """As `load_elmoformanylangs`, of the files that are there."""
     for name in _MARKS:
         if name not in files:
             raise ConversionError(f"{source} has no {name}. It has: {', '.join(sorted(files)) or 'no file'}.")
@@ -194,10 +193,19 @@ def convert_elmoformanylangs(
     check_new_folder(destination)
     with _files(Path(source)) as files:
         model, tokenizer = _load(source, files, options)
-        read = [file for name, file in files.items() if name in _PARTS or (options is None and _has_sizes(name, files))]
-        given = [InputFile.at(options)] if isinstance(options, (str, Path)) else []
-        origin = origin_of("elmoformanylangs", source, read + given)
+        read = paths_of(source, _read_files(files, options))
+    origin = origin_of("elmoformanylangs", read)
     write_model_folder(model, None, destination, tokenizer=tokenizer, origin=origin)
+
+
+def _read_files(files: Mapping[str, InputFile], options: str | Path | Mapping[str, Any] | None) -> list[InputFile]:
+    """The files of which a model was made, after it was."""
+    names = [_TOKEN_EMBEDDER, _ENCODER, _CLASSIFIER, _CHARACTERS, _WORDS]
+    if options is None:
+        config_path = read_json_object(files["config.json"])["config_path"]
+        names += ["config.json", PureWindowsPath(config_path).name]
+    read = [files[name] for name in names if name in files]
+    return [*read, InputFile.at(options)] if isinstance(options, (str, Path)) else read
 
 
 @contextmanager
@@ -207,7 +215,8 @@ def _files(source: Path) -> Iterator[Mapping[str, InputFile]]:
     elif not source.is_file():
         raise ConversionError(f"{source} does not exist, or is neither a file nor a folder.")
     else:
-        with unpacked_zip(source, lambda name: name in _PARTS or name.endswith(".json")) as files:
+        wanted = {_CHARACTERS, _WORDS, _TOKEN_EMBEDDER, _ENCODER, _CLASSIFIER}
+        with unpacked_zip(source, lambda name: name in wanted or name.endswith(".json")) as files:
             yield files
 
 
@@ -226,7 +235,8 @@ def _options(
     path = read_json_object(file).get("config_path")
     if not isinstance(path, str) or not path:
         raise ConversionError(f"{file}: config_path must be the path of a JSON file, was: {path!a}. {remedy}")
-    name = _base_name(path)
+    # The path is one on the machine of those who trained it, and may lead anywhere on this one.
+    name = PureWindowsPath(path).name
     if name in files and name != "config.json":
         return read_json_object(files[name]), str(files[name])
     if name not in _PUBLISHED_NAMES:
@@ -237,19 +247,9 @@ def _options(
     warnings.warn(
         f"{file}: its config_path, {path!a}, is not there; taken are the values of the {name} that comes with "
         "ELMoForManyLangs.",
-        stacklevel=4,
+        stacklevel=3,
     )
     return _PUBLISHED, f"{name} (as published)"
-
-
-def _base_name(path: str) -> str:
-    """The name alone: the path is one on the machine of those who trained it, and may lead anywhere on this one."""
-    return PureWindowsPath(path).name
-
-
-def _has_sizes(name: str, files: Mapping[str, InputFile]) -> bool:
-    """Whether a file is `config.json`, or the one that it names."""
-    return name in ("config.json", _base_name(read_json_object(files["config.json"])["config_path"]))
 
 
 def _read_dictionary(file: InputFile) -> _Dictionary:

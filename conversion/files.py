@@ -10,7 +10,7 @@ import stat
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -54,8 +54,19 @@ class InputFile:
             raise ConversionError(f"{path} is not a file.")
         return cls(Path(path), str(path))
 
+    @property
+    def is_unpacked(self) -> bool:
+        """Whether it comes out of an archive, and is gone soon."""
+        return str(self.path) != self.name
+
     def __str__(self) -> str:
         return self.name
+
+
+def paths_of(source: str | Path, files: Iterable[object]) -> list[Path]:
+    """The paths of what was read: of files out of an archive the archive's; things that are no files have none."""
+    inputs = [file for file in files if isinstance(file, InputFile)]
+    return list(dict.fromkeys(Path(source) if file.is_unpacked else file.path for file in inputs))
 
 
 def files_of_folder(folder: Path) -> dict[str, InputFile]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from ..model_card import write_card
-from ..model_origin import Origin
 from ..modeling_elmo import ElmoModel
+from ..published_models import Origin
 from ..tokenization_elmo import SPECIAL_WORDS, ElmoTokenizer
 from .errors import ConversionError
 from .files import InputFile, new_folder, read_json_object
@@ -24,14 +24,14 @@ def write_model_folder(
     tokenizer: ElmoTokenizer | None = None,
     origin: Origin | None = None,
 ) -> None:
-    """Writes configuration, weights (safetensors), tokenizer, and a model card that tells what they were made from.
+    """Writes configuration, weights (safetensors), tokenizer and model card.
 
     Args:
         model: The model; its `config.vocab_size` counts the vocabulary and four special words.
         vocabulary: The words of the tokenizer, most frequent first, without special words; None for no vocabulary.
         destination: The folder, which must not exist yet, or be empty.
         tokenizer: The tokenizer, if it is not to be made of the vocabulary.
-        origin: What was converted; None for no card.
+        origin: The files that the model was made from, for its card; None for no card.
 
     Raises:
         ConversionError: if there is something at `destination`, or model and vocabulary do not fit.
@@ -50,32 +50,7 @@ def write_model_folder(
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         if origin is not None:
-            write_card(folder, repo_id=Path(destination).resolve().name, origin=origin)
-
-
-def origin_of(format: str, source: str | Path, parts: Iterable[object]) -> Origin:
-    """What a model card is to tell of a conversion; to be called while unpacked files are there.
-
-    Args:
-        format: A key of `hf_elmo.model_origin.FORMATS`.
-        source: What was given to be converted.
-        parts: What was read; only files of these (`InputFile`) are told.
-
-    Raises:
-        OSError: if a file cannot be read.
-    """
-    source = Path(source)
-    files = [part for part in parts if isinstance(part, InputFile)]
-    return Origin.read(format, source, [(_name_in(source, file), file.path) for file in files])
-
-
-def _name_in(source: Path, file: InputFile) -> str:
-    """Where in the source a file lies; of a file elsewhere, its name alone."""
-    if file.name.startswith(f"{source}: "):
-        return file.name.removeprefix(f"{source}: ")
-    if file.path.is_relative_to(source) and file.path != source:
-        return file.path.relative_to(source).as_posix()
-    return file.path.name
+            write_card(folder, origin=origin, name=Path(destination).resolve().name)
 
 
 def load_model_folder(source: str | Path) -> tuple[ElmoModel, list[str] | None]:

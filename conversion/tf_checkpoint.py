@@ -18,12 +18,13 @@ from torch import Tensor
 
 from ..configuration_elmo import ElmoConfig
 from ..modeling_elmo import ElmoForPreTraining
+from ..published_models import origin_of
 from .bilm_files import OPTIONS_NAME, OptionsSource, VocabularySource
 from .bilm_hdf5 import bilm_links, initial_mixes, read_config, read_parameters
 from .errors import ConversionError
-from .files import InputFile, check_new_folder, files_of_folder
+from .files import InputFile, check_new_folder, files_of_folder, paths_of
 from .key_map import SAME, ArrayInfo, Link, check_arrays, show_key
-from .model_folder import origin_of, write_model_folder
+from .model_folder import write_model_folder
 from .vocabulary import BILM_SPECIAL_WORDS, distinct_words, read_vocabulary_lines
 
 _STATE_NAME, _INDEX_SUFFIX = "checkpoint", ".index"
@@ -57,11 +58,9 @@ class _Checkpoint(NamedTuple):
 
     @property
     def files(self) -> list[InputFile]:
-        """Its own files that hold weights."""
-        name = self.prefix.name
-        return [
-            file for key, file in self.beside.items() if key.startswith((f"{name}{_INDEX_SUFFIX}", f"{name}.data-"))
-        ]
+        """What TensorFlow reads: the index and the data."""
+        matches = {name: _PART.fullmatch(name) for name in self.beside if not name.endswith(".meta")}
+        return [self.beside[name] for name, match in matches.items() if match and match["prefix"] == self.prefix.name]
 
 
 def is_tf_checkpoint(source: str | Path) -> bool:
@@ -118,7 +117,6 @@ def _parts(
 def _load(
     checkpoint: _Checkpoint, options: InputFile | Mapping[str, Any], vocabulary: InputFile | Sequence[str]
 ) -> tuple[ElmoForPreTraining, list[str]]:
-    """As `load_tf_checkpoint`, of the parts that were found."""
     name = str(checkpoint.prefix)
     reader, found = _open(name)
     if hint := _other_model(found):
@@ -160,9 +158,9 @@ def convert_tf_checkpoint(
         OSError: if a file cannot be read or written. Nothing is left of the folder then.
     """
     check_new_folder(destination)
-    checkpoint, *others = _parts(source, options, vocabulary)
-    model, words = _load(checkpoint, *others)
-    origin = origin_of("tf-checkpoint", source, [*checkpoint.files, *others])
+    parts = _parts(source, options, vocabulary)
+    model, words = _load(*parts)
+    origin = origin_of("bilm-tf-checkpoint", paths_of(source, [*parts[0].files, *parts[1:]]))
     write_model_folder(model, words, destination, origin=origin)
 
 

@@ -1,59 +1,59 @@
 """ELMo for the Hugging Face ecosystem. Importing this package makes `Auto*` classes and pipelines know ELMo."""
 
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForMultipleChoice,
-    AutoModelForPreTraining,
-    AutoModelForQuestionAnswering,
-    AutoModelForSequenceClassification,
-    AutoModelForTokenClassification,
-    AutoTokenizer,
-)
-from transformers.pipelines import PIPELINE_REGISTRY
-
-from .bilstm import ElmoState
-from .configuration_elmo import ElmoConfig
-from .fill_mask_pipeline import ElmoFillMaskPipeline
-from .incremental import ForwardReader, generate, stream
-from .language_model import Perplexity, perplexity, score_sentences
-from .modeling_elmo import ElmoForPreTraining, ElmoModel, ElmoPreTrainedModel
-from .question_answering_elmo import ElmoForQuestionAnswering
-from .question_answering_pipeline import ElmoQuestionAnsweringPipeline
-from .sequence_classification_elmo import ElmoForMultipleChoice, ElmoForSequenceClassification
-from .substitution import substitutes
-from .token_classification_elmo import ElmoForTokenClassification
-from .tokenization_elmo import ElmoTokenizer
+from .registration import register
 
 if TYPE_CHECKING:
+    from . import export
+    from .bilstm import ElmoState
+    from .configuration_elmo import ElmoConfig
+    from .fill_mask_pipeline import ElmoFillMaskPipeline
+    from .incremental import ForwardReader, generate, stream
+    from .language_model import Perplexity, perplexity, score_sentences
     from .layer_store import precompute_layers
+    from .modeling_elmo import ElmoForPreTraining, ElmoModel, ElmoPreTrainedModel
+    from .quantization import quantize
+    from .question_answering_elmo import ElmoForQuestionAnswering
+    from .question_answering_pipeline import ElmoQuestionAnsweringPipeline
+    from .sequence_classification_elmo import ElmoForMultipleChoice, ElmoForSequenceClassification
+    from .substitution import substitutes
+    from .token_classification_elmo import ElmoForTokenClassification
+    from .tokenization_elmo import ElmoTokenizer
+    from .word_cache import remember_words
 
 __version__ = "0.1.0"
 
-AutoConfig.register("elmo", ElmoConfig)
-AutoTokenizer.register(ElmoConfig, tokenizer_class=ElmoTokenizer)
-# Folders that it is saved to then hold its code, for trust_remote_code=True.
-ElmoTokenizer.register_for_auto_class()
-AutoModel.register(ElmoConfig, ElmoModel)
-AutoModelForMultipleChoice.register(ElmoConfig, ElmoForMultipleChoice)
-AutoModelForPreTraining.register(ElmoConfig, ElmoForPreTraining)
-AutoModelForQuestionAnswering.register(ElmoConfig, ElmoForQuestionAnswering)
-AutoModelForSequenceClassification.register(ElmoConfig, ElmoForSequenceClassification)
-AutoModelForTokenClassification.register(ElmoConfig, ElmoForTokenClassification)
-# The name "question-answering" itself is refused by the library, which keeps it among the tasks that it has removed.
-PIPELINE_REGISTRY.register_pipeline(
-    "elmo-question-answering",
-    pipeline_class=ElmoQuestionAnsweringPipeline,
-    pt_model=AutoModelForQuestionAnswering,
-    type="text",
-)
-# The library's own "fill-mask" asks for a mask token, and for a model that predicts from one.
-PIPELINE_REGISTRY.register_pipeline(
-    "elmo-fill-mask", pipeline_class=ElmoFillMaskPipeline, pt_model=AutoModelForPreTraining, type="text"
-)
+# Where the public names are. Each is imported when it is first asked for, as are the parts of transformers: all of them
+# together take seconds, and nobody needs all.
+_MODULES = {
+    "ElmoConfig": "configuration_elmo",
+    "ElmoFillMaskPipeline": "fill_mask_pipeline",
+    "ElmoForMultipleChoice": "sequence_classification_elmo",
+    "ElmoForPreTraining": "modeling_elmo",
+    "ElmoForQuestionAnswering": "question_answering_elmo",
+    "ElmoForSequenceClassification": "sequence_classification_elmo",
+    "ElmoForTokenClassification": "token_classification_elmo",
+    "ElmoModel": "modeling_elmo",
+    "ElmoPreTrainedModel": "modeling_elmo",
+    "ElmoQuestionAnsweringPipeline": "question_answering_pipeline",
+    "ElmoState": "bilstm",
+    "ElmoTokenizer": "tokenization_elmo",
+    "ForwardReader": "incremental",
+    "Perplexity": "language_model",
+    "generate": "incremental",
+    "perplexity": "language_model",
+    "precompute_layers": "layer_store",
+    "quantize": "quantization",
+    "remember_words": "word_cache",
+    "score_sentences": "language_model",
+    "stream": "incremental",
+    "substitutes": "substitution",
+}
+
+register()
 
 
 def bundled(name: str = "elmo-mini") -> str:
@@ -73,12 +73,18 @@ def bundled(name: str = "elmo-mini") -> str:
 
 
 def __getattr__(name: str):
-    # The library of datasets takes a second to import, which most users of a model have no need to wait for.
-    if name == "precompute_layers":
-        from .layer_store import precompute_layers
+    if name in _MODULES:
+        value = getattr(import_module(f".{_MODULES[name]}", __name__), name)
+    elif name in _MODULES.values() or name == "export":
+        value = import_module(f".{name}", __name__)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
 
-        return precompute_layers
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 __all__ = [
@@ -97,9 +103,12 @@ __all__ = [
     "ForwardReader",
     "Perplexity",
     "bundled",
+    "export",
     "generate",
     "perplexity",
     "precompute_layers",
+    "quantize",
+    "remember_words",
     "score_sentences",
     "stream",
     "substitutes",

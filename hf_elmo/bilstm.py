@@ -11,12 +11,20 @@ depend on how its batch was padded.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils import logging
+
+from .lstm_inference import is_quantized, read_stack, why_not
+from .lstm_training import is_served, read_for_training
+
+logger = logging.get_logger(__name__)
 
 
 class ElmoState(NamedTuple):
@@ -35,6 +43,29 @@ class ElmoState(NamedTuple):
     def detach(self) -> ElmoState:
         """The same state, cut from the graph (for truncated backpropagation through time)."""
         return ElmoState(self.hidden.detach(), self.cell.detach())
+
+
+class Words(NamedTuple):
+    """The vectors of packed words.
+
+    Attributes:
+        vectors: ``(all words, dim)``; or, with an index, those of the distinct words, ``(distinct words, dim)``.
+        index: ``(all words,)``, int64: where the vector of each word is; None: in its own place.
+    """
+
+    vectors: Tensor
+    index: Tensor | None = None
+
+    def all(self) -> Tensor:
+        """``(all words, dim)``."""
+        # F.embedding, because its gradient is deterministic where that of `vectors[index]` is not.
+        return self.vectors if self.index is None else F.embedding(self.index, self.vectors)
+
+    def select(self, places: Tensor) -> Words:
+        """Words in another order: those at some places."""
+        if self.index is None:
+            return Words(self.vectors.index_select(0, places))
+        return Words(self.vectors, self.index.index_select(0, places))
 
 
 @dataclass(frozen=True)
@@ -86,6 +117,11 @@ class Packing:
             shape=(batch, width),
         )
 
+    @cached_property
+    def mirror(self) -> Tensor:
+        """``(all words,)``, int64: `mirrored` of the batch."""
+        return mirrored(self.batch_sizes).to(self.positions.device)
+
     def pack(self, padded: Tensor) -> Tensor:
         """``(batch, words, ...)`` to ``(all words, ...)``."""
         return padded.flatten(0, 1).index_select(0, self.positions)
@@ -94,6 +130,23 @@ class Packing:
         """``(all words, ...)`` to ``(batch, words, ...)``, zeros where there is no word."""
         padded = packed.new_zeros(self.shape[0] * self.shape[1], *packed.shape[1:])
         return padded.index_copy(0, self.positions, packed).unflatten(0, self.shape)
+
+
+def mirrored(batch_sizes: list[int]) -> Tensor:
+    """For each packed word the packed place of the one as far from its sentence's other end, ``(all words,)``, int64.
+
+    What it selects are the sentences turned round, packed as they were: the order in which the backward direction
+    reads. It is its own inverse.
+
+    Args:
+        batch_sizes: Number of sentences at each time step; falls.
+    """
+    sizes = torch.tensor(batch_sizes, dtype=torch.long)
+    starts = sizes.cumsum(0) - sizes
+    step = torch.repeat_interleave(torch.arange(len(sizes)), sizes)
+    rank = torch.arange(len(step)) - starts[step]
+    lengths = torch.bincount(rank)
+    return starts[lengths[rank] - 1 - step] + rank
 
 
 class LstmLayer(GradientCheckpointingLayer):
@@ -117,6 +170,15 @@ class LstmLayer(GradientCheckpointingLayer):
             nn.Parameter(torch.empty(config.projection_dim, config.cell_size)) if config.has_lstm_projection else None
         )
 
+    def __call__(self, *args, **kwargs):
+        if self.training and getattr(self, "gradient_checkpointing", False) and hasattr(self, "parametrizations"):
+            # PEFT's are gone when the layer is computed again.
+            raise ValueError(
+                "Gradient checkpointing computes a layer twice, but an adapter on its parameters (target_parameters) "
+                "is there the first time alone: turn gradient checkpointing off, or adapt modules (target_modules)."
+            )
+        return super().__call__(*args, **kwargs)
+
     def forward(
         self, inputs: Tensor, batch_sizes: list[int], hidden: Tensor, cell: Tensor, reverse: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -132,6 +194,14 @@ class LstmLayer(GradientCheckpointingLayer):
         Returns:
             Outputs ``(all words, projection_dim)`` in the order of `inputs`, and the state after each sentence.
         """
+        if is_served(self, inputs, batch_sizes, hidden, cell):
+            return read_for_training(self, inputs, batch_sizes, hidden, cell, reverse)
+        return self.read(inputs, batch_sizes, hidden, cell, reverse)
+
+    def read(
+        self, inputs: Tensor, batch_sizes: list[int], hidden: Tensor, cell: Tensor, reverse: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As `forward`, in operations that autograd, compilers and transforms know."""
         if not batch_sizes:
             return inputs, hidden, cell
         # The input's share of all gates of all words is one matrix product, outside of the recurrence.
@@ -185,21 +255,23 @@ class BiLstm(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.use_skip_connections = config.use_skip_connections
+        # Not asked of the layers, which an adapter (PEFT's target_parameters) may have wrapped.
+        self.state_sizes = config.projection_dim, config.cell_size
         self.forward_layers = nn.ModuleList(LstmLayer(config) for _ in range(config.num_layers))
         self.backward_layers = nn.ModuleList(LstmLayer(config) for _ in range(config.num_layers))
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
         self,
-        inputs: Tensor,
+        inputs: Tensor | Words,
         packing: Packing,
         state: ElmoState | None = None,
-        backward_inputs: Tensor | None = None,
+        backward_inputs: Tensor | Words | None = None,
     ) -> tuple[list[Tensor], ElmoState]:
         """Reads packed sentences in both directions.
 
         Args:
-            inputs: ``(all words, projection_dim)``, packed.
+            inputs: ``(all words, projection_dim)``, packed; or the vectors of the distinct ones, and their places.
             packing: How they are packed.
             state: State of the sentences to start from, in packed order: ``(2, layers, sentences, ...)``. None: zeros.
             backward_inputs: Like `inputs`, if the backward stack is to read other words (as in training on streams).
@@ -208,25 +280,34 @@ class BiLstm(nn.Module):
             The layers' outputs, one ``(all words, 2 * projection_dim)`` per layer (forward half first), and the state
             after the sentences, in packed order.
         """
+        both = (inputs, inputs if backward_inputs is None else backward_inputs)
+        words = tuple(each if isinstance(each, Words) else Words(each) for each in both)
+        sizes = packing.batch_sizes
         if state is None:
-            state = self.initial_state(len(packing.rows), inputs)
+            state = self.initial_state(len(packing.rows), words[0].vectors)
+        if words[0].vectors.device.type == "cuda" and self._serves_on_gpu(words, sizes):
+            # Triton takes long to import, and is not everywhere.
+            from .lstm_triton import read_both
+
+            layers, end = read_both(self, (words[0].all(), words[1].select(packing.mirror).all()), sizes, state)
+            return [torch.cat([y[0], y[1].index_select(0, packing.mirror)], dim=-1) for y in layers], end
         halves, hidden, cell = zip(
             *(
-                self.read_stack(direction, words, packing.batch_sizes, state.hidden[direction], state.cell[direction])
-                for direction, words in enumerate((inputs, inputs if backward_inputs is None else backward_inputs))
+                self.read_stack(direction, each, sizes, state.hidden[direction], state.cell[direction])
+                for direction, each in enumerate(words)
             )
         )
         merged = [torch.cat(pair, dim=-1) for pair in zip(*halves, strict=True)]
         return merged, ElmoState(torch.stack(hidden), torch.stack(cell))
 
     def read_stack(
-        self, direction: int, inputs: Tensor, batch_sizes: list[int], hidden: Tensor, cell: Tensor
+        self, direction: int, inputs: Tensor | Words, batch_sizes: list[int], hidden: Tensor, cell: Tensor
     ) -> tuple[list[Tensor], Tensor, Tensor]:
         """Reads packed sentences in one direction, which knows nothing of the other.
 
         Args:
             direction: 0 for forward, 1 for backward.
-            inputs: ``(all words, projection_dim)``, packed.
+            inputs: As in `forward`.
             batch_sizes: Number of sentences at each time step (`Packing.batch_sizes`); falls.
             hidden: ``(layers, sentences, projection_dim)``, the state to start from, in packed order.
             cell: ``(layers, sentences, cell_size)``, likewise.
@@ -234,9 +315,24 @@ class BiLstm(nn.Module):
         Returns:
             The layers' outputs, ``(all words, projection_dim)`` each, and the two parts of the state after the
             sentences, in packed order.
+
+        Raises:
+            ValueError: if the model was quantised and is to be trained, or compiled.
         """
-        x, outputs, last_hidden, last_cell = inputs, [], [], []
-        for depth, layer in enumerate((self.forward_layers, self.backward_layers)[direction]):
+        words = inputs if isinstance(inputs, Words) else Words(inputs)
+        layers = (self.forward_layers, self.backward_layers)[direction]
+        if self._serves_on_cpu(layers, words, batch_sizes):
+            if direction == 0:
+                return read_stack(layers, words, batch_sizes, hidden, cell, self.use_skip_connections)
+            mirror = mirrored(batch_sizes)
+            outputs, *state = read_stack(
+                layers, words.select(mirror), batch_sizes, hidden, cell, self.use_skip_connections
+            )
+            return [y.index_select(0, mirror) for y in outputs], *state
+        if batch_sizes and any(map(is_quantized, layers)):
+            raise ValueError("A quantised model only reads, on a CPU, uncompiled: load it anew for anything else.")
+        x, outputs, last_hidden, last_cell = words.all(), [], [], []
+        for depth, layer in enumerate(layers):
             x = self.dropout(x)
             y, h, c = layer(x, batch_sizes, hidden[depth], cell[depth], reverse=direction == 1)
             x = x + y if self.use_skip_connections and depth > 0 else y
@@ -245,11 +341,40 @@ class BiLstm(nn.Module):
             last_cell.append(c)
         return outputs, torch.stack(last_hidden), torch.stack(last_cell)
 
+    def _serves_on_cpu(self, layers: nn.ModuleList, words: Words, batch_sizes: list[int]) -> bool:
+        """Whether `lstm_inference` reads these words; what is trained does so by itself (`lstm_training`)."""
+        if not batch_sizes or words.vectors.device.type != "cpu" or torch.compiler.is_compiling():
+            return False
+        reason = why_not(layers, words) if all(map(_is_bare, layers)) else "something stands between layer and weights"
+        if reason is None and self.training and self.dropout.p > 0:
+            reason = "there is dropout"
+        if reason is not None and not torch.is_grad_enabled():
+            logger.info_once(f"The biLM's LSTMs are read by plain operations: {reason}.")
+        return reason is None
+
+    def _serves_on_gpu(self, words: tuple[Words, Words], batch_sizes: list[int]) -> bool:
+        """Whether `lstm_triton` reads these words."""
+        if not batch_sizes or torch.compiler.is_compiling():
+            return False
+        from .lstm_triton import why_not
+
+        is_bare = all(map(_is_bare, chain(self.forward_layers, self.backward_layers)))
+        reason = why_not(self, tuple(each.vectors for each in words), batch_sizes) if is_bare else "of an adapter"
+        if reason is not None:
+            logger.info_once(f"The biLM's LSTMs are read by plain operations: {reason}.")
+        return reason is None
+
     def initial_state(self, batch: int, like: Tensor) -> ElmoState:
         """Zeros for a batch of that many sentences, in the dtype and on the device of `like`."""
-        layer = self.forward_layers[0]
         shape = (2, len(self.forward_layers), batch)
-        return ElmoState(like.new_zeros(*shape, layer.weight_hh.shape[1]), like.new_zeros(*shape, layer.cell_size))
+        return ElmoState(*(like.new_zeros(*shape, size) for size in self.state_sizes))
+
+
+def _is_bare(layer: nn.Module) -> bool:
+    """Whether nothing stands between a layer and its weights: no adapter, no offloading, no hook."""
+    if type(layer) is not LstmLayer or "forward" in layer.__dict__:
+        return False
+    return not (layer._forward_hooks or layer._forward_pre_hooks)
 
 
 def reference_lstm(

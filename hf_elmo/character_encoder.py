@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .character_inference import encode_for_inference, encodes_for_inference
+
 
 class ScaledLinear(nn.Linear):
     """A linear layer that starts as in bilm-tf: weights of variance `1 / in_features`, a constant bias."""
@@ -60,31 +62,33 @@ class CharacterEncoder(nn.Module):
         # Vectors of known words (`word_cache.WordCache`), not part of the model that is saved.
         self.cache = None
 
-    def forward(self, character_ids: Tensor) -> Tensor:
+    def forward(self, character_ids: Tensor, distinct: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """The vectors of words.
 
         Args:
             character_ids: ``(..., chars)``, integers below `char_vocab_size`; 0 is padding. With a word embedding
                 ``(..., max_characters_per_token + 1)``: each row ends in an integer below `vocab_size`.
+            distinct: Return the vectors of the distinct words, and where that of each word is.
 
         Returns:
             ``(..., projection_dim)``, in the dtype of the weights. A row of zeros has a vector too (the convolutions
-            have biases): leave padding out before, or mask it after.
+            have biases): leave padding out before, or mask it after. Or, with `distinct`, ``(distinct words,
+            projection_dim)`` and ``(words,)``, int64.
 
         Raises:
             ValueError: for an id that has no embedding, or rows of another length (without word embedding: shorter
                 than the widest filter).
         """
         self._check(character_ids)
-        rows = character_ids.reshape(-1, character_ids.shape[-1]).long()
-        distinct, index = distinct_rows(rows)
+        rows, index = distinct_rows(character_ids.reshape(-1, character_ids.shape[-1]).long())
         if self.cache is None or self._is_trained():
-            vectors = self._encode_rows(distinct)
+            vectors = self._encode_rows(rows)
         else:
-            vectors = self.cache.look_up(distinct, self._encode_rows)
+            vectors = self.cache.look_up(rows, self._encode_rows)
+        if distinct:
+            return vectors, index
         # F.embedding, because its gradient is deterministic where that of `vectors[index]` is not.
-        vectors = F.embedding(index, vectors)
-        return vectors.view(*character_ids.shape[:-1], vectors.shape[-1])
+        return F.embedding(index, vectors).view(*character_ids.shape[:-1], vectors.shape[-1])
 
     def encode(self, rows: Tensor, word_ids: Tensor | None = None) -> Tensor:
         """``(words, chars)`` to ``(words, projection_dim)``, one computation per row, every character included.
@@ -116,6 +120,8 @@ class CharacterEncoder(nn.Module):
 
     def _encode_rows(self, rows: Tensor) -> Tensor:
         characters, word_ids = self._split(rows)
+        if encodes_for_inference(self, characters):
+            return encode_for_inference(self, characters, word_ids)
         return self.encode(self.trim(characters), word_ids)
 
     def _is_trained(self) -> bool:

@@ -16,11 +16,15 @@ import typer
 from .commands.card import card
 from .commands.compare import compare
 from .commands.convert import convert
+from .commands.demo import demo, space
 from .commands.elmo import elmo
 from .commands.embed import embed
 from .commands.embed_vocabulary import embed_vocabulary
+from .commands.export import export
 from .commands.info import info
 from .commands.language_model import generate, perplexity, substitutes
+from .commands.plot import app as plot
+from .commands.push import push
 from .commands.train import train, vocab
 
 
@@ -79,6 +83,7 @@ app.command()(embed_vocabulary)
 app.command()(elmo)
 app.command()(compare)
 app.command()(convert)
+app.command()(export)
 app.command()(info)
 app.command()(card)
 app.command()(vocab)
@@ -86,6 +91,10 @@ app.command()(train)
 app.command()(perplexity)
 app.command()(substitutes)
 app.command()(generate)
+app.command()(push)
+app.add_typer(plot, name="plot")
+app.command()(demo)
+app.command()(space)
 
 
 def main() -> None:
@@ -94,10 +103,7 @@ def main() -> None:
         # Unlike the default, an exception lets unfinished files be removed.
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _stop)
-    for stream in (sys.stdout, sys.stderr):
-        # A terminal that cannot show a character is no reason to fail. (A closed stream is None.)
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+    _prepare_output()
     try:
         try:
             app()
@@ -111,6 +117,18 @@ def main() -> None:
         _discard_stdout()
         _complain(f"Standard output cannot be written: {_text(error)}")
         sys.exit(1)
+
+
+def _prepare_output() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        # (A closed stream is None.)
+        if not hasattr(stream, "reconfigure"):
+            continue
+        # A terminal that cannot show a character is no reason to fail.
+        stream.reconfigure(errors="backslashreplace")
+        # Files and pipes get a code page there, which holds few of the words that there are.
+        if sys.platform == "win32" and not stream.isatty() and not os.environ.get("PYTHONIOENCODING"):
+            stream.reconfigure(encoding="utf-8")
 
 
 def _stop(number, frame) -> None:

@@ -1,4 +1,4 @@
-"""How a word's vector moves with its sentence: the same word in two sentences, layer by layer."""
+"""How words' vectors move with their sentence: the words of two sentences side by side, layer by layer."""
 
 from __future__ import annotations
 
@@ -26,6 +26,60 @@ class Comparison(NamedTuple):
     mix: float
 
 
+class Similarities(NamedTuple):
+    """All words of one sentence against all words of another.
+
+    Attributes:
+        first: The n words of the first sentence.
+        second: The m words of the second one.
+        layers: float64, ``(layers, n, m)``: cosines of their vectors in each layer, the context-free one first.
+        mix: float64, ``(n, m)``: cosines in the model's mix of layers.
+    """
+
+    first: list[str]
+    second: list[str]
+    layers: np.ndarray
+    mix: np.ndarray
+
+
+def similarities(model, tokenizer, first: str | Sequence[str], second: str | Sequence[str]) -> Similarities:
+    """Compares every word of a sentence with every word of another one.
+
+    Args:
+        model: An `ElmoModel`, or a model on top of one.
+        tokenizer: Its `ElmoTokenizer`.
+        first: A sentence, as text or words.
+        second: Another one, or the same.
+
+    Raises:
+        ValueError: for a sentence that is neither text nor words.
+    """
+    sentences = [first, second]
+    layers = list(embed_sentences(model, tokenizer, sentences, layers="all"))
+    mixes = list(embed_sentences(model, tokenizer, sentences))
+    return Similarities(
+        layers[0].words,
+        layers[1].words,
+        np.stack([cosines(a, b) for a, b in zip(layers[0].vectors, layers[1].vectors, strict=True)]),
+        cosines(mixes[0].vectors, mixes[1].vectors),
+    )
+
+
+def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The cosine of each of some vectors with each of others; 0 where a vector is 0.
+
+    Args:
+        a: ``(n, dim)``.
+        b: ``(m, dim)``.
+
+    Returns:
+        float64, ``(n, m)``.
+    """
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    norms = np.outer(np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1))
+    return np.divide(a @ b.T, norms, out=np.zeros_like(norms), where=norms > 0)
+
+
 def compare_words(
     model, tokenizer, first: str | Sequence[str], second: str | Sequence[str], word: str | None = None
 ) -> list[Comparison]:
@@ -44,10 +98,8 @@ def compare_words(
     Raises:
         ValueError: if the word is not in both sentences (None: if there is no such word), with their words.
     """
-    sentences = [first, second]
-    layers = list(embed_sentences(model, tokenizer, sentences, layers="all"))
-    mixes = list(embed_sentences(model, tokenizer, sentences))
-    first_words, second_words = layers[0].words, layers[1].words
+    found = similarities(model, tokenizer, first, second)
+    first_words, second_words = found.first, found.second
     common = [each for each in dict.fromkeys(first_words) if each in set(second_words)]
     if word is None and not common:
         raise ValueError(f"The sentences share no word: {_listed(first_words)}, and {_listed(second_words)}.")
@@ -58,20 +110,13 @@ def compare_words(
     for each in common if word is None else [word]:
         for i in _places(each, first_words):
             for j in _places(each, second_words):
-                cosines = [_cosine(a[i], b[j]) for a, b in zip(layers[0].vectors, layers[1].vectors, strict=True)]
-                mix = _cosine(mixes[0].vectors[i], mixes[1].vectors[j])
-                comparisons.append(Comparison(each, (i, j), tuple(cosines), mix))
+                layers, mix = found.layers[:, i, j].tolist(), float(found.mix[i, j])
+                comparisons.append(Comparison(each, (i, j), tuple(layers), mix))
     return comparisons
 
 
 def _places(word: str, words: Sequence[str]) -> list[int]:
     return [place for place, other in enumerate(words) if other == word]
-
-
-def _cosine(a: np.ndarray, b: np.ndarray) -> float:
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    norms = np.linalg.norm(a) * np.linalg.norm(b)
-    return float(a @ b / norms) if norms else 0.0
 
 
 def _listed(words: Sequence[str]) -> str:

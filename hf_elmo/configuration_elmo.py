@@ -44,7 +44,7 @@ class ElmoConfig(PreTrainedConfig):
     The defaults are the published "original" model; `from_preset` gives the others, `from_options` reads the
     `options.json` that accompanies every ELMo trained with bilm-tf.
 
-    Args:
+    Attributes:
         vocab_size: Size of the word vocabulary, four special words (`[PAD]`, `[UNK]`, `<S>`, `</S>`) included. The
             model reads characters: words serve as targets of the language model and as keys, and are read only where
             `word_embed_dim` says so.

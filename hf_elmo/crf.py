@@ -8,7 +8,7 @@ grow with the length of the sentence.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers.utils import logging
 
 from .bilstm import Packing
+from .lstm_scan import is_traced_whole, reading_orders, scan_rows
 
 logger = logging.get_logger(__name__)
 
@@ -107,10 +108,11 @@ class LinearChainCrf(nn.Module):
     def forward(
         self,
         emissions: Tensor,
-        labels: Tensor,
+        labels: Tensor | None,
         mask: Tensor,
         segments: Tensor | None = None,
         constraints: TagConstraints | None = None,
+        method: Callable[..., Tensor] | None = None,
     ) -> Tensor:
         """The exact negative log-likelihood of labels, summed over all chains.
 
@@ -122,10 +124,14 @@ class LinearChainCrf(nn.Module):
             segments: ``(batch, words)``: where it changes within a row, another chain begins. None: a row is one.
             constraints: What is allowed; None: everything. A chain whose labels are not allowed is scored as if
                 everything were, and a warning logged.
+            method: For the other methods alone, which pass through here too: what is to be computed in place of it.
 
         Returns:
             A scalar, in nats.
         """
+        if method is not None:
+            # Parameters that accelerate has offloaded are loaded for `forward`, and for nothing else.
+            return method(emissions, mask, segments, constraints)
         packing = Packing.from_mask(mask, segments)
         if not packing.batch_sizes:
             return 0 * self.transitions.sum()
@@ -144,7 +150,6 @@ class LinearChainCrf(nn.Module):
             losses = torch.where(impossible, self._losses(both, packing, None)[0], losses)
         return losses.sum()
 
-    @torch.compiler.disable
     def log_marginals(
         self,
         emissions: Tensor,
@@ -164,7 +169,25 @@ class LinearChainCrf(nn.Module):
             ``(batch, words, num_tags)``, float32 or float64, none below -10,000. Where there is no word of a chain:
             the log-softmax of the emissions.
         """
+        return self(emissions, None, mask, segments, constraints, self._log_marginals)
+
+    def _log_marginals(
+        self, emissions: Tensor, mask: Tensor, segments: Tensor | None, constraints: TagConstraints | None
+    ) -> Tensor:
         alone = emissions.to(self._dtype(emissions)).log_softmax(dim=-1)
+        if is_traced_whole():
+            return self._log_marginals_padded(emissions, mask, segments, constraints, alone)
+        return self._log_marginals_packed(emissions, mask, segments, constraints, alone)
+
+    @torch.compiler.disable
+    def _log_marginals_packed(
+        self,
+        emissions: Tensor,
+        mask: Tensor,
+        segments: Tensor | None,
+        constraints: TagConstraints | None,
+        alone: Tensor,
+    ) -> Tensor:
         packing = Packing.from_mask(mask, segments)
         if not packing.batch_sizes:
             return alone.clamp(min=LOWEST_LOG_MARGINAL)
@@ -179,6 +202,36 @@ class LinearChainCrf(nn.Module):
         marginals = (torch.cat(forward) + torch.cat(backward[::-1])).log_softmax(dim=-1)
         marginals = torch.where(mask.unsqueeze(-1), packing.unpack(marginals), alone)
         return marginals.clamp(min=LOWEST_LOG_MARGINAL)
+
+    def _log_marginals_padded(
+        self,
+        emissions: Tensor,
+        mask: Tensor,
+        segments: Tensor | None,
+        constraints: TagConstraints | None,
+        alone: Tensor,
+    ) -> Tensor:
+        """The same in a form that a graph can hold: padded rows, one scan over the words for both directions."""
+        start, transitions, end = self._scores(alone.dtype, constraints)
+        centered = self._centered(emissions)
+
+        def read_forward(emission: Tensor, is_first: Tensor, forward: Tensor) -> tuple[Tensor]:
+            before = (forward.unsqueeze(-1) + transitions).logsumexp(dim=-2)
+            return ((torch.where(is_first, start, before) + emission).log_softmax(dim=-1),)
+
+        def read_backward(emission: Tensor, is_last: Tensor, _: Tensor, following: Tensor) -> tuple[Tensor, Tensor]:
+            behind = (transitions + following.unsqueeze(-2)).logsumexp(dim=-1).log_softmax(dim=-1)
+            backward = torch.where(is_last, end, behind)
+            return backward, backward + emission
+
+        orders = reading_orders(mask, segments)
+        firsts = [order.fresh | (order.keep & (order.keep.cumsum(dim=0) == 1)) for order in orders]
+        words = centered.transpose(0, 1)
+        inputs = [(words.contiguous(), firsts[0]), (words.flip(0), firsts[1])]
+        zeros = torch.zeros_like(alone[:, 0])
+        (forward, backward), _ = scan_rows((read_forward, read_backward), inputs, orders, ((zeros,), (zeros, zeros)))
+        marginals = (forward + backward.flip(0)).transpose(0, 1).log_softmax(dim=-1)
+        return torch.where(mask.unsqueeze(-1), marginals, alone).clamp(min=LOWEST_LOG_MARGINAL)
 
     @torch.compiler.disable
     @torch.no_grad()
@@ -203,6 +256,11 @@ class LinearChainCrf(nn.Module):
         Raises:
             ValueError: for scores that are not finite.
         """
+        return self(emissions, None, mask, segments, constraints, self._viterbi)
+
+    def _viterbi(
+        self, emissions: Tensor, mask: Tensor, segments: Tensor | None, constraints: TagConstraints | None
+    ) -> Tensor:
         packing = Packing.from_mask(mask, segments)
         if not packing.batch_sizes:
             return torch.full(mask.shape, -100, device=mask.device)
@@ -260,9 +318,12 @@ class LinearChainCrf(nn.Module):
 
     def _pack(self, emissions: Tensor, packing: Packing) -> Tensor:
         """Emissions of all words, ``(all words, num_tags)``, packed, the highest of each word 0."""
-        packed = packing.pack(emissions).to(self._dtype(emissions))
+        return self._centered(packing.pack(emissions))
+
+    def _centered(self, emissions: Tensor) -> Tensor:
         # What all tags of a word have in common has no influence, and is not to eat up digits.
-        return packed - packed.detach().amax(dim=-1, keepdim=True)
+        exact = emissions.to(self._dtype(emissions))
+        return exact - exact.detach().amax(dim=-1, keepdim=True)
 
     @staticmethod
     def _dtype(emissions: Tensor) -> torch.dtype:

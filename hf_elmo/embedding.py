@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .batching import BATCHES_PER_WINDOW, evaluating, similar_lengths, split_into_words, windows
+from .word_cache import RecentWords, remembering
 
 LAYERS = ("mix", "top", "all", "average")
 
@@ -71,13 +72,13 @@ def embed_sentences(
 
 
 def _embed(model, tokenizer, sentences, layers, keep_boundaries, batch_words, alone) -> Iterator[EmbeddedSentence]:
-    number = 0
+    number, recent = 0, RecentWords(model.character_encoder)
     for window in windows(split_into_words(tokenizer, sentences), BATCHES_PER_WINDOW * batch_words):
         embedded: list[EmbeddedSentence | None] = [None] * len(window)
         lengths = [len(sentence) + 2 for sentence in window]
         for indices in similar_lengths(lengths, 1 if alone else batch_words):
             batch = [window[index] for index in indices]
-            for index, result in zip(indices, _embed_batch(model, tokenizer, batch, layers, keep_boundaries)):
+            for index, result in zip(indices, _embed_batch(model, tokenizer, batch, layers, keep_boundaries, recent)):
                 if not np.isfinite(result.vectors).all():
                     raise ValueError(
                         f"Sentence {number + index} has vectors that are not finite: either the model's weights are "
@@ -92,7 +93,7 @@ def _embed(model, tokenizer, sentences, layers, keep_boundaries, batch_words, al
             yield EmbeddedSentence(words, vectors.copy(), truncated)
 
 
-def _embed_batch(model, tokenizer, batch: list[list[str]], layers: str, keep_boundaries: bool):
+def _embed_batch(model, tokenizer, batch: list[list[str]], layers: str, keep_boundaries: bool, recent: RecentWords):
     encoded = tokenizer(
         batch,
         is_split_into_words=True,
@@ -102,7 +103,7 @@ def _embed_batch(model, tokenizer, batch: list[list[str]], layers: str, keep_bou
         return_truncated_words=True,
     )
     truncated = encoded.pop("truncated_words").numpy() != 0
-    with evaluating(model), torch.inference_mode():
+    with evaluating(model), remembering(model.character_encoder, recent), torch.inference_mode():
         output = model(**encoded.to(model.device), output_hidden_states=layers != "mix")
         vectors = _choose(output, layers).float().cpu().numpy()
     masks = encoded["attention_mask"].cpu().numpy() != 0

@@ -34,8 +34,8 @@ class HighwayLstmLayer(nn.Module):
         Returns:
             ``(all words, size)``, in the order of `inputs`.
         """
-        gates, carried = F.linear(inputs, self.weight_ih).split([5 * self.size, self.size], dim=-1)
-        steps = list(zip((gates + self.bias).split(batch_sizes), carried.split(batch_sizes), strict=True))
+        gates, carried = self.shares(inputs)
+        steps = list(zip(gates.split(batch_sizes), carried.split(batch_sizes), strict=True))
         outputs = [carried] * len(steps)
         hidden = cell = inputs.new_zeros(0 if reverse else batch_sizes[0], self.size)
         for time in reversed(range(len(steps))) if reverse else range(len(steps)):
@@ -46,6 +46,14 @@ class HighwayLstmLayer(nn.Module):
             hidden, cell = self.step(*steps[time], hidden, cell)
             outputs[time] = hidden
         return torch.cat(outputs)
+
+    def shares(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """What does not wait for the word before: the input's share of the gates, and its projection.
+
+        ``(..., input_size)`` to ``(..., 5 * size)`` and ``(..., size)``.
+        """
+        gates, carried = F.linear(inputs, self.weight_ih).split([5 * self.size, self.size], dim=-1)
+        return gates + self.bias, carried
 
     def step(self, gates: Tensor, carried: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
         """One word of several sentences: the input's share of the gates, its projection and a state, to the next."""

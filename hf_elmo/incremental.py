@@ -29,7 +29,9 @@ class ForwardReader:
     def __init__(self, model, tokenizer, state: ElmoState | None = None):
         self.model, self.tokenizer = model.base_model, tokenizer
         if state is None:
-            both = self.model.bilstm.initial_state(1, next(self.model.bilstm.parameters()).detach())
+            # Of the model rather than of its parameters, which may be offloaded.
+            like = torch.empty(0, device=self.model.device, dtype=self.model.dtype)
+            both = self.model.bilstm.initial_state(1, like)
             state = ElmoState(*(part[:1] for part in both))
         self.state = state
 

@@ -13,12 +13,15 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .bilstm import BiLstm, ElmoState, LstmLayer, Packing
+from .bilstm import BiLstm, ElmoState, LstmLayer, Packing, Words
 from .character_encoder import CharacterEncoder, ScaledLinear
 from .configuration_elmo import ElmoConfig
+from .lstm_inference import is_quantized
+from .lstm_scan import is_traced_whole, read_layers_padded
 from .remote_code import add_remote_code
 from .sampled_softmax import LogUniformSampler, sampled_softmax_losses
 from .scalar_mix import ScalarMix
+from .word_vocabulary import resize_word_vocabulary
 
 
 @dataclass
@@ -116,6 +119,8 @@ class ElmoPreTrainedModel(PreTrainedModel):
 
     def save_pretrained(self, save_directory, is_main_process: bool = True, **kwargs):
         """As in `transformers.PreTrainedModel`; the folder also gets the code of all ELMo models (`remote_code.py`)."""
+        if any(map(is_quantized, self.base_model.bilstm.forward_layers)):
+            raise ValueError("A quantised model has no weights to save: save the model that it was made of.")
         if is_main_process and not os.path.isfile(save_directory):
             add_remote_code(self.config, save_directory)
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
@@ -128,20 +133,54 @@ class ElmoPreTrainedModel(PreTrainedModel):
         if cls.__module__.rpartition(".")[0] != __name__.rpartition(".")[0]:
             super().register_for_auto_class(auto_class)
 
-    def resize_token_embeddings(self, new_num_tokens: int | None = None, *args, **kwargs) -> nn.Module:
-        """The input embeddings; they are of characters, and never resized.
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
+    ) -> nn.Module:
+        """Makes the word vocabulary larger or smaller, as after `tokenizer.add_tokens`.
+
+        ELMo reads the characters of words, so for most models this is no more than the count in the configuration. What
+        has a row for each word gets rows, or loses its last ones: the softmax of `ElmoForPreTraining`, a word embedding
+        (`word_embed_dim`), and the word vectors of a tagger (`word_vector_size`).
+
+        Args:
+            new_num_tokens: Words of the vocabulary, special words included: `len(tokenizer)`. None: as it is.
+            pad_to_multiple_of: Is refused: each row of a softmax is a word that can be predicted.
+            mean_resizing: As in `transformers.PreTrainedModel`: new rows come from a normal distribution around the
+                mean of the old ones, or else from that of a fresh layer.
+
+        Returns:
+            The input embeddings, which are of characters, and not resized.
 
         Raises:
-            ValueError: for a number of tokens that is not that of the configuration's word vocabulary.
+            ValueError: for less than the special words, for rows beyond the vocabulary, and for parts that cannot be
+                resized where they are (within an adapter, or offloaded).
         """
-        if new_num_tokens not in (None, self.config.vocab_size):
+        if pad_to_multiple_of is not None:
             raise ValueError(
-                "ELMo reads the characters of words, so there are no embeddings of tokens to resize to "
-                f"{new_num_tokens}: it knows new words as they are. (A word vocabulary of another size, for language "
-                f"modelling or word vectors, is set when a model is made, by vocab_size; here it is "
-                f"{self.config.vocab_size}.)"
+                f"pad_to_multiple_of is {pad_to_multiple_of}, but every row of the word vocabulary is a word that can "
+                "be predicted: leave it out, and give len(tokenizer)."
             )
+        if new_num_tokens is not None and new_num_tokens != self.config.vocab_size:
+            resize_word_vocabulary(self, self._word_tables(), new_num_tokens, mean_resizing)
         return self.get_input_embeddings()
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs belong: the device of the parameters, or that to which `accelerate` loads offloaded ones."""
+        device = super().device
+        if device.type != "meta":
+            return device
+        for module in self.modules():
+            hook = getattr(module, "_hf_hook", None)
+            for part in getattr(hook, "hooks", [hook]):
+                if getattr(part, "execution_device", None) is not None:
+                    return torch.device(part.execution_device)
+        return device
+
+    def _word_tables(self) -> list[nn.Module]:
+        """What has a row for each word of the vocabulary."""
+        embedding = self.base_model.character_encoder.word_embedding
+        return [] if embedding is None else [embedding]
 
     def post_init(self):
         super().post_init()
@@ -165,7 +204,8 @@ class ElmoPreTrainedModel(PreTrainedModel):
         config = self.config
         if isinstance(module, nn.Embedding):
             init.uniform_(module.weight, -1.0, 1.0)
-            if not getattr(module.weight, "_is_hf_initialized", False):
+            # The library also initialises embeddings of new words alone, none of which is padding.
+            if module.padding_idx is not None and not getattr(module.weight, "_is_hf_initialized", False):
                 module.weight[module.padding_idx].zero_()
         elif isinstance(module, nn.Conv1d):
             if config.activation == "relu":
@@ -202,7 +242,12 @@ class ElmoModel(ElmoPreTrainedModel):
 
     By default it keeps no state and has no chance in it: a sentence's vectors depend on that sentence alone. The
     original programs instead carried the LSTM state from batch to batch; pass `state` to do the same.
+
+    `torch.compile` leaves the biLM out of its graphs, where it is faster (`read`); `torch.compile(fullgraph=True)` and
+    `torch.export` trace it whole (`lstm_scan.py`), one graph for all lengths.
     """
+
+    _can_compile_fullgraph = True
 
     def __init__(self, config: ElmoConfig):
         super().__init__(config)
@@ -284,8 +329,6 @@ class ElmoModel(ElmoPreTrainedModel):
             state=new_state,
         )
 
-    # The work depends on the lengths of the sentences, for each of which a compiler would make a graph of its own.
-    @torch.compiler.disable
     def read(
         self,
         character_ids: Tensor,
@@ -313,29 +356,47 @@ class ElmoModel(ElmoPreTrainedModel):
             _check_words("token_type_ids", token_type_ids.shape, mask)
         if backward_character_ids is not None:
             _check_words("backward_character_ids", backward_character_ids.shape[:-1], mask)
+        if state is not None:
+            self._check_state(state, mask.shape[0])
+        arguments = character_ids, mask, token_type_ids, state, backward_character_ids
+        if is_traced_whole():
+            layers, end = read_layers_padded(self, *arguments)
+            return layers, end if return_state else None
+        return self._read_packed(*arguments, return_state)
+
+    # The work depends on the lengths of the sentences, for each of which a compiler would make a graph of its own.
+    @torch.compiler.disable
+    def _read_packed(
+        self,
+        character_ids: Tensor,
+        mask: Tensor,
+        token_type_ids: Tensor | None,
+        state: ElmoState | None,
+        backward_character_ids: Tensor | None,
+        return_state: bool,
+    ) -> tuple[list[Tensor], ElmoState | None]:
         packing = Packing.from_mask(mask, token_type_ids)
         batch = len(mask)
-        if state is not None:
-            self._check_state(state, batch)
         carries = state is not None or return_state
         if carries and len(packing.rows.unique()) < len(packing.rows):
             raise ValueError(
                 "A row holds several sentences (token_type_ids changes within it), and each begins with a fresh LSTM "
                 "state: give every sentence a row of its own to carry a state, or leave state and return_state out."
             )
-        words = self.character_encoder(packing.pack(character_ids))
+        words = Words(*self.character_encoder(packing.pack(character_ids), distinct=True))
         backward_words = None
         if backward_character_ids is not None:
-            backward_words = self.character_encoder(packing.pack(backward_character_ids))
+            backward_words = Words(*self.character_encoder(packing.pack(backward_character_ids), distinct=True))
         start = None
         if state is not None:
-            start = ElmoState(*(part.to(words).index_select(2, packing.rows) for part in state))
+            start = ElmoState(*(part.to(words.vectors).index_select(2, packing.rows) for part in state))
         packed_layers, end = self.bilstm(words, packing, start, backward_words)
-        word_layer = torch.cat([words, words if backward_words is None else backward_words], dim=-1)
+        both = (words, words if backward_words is None else backward_words)
+        word_layer = torch.cat([each.all() for each in both], dim=-1)
         layers = [packing.unpack(layer) for layer in [word_layer, *packed_layers]]
         if not return_state:
             return layers, None
-        before = state if state is not None else self.bilstm.initial_state(batch, words)
+        before = state if state is not None else self.bilstm.initial_state(batch, words.vectors)
         # A row without words leaves its state as it was.
         return layers, ElmoState(
             *(old.to(new).index_copy(2, packing.rows, new) for old, new in zip(before, end, strict=True))
@@ -410,6 +471,9 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
     (`sampled_softmax.py`), which are not to be compared with those of the full one, taken otherwise.
     """
 
+    # Without labels: which words are scored depends on their values.
+    _can_compile_fullgraph = True
+
     def __init__(self, config: ElmoConfig):
         super().__init__(config)
         if config.num_negative_samples is not None:
@@ -426,6 +490,9 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
 
     def set_output_embeddings(self, value: nn.Linear) -> None:
         self.softmax = value
+
+    def _word_tables(self) -> list[nn.Module]:
+        return [*super()._word_tables(), self.softmax]
 
     def _freeze(self) -> None:
         super()._freeze()
@@ -511,6 +578,12 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
         words = [top.flatten(0, 1).index_select(0, index) for top, index in zip(tops, chosen, strict=True)]
         labels = [ids.flatten().index_select(0, index) for ids, index in zip(targets, chosen, strict=True)]
         if self.training and self.config.num_negative_samples is not None:
+            if hasattr(self.softmax, "get_delta_weight"):
+                # It gives out the weights without the adapter's, which would never be trained, without a word.
+                raise ValueError(
+                    "A sampled softmax reads single rows of the softmax, past the adapter that is on it: leave softmax "
+                    "out of the adapter's target_modules, or set config.num_negative_samples to None."
+                )
             sampler = LogUniformSampler.from_config(self.config)
             totals = sampled_softmax_losses(words, labels, self.softmax.weight, self.softmax.bias, sampler)
         else:
@@ -540,10 +613,15 @@ def _character_ids(input_ids: Tensor | None, character_ids: Tensor | None) -> Te
     return character_ids
 
 
+def check_finite(scores: Tensor) -> None:
+    """Raises ValueError for a head's scores, of any shape, that are not finite. A graph that is whole cannot check."""
+    if not is_traced_whole():
+        _check_finite(scores)
+
+
 # A compiled model leaves its graph here, because it depends on the values whether there is an error.
 @torch.compiler.disable
-def check_finite(scores: Tensor) -> None:
-    """Raises ValueError for a head's scores, of any shape, that are not finite."""
+def _check_finite(scores: Tensor) -> None:
     if not scores.isfinite().all():
         raise ValueError(
             "The scores are not finite (NaN or infinity): the weights of the model, or its inputs, are broken. Did the "

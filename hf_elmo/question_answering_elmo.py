@@ -13,6 +13,7 @@ from transformers.utils import can_return_tuple, logging
 
 from .attention_flow import AttentionFlow, SelfAttention, TrilinearSimilarity
 from .configuration_elmo import ElmoConfig
+from .lstm_scan import is_traced_whole
 from .modeling_elmo import ElmoModel, ElmoPreTrainedModel, check_finite, loss_divisor
 from .task_encoder import TaskEncoder
 
@@ -182,6 +183,8 @@ class ElmoForQuestionAnswering(ElmoPreTrainedModel):
             )
         is_question = segments == self.config.question_segment
         parts = _without_boundaries(mask & is_question), _without_boundaries(mask & ~is_question)
+        if is_traced_whole():
+            return parts
         for name, part in zip(("question", "context"), parts, strict=True):
             empty = ~part.any(dim=1)
             if empty.any():
@@ -200,8 +203,6 @@ def _without_boundaries(segment: Tensor) -> Tensor:
     return segment & (place > 1) & (place < place[:, -1:])
 
 
-# The widths of question and context depend on the values, and for each a compiler would make a graph of its own.
-@torch.compiler.disable
 def _gather(vectors: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The masked words of each row, moved to its front.
 
@@ -211,8 +212,21 @@ def _gather(vectors: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     Returns:
         ``(batch, longest, dim)``; ``(batch, longest)``, bool: where it is a word; and ``(batch, longest)``: where in
-        the row it stood, no place of a row twice.
+        the row it stood, no place of a row twice. In a graph that must be whole `longest` is the number of words.
     """
+    if not is_traced_whole():
+        return _gather_longest(vectors, mask)
+    place = torch.arange(mask.shape[1], device=mask.device)
+    counts = mask.sum(dim=1, keepdim=True)
+    new_place = torch.where(mask, mask.cumsum(dim=1) - 1, counts + (~mask).cumsum(dim=1) - 1)
+    places = torch.zeros_like(new_place).scatter(1, new_place, place.expand_as(new_place))
+    index = places.unsqueeze(-1).expand(-1, -1, vectors.shape[-1])
+    return vectors.gather(1, index), place < counts, places
+
+
+# The widths of question and context depend on the values, and for each a compiler would make a graph of its own.
+@torch.compiler.disable
+def _gather_longest(vectors: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     counts = mask.sum(dim=1, keepdim=True)
     longest = int(counts.max())
     places = torch.argsort((~mask).to(torch.uint8), dim=1, stable=True)[:, :longest]
@@ -223,7 +237,7 @@ def _gather(vectors: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _over_rows(scores: Tensor, mask: Tensor, places: Tensor, width: int, no_answer: Tensor) -> Tensor:
     """The way back: scores ``(batch, longest)`` of gathered words to ``(batch, width)``, `no_answer` at position 0."""
     lowest = torch.finfo(scores.dtype).min
-    rows = scores.new_full((len(scores), width), lowest)
+    rows = scores.new_full((scores.shape[0], width), lowest)
     rows = rows.scatter(1, places, scores.masked_fill(~mask, lowest))
     return torch.cat([no_answer.unsqueeze(1).to(rows.dtype), rows[:, 1:]], dim=1)
 

@@ -28,10 +28,14 @@ CUSTOM_PIPELINES: dict[str, dict] = {
 }
 
 
+def code_files() -> list[Path]:
+    """The code of all models: `elmo_models.py` and what it imports, directly or not, flat in one folder."""
+    entry = Path(__file__).with_name("elmo_models.py")
+    return sorted({entry, *map(Path, get_relative_import_files(entry))})
+
+
 def add_remote_code(config, folder: str | Path) -> None:
     """Copies the code of all models into a folder, and enters it in the configuration that is to be saved there.
-
-    The files are those that `elmo_models.py` imports, directly or not; they lie flat beside each other here as there.
 
     Args:
         config: Gets `auto_map` and `custom_pipelines`.
@@ -39,9 +43,8 @@ def add_remote_code(config, folder: str | Path) -> None:
     """
     config.auto_map = dict(AUTO_MAP)
     config.custom_pipelines = copy.deepcopy(CUSTOM_PIPELINES)
-    entry = Path(__file__).with_name("elmo_models.py")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for source in {entry, *map(Path, get_relative_import_files(entry))}:
+    for source in code_files():
         if source.resolve() != (folder / source.name).resolve():
             shutil.copyfile(source, folder / source.name)

@@ -8,6 +8,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from .bilstm import Packing
 from .highway_lstm import HighwayLstm
+from .lstm_scan import is_traced_whole, read_task_padded
 
 
 class TaskEncoder(nn.Module):
@@ -43,8 +44,6 @@ class TaskEncoder(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.output_size = input_size if self.lstm is None else (1 + bidirectional) * size
 
-    # One graph per sentence length would be compiled otherwise.
-    @torch.compiler.disable
     def forward(self, vectors: Tensor, mask: Tensor, segments: Tensor | None = None) -> Tensor:
         """Reads sentences in their words only, wherever the padding is.
 
@@ -56,6 +55,18 @@ class TaskEncoder(nn.Module):
         Returns:
             ``(batch, words, output_size)``, zeros where there is no word if there are layers.
         """
+        read = self._read_padded if is_traced_whole() else self._read_packed
+        return read(vectors, mask, segments)
+
+    def _read_padded(self, vectors: Tensor, mask: Tensor, segments: Tensor | None) -> Tensor:
+        vectors = self.input_dropout(vectors)
+        if self.lstm is None:
+            return vectors
+        return self.dropout(read_task_padded(self.lstm, vectors, mask, segments))
+
+    # One graph per sentence length would be compiled otherwise.
+    @torch.compiler.disable
+    def _read_packed(self, vectors: Tensor, mask: Tensor, segments: Tensor | None) -> Tensor:
         vectors = self.input_dropout(vectors)
         if self.lstm is None:
             return vectors

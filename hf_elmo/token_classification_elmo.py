@@ -20,6 +20,7 @@ from .character_encoder import CharacterEncoder
 from .configuration_elmo import ElmoConfig
 from .crf import LinearChainCrf, TagConstraints, tag_constraints
 from .highway_lstm import HighwayLstmLayer
+from .lstm_scan import begins, encode_padded, is_traced_whole
 from .modeling_elmo import ElmoModel, ElmoPreTrainedModel, check_finite, loss_divisor
 from .task_encoder import TaskEncoder
 from .tokenization_elmo import BEGIN_SENTENCE, END_SENTENCE, SPECIAL_WORDS
@@ -239,6 +240,9 @@ class ElmoForTokenClassification(ElmoPreTrainedModel):
             self.word_vectors.weight.copy_(matrix)
         return count / len(words)
 
+    def _word_tables(self) -> list[nn.Module]:
+        return [*super()._word_tables(), *([] if self.word_vectors is None else [self.word_vectors])]
+
     def _further_vectors(self, input_ids: Tensor | None, character_ids: Tensor | None) -> list[Tensor]:
         """What the words' vectors have beside ELMo, ``(batch, words, ...)`` each."""
         vectors = []
@@ -248,13 +252,16 @@ class ElmoForTokenClassification(ElmoPreTrainedModel):
                     "The character CNN beside ELMo (char_cnn_filters) reads character_ids: pass them, too."
                 )
             # Without the word's id, which may stand behind.
-            vectors.append(self.char_cnn(character_ids[..., : self.config.max_characters_per_token]))
+            characters = character_ids[..., : self.config.max_characters_per_token]
+            is_traced = isinstance(self.char_cnn, CharacterEncoder) and is_traced_whole()
+            vectors.append(encode_padded(self.char_cnn, characters) if is_traced else self.char_cnn(characters))
         if self.word_vectors is not None:
             if input_ids is None:
                 raise ValueError(
                     "The word vectors (word_vector_size) are looked up by input_ids, (batch, words): pass them, too."
                 )
-            _check_word_ids(input_ids, self.word_vectors.num_embeddings)
+            if not is_traced_whole():
+                _check_word_ids(input_ids, self.word_vectors.num_embeddings)
             vectors.append(self.word_vectors(input_ids))
         return vectors
 
@@ -349,12 +356,8 @@ def _boundaries(
 
 def _begins(mask: Tensor, segments: Tensor | None) -> Tensor:
     """The first words of sentences, ``(batch, words)``, bool; words that the mask leaves out are in none."""
-    places = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
-    before = F.pad(places.masked_fill(~mask, -1), (1, 0), value=-1).cummax(dim=1).values[:, :-1]
-    starts = before < 0
-    if segments is not None:
-        starts |= segments.gather(1, before.clamp(min=0)) != segments
-    return mask & starts
+    first = mask & (mask.cumsum(dim=1) == 1)
+    return first if segments is None else first | begins(mask, segments)
 
 
 # A compiled model leaves its graph here, because it depends on the values whether there is an error.

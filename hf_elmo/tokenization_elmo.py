@@ -15,6 +15,8 @@ from tokenizers import AddedToken, Encoding, Regex, Tokenizer, models, pre_token
 from transformers import BatchEncoding, TokenizersBackend
 from transformers.utils import logging, to_numpy
 
+from .given_words import LaterEncodings, Layout, lay_out, plan
+
 logger = logging.get_logger(__name__)
 
 # Ids of characters (bilm-tf, bilm/data.py, `UnicodeCharsVocabulary`), each one up: 0 is padding. Byte b has id b + 1.
@@ -30,6 +32,8 @@ SPECIAL_WORDS = (PAD, UNK, BOS, EOS)
 # which Unicode promises never to make a letter, so whatever holds it is [UNK].
 _STAND_IN = "\U0010ffff"
 _SURROGATE = re.compile("[\ud800-\udfff]")
+# Models of the Rust library that look a word up as a whole (ours of WordPiece do).
+_WORD_LOOKUPS = (models.WordPiece, models.WordLevel)
 
 # A word in the sense of the 1 Billion Word Benchmark, on which the published models were trained. Each pattern takes
 # time linear in the length of the text: none can try again and again what it has passed over in vain.
@@ -188,6 +192,30 @@ class ElmoTokenizer(TokenizersBackend):
         """Length of a word's row: its characters, and its id if that is wanted."""
         return self.max_characters_per_token + self.word_ids_in_rows
 
+    def add_tokens(self, new_tokens, special_tokens: bool = False) -> int:
+        """Adds words to the end of the vocabulary, as `PreTrainedTokenizerBase.add_tokens` does.
+
+        `model.resize_token_embeddings(len(tokenizer))` gives a language model rows for them. In raw text a word that is
+        given as str is found where it stands as a word, and not within others; an `AddedToken` says itself where.
+
+        Args:
+            new_tokens: One or more words; those that the vocabulary has are passed over.
+            special_tokens: Whether they are special words, which decoding leaves out on request.
+
+        Returns:
+            How many were added.
+        """
+        if not special_tokens:
+            several = [new_tokens] if isinstance(new_tokens, (str, AddedToken)) else new_tokens
+            # The library's default is to find them anywhere: "cat" would cut "concatenate" in three.
+            new_tokens = [
+                AddedToken(token, single_word=True, normalized=False) if isinstance(token, str) else token
+                for token in dict.fromkeys(several or ())
+                # The Rust library would count a known word again, and look for it in raw text before splitting that.
+                if not isinstance(token, str) or self._tokenizer.token_to_id(token) is None
+            ]
+        return super().add_tokens(new_tokens, special_tokens)
+
     def tokenize(self, text: str, pair: str | None = None, add_special_tokens: bool = False, **kwargs) -> list[str]:
         """The words of a text, as written (also those that have no id of their own)."""
         _, words = self._encode(text, pair, add_special_tokens=add_special_tokens, **kwargs)
@@ -203,16 +231,14 @@ class ElmoTokenizer(TokenizersBackend):
         return_truncated_words: bool = False,
         **kwargs,
     ) -> BatchEncoding:
-        encoded, words = self._encode(
-            text, text_pair, is_split_into_words, return_overflowing_tokens=return_overflowing_tokens, **kwargs
-        )
+        kwargs["return_overflowing_tokens"] = return_overflowing_tokens
+        if is_split_into_words and text_pair is None:
+            quickly = self._encode_given_words(text, return_tensors, return_truncated_words, kwargs)
+            if quickly is not None:
+                return quickly
+        encoded, words = self._encode(text, text_pair, is_split_into_words, **kwargs)
         rows, cut = self._rows(words, encoded[self.model_input_names[0]])
-        if cut.any() and not return_truncated_words:
-            units = "bytes" if self.characters is None else "characters"
-            logger.warning_once(
-                f"A word of more than {self.max_characters_per_token - 2} {units} was cut there, as the original ELMo "
-                "does. Pass return_truncated_words=True to learn which words are cut."
-            )
+        self._mention_cut(cut, return_truncated_words)
         fields = {"character_ids": rows}
         if return_truncated_words:
             fields["truncated_words"] = cut.astype(np.int64)
@@ -225,6 +251,88 @@ class ElmoTokenizer(TokenizersBackend):
             data = {name: values[0] if isinstance(values[0], list) else values for name, values in data.items()}
         return BatchEncoding(data, encoded.encodings, tensor_type=return_tensors)
 
+    def _mention_cut(self, cut: np.ndarray, return_truncated_words: bool) -> None:
+        if cut.any() and not return_truncated_words:
+            units = "bytes" if self.characters is None else "characters"
+            logger.warning_once(
+                f"A word of more than {self.max_characters_per_token - 2} {units} was cut there, as the original ELMo "
+                "does. Pass return_truncated_words=True to learn which words are cut."
+            )
+
+    def _encode_given_words(
+        self, text, return_tensors, return_truncated_words: bool, arguments: dict[str, Any]
+    ) -> BatchEncoding | None:
+        """What `_encode_plus` gives for single sentences of words, if Rust is not needed for it; None if it is."""
+        if self.characters is not None or self.word_ids_in_rows or self.lowercase_word_ids:
+            return None
+        samples = _samples(text, None, True)
+        if return_tensors not in (None, "pt", "np") or any(len(sample) > 1 for sample in samples):
+            return None
+        sentences = [sample[0] for sample in samples]
+        padding = self._words_like_padding()
+        if any(_safe_words(words, padding) is not words for words in sentences):
+            return None
+        post_processor, model = self._tokenizer.post_processor, self._tokenizer.model
+        state = None if post_processor is None else post_processor.__getstate__()
+        how = plan(list(map(len, sentences)), state, self.padding_side, arguments)
+        unknown = self._tokenizer.token_to_id(model.unk_token) if isinstance(model, _WORD_LOOKUPS) else None
+        if how is None or unknown is None:
+            return None
+        layout = lay_out(sentences, how)
+        longest = max(layout.lengths)
+        if not longest or (return_tensors is not None and min(layout.lengths) < longest):
+            return None
+        numbers = [unknown if number is None else number for number in map(self._tokenizer.token_to_id, layout.words)]
+        specials = layout.specials
+        table = {
+            self.model_input_names[0]: [*numbers, *(special.number for special in specials), self.pad_token_id],
+            "token_type_ids": [
+                *[how.template.segment] * len(numbers),
+                *(special.segment for special in specials),
+                self.pad_token_type_id,
+            ],
+            "attention_mask": [*[1] * (len(numbers) + len(specials)), 0],
+        }
+        for name in ("token_type_ids", "attention_mask"):
+            wanted = arguments.get(f"return_{name}")
+            if not (name in self.model_input_names if wanted is None else wanted):
+                del table[name]
+        rows, cut = character_rows(
+            [*layout.words, *(self._tokenizer.id_to_token(special.number) for special in specials), None],
+            self.max_characters_per_token,
+            self._boundaries(),
+        )
+        self._mention_cut(cut, return_truncated_words)
+        first, *others = table.items()
+        fields = [first, ("character_ids", rows)]
+        if return_truncated_words:
+            fields.append(("truncated_words", cut))
+        data = {
+            name: _spread(np.asarray(values, dtype=np.int64), layout, return_tensors)
+            for name, values in [*fields, *others]
+        }
+        if return_tensors is None and not _is_batch(text, True):
+            data = {name: values[0] for name, values in data.items()}
+        self._eventual_warn_about_too_long_sequence(
+            range(longest), arguments.get("max_length"), arguments.get("verbose", True)
+        )
+        # Words and settings as they are now, whenever the encodings are asked for.
+        words, working_copy = [list(sentence) for sentence in sentences], self._working_copy(self._for_words())
+        arguments = {**arguments, "verbose": False}
+
+        def make() -> list[Encoding]:
+            encoded = super(ElmoTokenizer, working_copy)._encode_plus(text=words, is_split_into_words=True, **arguments)
+            return encoded.encodings
+
+        return LaterEncodings(data, make, return_tensors)
+
+    def _words_like_padding(self) -> set[str | None]:
+        """Given words that Rust is to see as others: one that looks like padding has to differ from it in its id."""
+        return {PAD, self.pad_token} - {BOS, EOS, self.bos_token, self.eos_token}
+
+    def _boundaries(self) -> dict[str | None, int]:
+        return {self.bos_token: BEGIN_SENTENCE, self.eos_token: END_SENTENCE, BOS: BEGIN_SENTENCE, EOS: END_SENTENCE}
+
     def _encode(
         self, text, text_pair=None, is_split_into_words=False, return_overflowing_tokens=False, **kwargs
     ) -> tuple[BatchEncoding, list[list[str | None]]]:
@@ -232,9 +340,7 @@ class ElmoTokenizer(TokenizersBackend):
         samples = _samples(text, text_pair, is_split_into_words)
         make_safe = _safe_text
         if is_split_into_words:
-            # A word that looks like padding is to be told from it by its id too.
-            padding = {PAD, self.pad_token} - {BOS, EOS, self.bos_token, self.eos_token}
-            make_safe = partial(_safe_words, padding=padding)
+            make_safe = partial(_safe_words, padding=self._words_like_padding())
         safe = [tuple(map(make_safe, sample)) if len(sample) > 1 else make_safe(sample[0]) for sample in samples]
         # The library keeps how to cut and pad in the Rust tokenizer itself, where threads would overwrite each other's
         # settings and `datasets` would see another tokenizer after each call. So a call has a Rust tokenizer of its
@@ -301,7 +407,7 @@ class ElmoTokenizer(TokenizersBackend):
         rows, cut = character_rows(
             list(places),
             self.max_characters_per_token,
-            {self.bos_token: BEGIN_SENTENCE, self.eos_token: END_SENTENCE, BOS: BEGIN_SENTENCE, EOS: END_SENTENCE},
+            self._boundaries(),
             self.characters,
         )
         index = np.fromiter(map(places.__getitem__, words), dtype=np.int64, count=len(words))
@@ -484,10 +590,11 @@ def character_rows(
     rows[:, 0] = BEGIN_WORD
     rows[np.arange(len(encoded)), lengths + 1] = END_WORD
     cut = full_lengths > room
-    for number, word in enumerate(words):
+    for number in [number for number, word in enumerate(words) if word is None or word in boundaries]:
+        word = words[number]
         if word is None:
             rows[number] = 0
-        elif word in boundaries:
+        else:
             rows[number] = PAD_CHARACTER
             rows[number, :3] = BEGIN_WORD, boundaries[word], END_WORD
             cut[number] = False
@@ -688,6 +795,17 @@ def _per_sentence(values: np.ndarray, lengths: list[int], return_tensors: Any) -
         return np.split(values, np.cumsum(lengths)[:-1])
     values = values.reshape(len(lengths), lengths[0], *values.shape[1:])
     return torch.from_numpy(values) if return_tensors == "pt" else values
+
+
+def _spread(values: np.ndarray, layout: Layout, return_tensors: Any) -> Any:
+    """What each distinct word of a batch has, at all of its places."""
+    spread = values.take(layout.index, axis=0)
+    if return_tensors is not None:
+        spread = spread.reshape(len(layout.lengths), layout.lengths[0], *values.shape[1:])
+        return torch.from_numpy(spread) if return_tensors == "pt" else spread
+    if layout.index.ndim == 2:
+        return spread.tolist()
+    return _per_sentence(spread, layout.lengths, None)
 
 
 def _pad_layers(sentences: Sequence[Any], lengths: list[int], on_left: bool, return_tensors: Any) -> Any:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 
 import torch
 from torch import Tensor
+
+from .matrix_products import Fingerprint
 
 # Words of which vectors are computed at once.
 _WORDS_PER_BATCH = 4096
@@ -58,6 +61,100 @@ class WordCache:
         return vectors
 
 
+class RecentWords:
+    """The vectors of the words that were read last, for an encoder on a CPU; they are dropped when its weights change.
+
+    Args:
+        encoder: The `CharacterEncoder` whose `cache` it is to be.
+        capacity: How many words at most. In float32 at the original size each takes 2.5 kB.
+
+    Raises:
+        ValueError: for a capacity below 1.
+    """
+
+    def __init__(self, encoder, capacity: int = 16_384):
+        if capacity < 1:
+            raise ValueError(f"capacity must be at least 1, was: {capacity}.")
+        self._encoder, self.capacity = encoder, capacity
+        self._forget(None)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def look_up(self, rows: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
+        """The vectors of rows, ``(words, chars)`` to ``(words, dim)``; `compute` is asked for what is not here."""
+        if rows.device.type != "cpu" or not len(rows):
+            return compute(rows)
+        weights = Fingerprint(self._encoder.parameters())
+        if weights != self._weights:
+            self._forget(weights)
+        keys = [row.tobytes() for row in rows.short().numpy()]
+        places = torch.tensor([self._places.get(key, -1) for key in keys])
+        unknown = (places < 0).nonzero().squeeze(1)
+        if not len(unknown):
+            return self._vectors.index_select(0, places)
+        computed = compute(rows.index_select(0, unknown)).detach()
+        if self._vectors is None:
+            # An inference tensor could not be changed later on, outside of inference mode.
+            with torch.inference_mode(False):
+                self._vectors = torch.empty(self.capacity, computed.shape[1], dtype=computed.dtype)
+        vectors = self._vectors.index_select(0, places.clamp(min=0)).index_copy_(0, unknown, computed)
+        self._keep([keys[number] for number in unknown.tolist()], computed)
+        return vectors
+
+    def _keep(self, keys: list[bytes], vectors: Tensor) -> None:
+        """Puts words in the places of those that came first."""
+        count = min(len(keys), self.capacity)
+        places = [(self._next + number) % self.capacity for number in range(count)]
+        for place, key in zip(places, keys):
+            if place < len(self._owners):
+                del self._places[self._owners[place]]
+                self._owners[place] = key
+            else:
+                self._owners.append(key)
+            self._places[key] = place
+        self._vectors[torch.tensor(places)] = vectors[:count]
+        self._next = (self._next + count) % self.capacity
+
+    def _forget(self, weights: Fingerprint | None) -> None:
+        self._weights, self._next = weights, 0
+        self._places: dict[bytes, int] = {}
+        self._owners: list[bytes] = []
+        self._vectors: Tensor | None = None
+
+
+def remember_words(model, capacity: int = 16_384) -> RecentWords:
+    """Makes a model keep the context-free vectors of the words that it read last, from call to call.
+
+    What it returns stays the same, within rounding. `embed_sentences` does so by itself while it runs.
+    `model.base_model.character_encoder.cache = None` undoes it.
+
+    Args:
+        model: An `ElmoModel`, or a model with one inside.
+        capacity: How many words at most.
+
+    Returns:
+        What keeps them.
+
+    Raises:
+        ValueError: for a capacity below 1.
+    """
+    encoder = model.base_model.character_encoder
+    encoder.cache = RecentWords(encoder, capacity)
+    return encoder.cache
+
+
+@contextmanager
+def remembering(encoder, cache: RecentWords) -> Iterator[None]:
+    """An encoder uses a cache for a while, if it has none of its own."""
+    own = encoder.cache
+    encoder.cache = cache if own is None else own
+    try:
+        yield
+    finally:
+        encoder.cache = own
+
+
 def cache_words(model, tokenizer, words: Sequence[str], vectors: Tensor | None = None) -> WordCache:
     """Makes a model look the vectors of words up instead of computing them; what it returns stays the same.
 
@@ -101,7 +198,7 @@ def word_vectors(model, tokenizer, words: Sequence[str]) -> Iterator[Tensor]:
     """
     encoder = model.base_model.character_encoder
     for rows in _rows(tokenizer, words):
-        yield encoder(rows.to(encoder.char_embedding.weight.device)).cpu()
+        yield encoder(rows.to(model.device)).cpu()
 
 
 def _rows(tokenizer, words: Sequence[str]) -> Iterator[Tensor]:

@@ -1,1 +1,1 @@
-"""Model cards: the template, the facts of the published ELMos, and the cards of bundled models. Data, no code."""
+"""Data for model cards: the template, facts about published originals, and the cards of bundled models."""

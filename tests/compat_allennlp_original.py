@@ -42,7 +42,7 @@ def main(folder):
     from allennlp.modules.elmo import Elmo, batch_to_ids
 
     torch.set_num_threads(1)
-    calls = json.loads((folder / "calls.json").read_text())
+    calls = json.loads((folder / "calls.json").read_text(encoding="utf-8"))
     files = calls["options"], calls["weights"]
     results = {}
 

@@ -19,7 +19,7 @@ def main(folder):
     import numpy as np
     from simple_elmo import ElmoModel
 
-    texts = json.loads((folder / "texts.json").read_text())
+    texts = json.loads((folder / "texts.json").read_text(encoding="utf-8"))
     model = ElmoModel()
     model.load(str(folder), max_batch_size=2)
     results = {}

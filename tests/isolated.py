@@ -27,7 +27,7 @@ def isolated_environment(folder: Path, **variables: str) -> dict[str, str]:
     """
     hidden = folder / "hidden"
     hidden.mkdir(parents=True, exist_ok=True)
-    (hidden / "sitecustomize.py").write_text(_HIDE)
+    (hidden / "sitecustomize.py").write_text(_HIDE, encoding="utf-8")
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(("HF_", "PYTHON", "TRANSFORMERS_"))
     }

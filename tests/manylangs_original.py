@@ -89,9 +89,9 @@ def write_manylangs(folder, options, characters, words, tensors, *, config_path=
         (folder / name).write_text("".join(lines), encoding="utf-8", newline="\n")
     arguments = {"seed": 1, "gpu": 0, "train_path": "/data/raw", "optimizer": "adam", "model": "output/1", "lr": 0.001}
     arguments["config_path"] = config_path or f"/users/somebody/configs/{OPTIONS_NAME}"
-    (folder / "config.json").write_text(json.dumps(arguments))
+    (folder / "config.json").write_text(json.dumps(arguments), encoding="utf-8")
     if config_path is None:
-        (folder / OPTIONS_NAME).write_text(json.dumps(options))
+        (folder / OPTIONS_NAME).write_text(json.dumps(options), encoding="utf-8")
     names = ["token_embedder.pkl", "encoder.pkl", *(["classifier.pkl"] if classifier else [])]
     for name, tensors_of_part in zip(names, tensors, strict=False):
         # What `Module.state_dict()` gives.

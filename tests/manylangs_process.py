@@ -27,7 +27,7 @@ def read_with_original(python, folder, calls, carry_state):
         For each call the arrays of its sentences.
     """
     request, answer = folder.parent / "calls.json", folder.parent / "answer.npz"
-    request.write_text(json.dumps({"calls": calls, "carry_state": carry_state}))
+    request.write_text(json.dumps({"calls": calls, "carry_state": carry_state}), encoding="utf-8")
     process = subprocess.run(
         [python, __file__, str(folder), str(request), str(answer)], capture_output=True, text=True, timeout=300
     )
@@ -42,7 +42,7 @@ def read_with_original(python, folder, calls, carry_state):
 def main(folder, request, answer):
     import elmoformanylangs
 
-    content = json.loads(Path(request).read_text())
+    content = json.loads(Path(request).read_text(encoding="utf-8"))
     most = max(len(sentences) for sentences, _ in content["calls"])
     # It shuffles the batches of a call, if there are several.
     embedder = elmoformanylangs.Embedder(folder, batch_size=most)

@@ -42,7 +42,7 @@ class PublishedElmo:
         arrays = random_weights(OPTIONS, seed)
         self.folder, self.options, self.weights = folder, folder / "options.json", folder / "elmo_weights.hdf5"
         self.arrays = arrays
-        self.options.write_text(json.dumps(OPTIONS))
+        self.options.write_text(json.dumps(OPTIONS), encoding="utf-8")
         with h5py.File(self.weights, "w") as file:
             for name, array in arrays.items():
                 file[name] = array

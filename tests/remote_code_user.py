@@ -66,7 +66,7 @@ for task, head, argument in [
     pipeline(task, str(results / "pipeline" / task), trust_remote_code=True)(argument)
     answers[task] = {"head": head, "argument": argument, "result": pipe(argument)}
 # Scores of tokens are numbers of numpy.
-(results / "answers.json").write_text(json.dumps(answers, default=float))
+(results / "answers.json").write_text(json.dumps(answers, default=float), encoding="utf-8")
 
 logging.disable(logging.INFO)
 rows = Dataset.from_dict({"text": TEXTS, "label": [0, 1]}).map(

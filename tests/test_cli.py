@@ -245,14 +245,14 @@ def test_input_that_cannot_be_read(run, tmp_path):
 )
 def test_output_that_cannot_be_written(run, tmp_path, name, message):
     (tmp_path / "folder.npz").mkdir()
-    (tmp_path / "old.npz").write_text("old")
+    (tmp_path / "old.npz").write_text("old", encoding="utf-8")
     assert message in run("embed", "a", "--output", name, status=1).stderr
-    assert (tmp_path / "old.npz").read_text() == "old"
+    assert (tmp_path / "old.npz").read_text(encoding="utf-8") == "old"
     assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_output_is_overwritten_on_demand(run, tiny_model_folder, tmp_path):
-    (tmp_path / "v.npz").write_text("old")
+    (tmp_path / "v.npz").write_text("old", encoding="utf-8")
     run("embed", "a", "--output", "v.npz", "--force")
     check_vectors(tmp_path / "v.npz", tiny_model_folder, [["a"]])
 
@@ -289,8 +289,8 @@ def test_wrong_usage_has_status_2(tmp_path, monkeypatch, arguments, message):
 
 
 def change_json(path, **changes):
-    content = json.loads(path.read_text())
-    path.write_text(json.dumps({**content, **changes}))
+    content = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**content, **changes}), encoding="utf-8")
 
 
 def change_weights(path, change):
@@ -315,13 +315,22 @@ def drop_bias(folder):
 BROKEN_MODELS = {
     "missing": (shutil.rmtree, "There is no model folder"),
     "no config": (lambda folder: (folder / "config.json").unlink(), "no config.json"),
-    "config is no JSON": (lambda folder: (folder / "config.json").write_text("{"), "is no configuration"),
-    "config is a list": (lambda folder: (folder / "config.json").write_text("[]"), "is no configuration"),
+    "config is no JSON": (
+        lambda folder: (folder / "config.json").write_text("{", encoding="utf-8"),
+        "is no configuration",
+    ),
+    "config is a list": (
+        lambda folder: (folder / "config.json").write_text("[]", encoding="utf-8"),
+        "is no configuration",
+    ),
     "another model": (lambda folder: change_json(folder / "config.json", model_type="bert"), "model_type 'bert'"),
     "impossible": (lambda folder: change_json(folder / "config.json", projection_dim=64), "larger than cell_size"),
     "other sizes": (lambda folder: change_json(folder / "config.json", cell_size=48), "are not those of its config"),
     "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), "no tokenizer.json"),
-    "broken tokenizer": (lambda folder: (folder / "tokenizer.json").write_text("{}"), "cannot be loaded"),
+    "broken tokenizer": (
+        lambda folder: (folder / "tokenizer.json").write_text("{}", encoding="utf-8"),
+        "cannot be loaded",
+    ),
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "cannot be loaded"),
     "empty weights": (lambda folder: (folder / "model.safetensors").write_bytes(b""), "cannot be loaded"),
     "cut weights": (cut, "cannot be loaded"),
@@ -346,7 +355,7 @@ def test_a_broken_model_is_told_and_leaves_nothing(run, tiny_model_folder, tmp_p
 
 def test_a_folder_in_the_original_format_is_to_be_converted(run, tmp_path):
     (tmp_path / "old").mkdir()
-    (tmp_path / "old" / "weights.hdf5").write_text("")
+    (tmp_path / "old" / "weights.hdf5").write_text("", encoding="utf-8")
     assert "hf-elmo convert old NEW_FOLDER" in run("embed", "a", model="old", status=1).stderr
 
 
@@ -417,21 +426,21 @@ def test_convert_there_and_back(run, shared_data, tmp_path, fixture):
     assert sorted(before) == sorted(after)
     for key, array in before.items():
         np.testing.assert_array_equal(array, after[key])
-    assert json.loads((tmp_path / "back" / "options.json").read_text()) == json.loads(
-        (source / "options.json").read_text()
+    assert json.loads((tmp_path / "back" / "options.json").read_text(encoding="utf-8")) == json.loads(
+        (source / "options.json").read_text(encoding="utf-8")
     )
 
 
 def test_convert_refuses_what_it_cannot_do(run, shared_data, tiny_model_folder, tmp_path):
     source = shared_data / "fixtures" / "bilm_tf"
-    options = json.loads((source / "options.json").read_text())
+    options = json.loads((source / "options.json").read_text(encoding="utf-8"))
     content = (source / "lm_weights.hdf5").read_bytes()
 
     def convert(options_text, weights=content):
         folder = tmp_path / "source"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        (folder / "options.json").write_text(options_text)
+        (folder / "options.json").write_text(options_text, encoding="utf-8")
         (folder / "weights.hdf5").write_bytes(weights)
         stderr = run("convert", folder, "model", status=1).stderr
         assert [entry.name for entry in tmp_path.iterdir()] == ["source"]
@@ -443,7 +452,7 @@ def test_convert_refuses_what_it_cannot_do(run, shared_data, tiny_model_folder, 
     assert "weights.hdf5" in convert(json.dumps(options), content[: len(content) // 2])
     assert "missing" in run("convert", "missing", "model", status=1).stderr
     (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "file").write_text("")
+    (tmp_path / "full" / "file").write_text("", encoding="utf-8")
     assert "not empty" in run("convert", tiny_model_folder, "full", status=1).stderr
     assert "nothing else is read" in run("convert", tiny_model_folder, "new", "--options", "x", status=2).stderr
     assert not (tmp_path / "new").exists()

@@ -2,6 +2,7 @@
 
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,8 +31,8 @@ def test_embed_prints_a_summary_and_nothing_else(tiny_model_folder):
 
 
 def test_the_script_starts():
-    script = Path(sys.executable).with_name("hf-elmo")
-    if not script.exists():
+    script = shutil.which("hf-elmo", path=Path(sys.executable).parent)
+    if script is None:
         pytest.skip("the package is not installed, so there is no script")
     done = subprocess.run([script, "--version"], capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, "")
@@ -65,7 +66,7 @@ def test_closed_standard_input(tiny_model_folder):
 
 @posix_only
 def test_a_reader_that_goes_away(tiny_model_folder, tmp_path):
-    (tmp_path / "in.txt").write_text("some words in a line\n" * 2000)
+    (tmp_path / "in.txt").write_text("some words in a line\n" * 2000, encoding="utf-8")
     arguments = command("embed", "--model", tiny_model_folder, "--file", tmp_path / "in.txt", "--show", 2000)
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
@@ -75,7 +76,7 @@ def test_a_reader_that_goes_away(tiny_model_folder, tmp_path):
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a disk that is always full")
 def test_standard_output_that_is_full(tiny_model_folder):
-    with open("/dev/full", "w") as full:
+    with open("/dev/full", "w", encoding="utf-8") as full:
         done = run("embed", "a", "-m", tiny_model_folder, stdout=full, stderr=subprocess.PIPE, capture_output=False)
     assert done.returncode == 1
     assert done.stderr == "hf-elmo: Standard output cannot be written: No space left on device\n"
@@ -105,7 +106,7 @@ def test_a_signal_while_writing_leaves_no_partial_file(tiny_model_folder, tmp_pa
     stderr = process.communicate(timeout=60)[1]
     names = [entry.name for entry in tmp_path.iterdir()]
     assert b"Traceback" not in stderr
-    if number == signal.SIGKILL:
+    if name == "SIGKILL":
         assert all(name.startswith(".") and name.endswith(".part") for name in names)
     else:
         assert names == []
@@ -118,7 +119,7 @@ def test_on_a_terminal_there_are_a_table_and_a_bar(tiny_model_folder, tmp_path):
     import pty
     import termios
 
-    (tmp_path / "in.txt").write_text("some [red] words\n" * 50)
+    (tmp_path / "in.txt").write_text("some [red] words\n" * 50, encoding="utf-8")
     printed = []
     for options in ([], ["--output", tmp_path / "v.npz"]):
         ours, theirs = pty.openpty()

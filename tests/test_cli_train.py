@@ -37,10 +37,18 @@ def test_a_vocabulary_is_counted(run, tmp_path):
     with gzip.open(tmp_path / "more.txt.gz", "wt", encoding="utf-8") as file:
         file.write("zebra zebra cat\n" * 200)
     result = run("vocab", "text.txt", "more.txt.gz", "-o", "vocab.txt", "--pretokenized", "--size", "4")
-    assert (tmp_path / "vocab.txt").read_text().split() == ["<S>", "</S>", "<UNK>", "zebra", "cat", "the", "."]
+    assert (tmp_path / "vocab.txt").read_text(encoding="utf-8").split() == [
+        "<S>",
+        "</S>",
+        "<UNK>",
+        "zebra",
+        "cat",
+        "the",
+        ".",
+    ]
     assert "4 words of 10" in result.stderr
     run("vocab", "text.txt", "-o", "frequent.txt", "--min-count", "60", "--keep-lines")
-    assert (tmp_path / "frequent.txt").read_text().split()[3:] == ["the", "."]
+    assert (tmp_path / "frequent.txt").read_text(encoding="utf-8").split()[3:] == ["the", "."]
 
 
 def test_from_text_to_a_language_model(run, tmp_path):
@@ -53,7 +61,7 @@ def test_from_text_to_a_language_model(run, tmp_path):
     model, tokenizer = ElmoForPreTraining.from_pretrained("out"), ElmoTokenizer.from_pretrained("out")
     assert len(tokenizer) == 4 + 9
     assert model.config.num_negative_samples == 5
-    log = json.loads((tmp_path / "out" / "trainer_state.json").read_text())["log_history"]
+    log = json.loads((tmp_path / "out" / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
     assert [entry["step"] for entry in log if "loss" in entry] == [1, 2, 3, 4, 5, 6]
     assert [entry["step"] for entry in log if "eval_perplexity" in entry] == [3, 6]
     result = run("perplexity", "text.txt", "--pretokenized", "--model", "out")
@@ -62,11 +70,11 @@ def test_from_text_to_a_language_model(run, tmp_path):
 
 def test_a_finished_training_is_resumed_with_more_epochs(run, tmp_path):
     run("train", "text.txt", "-o", "out", *COMMON, "--whole-sentences", "--epochs", "1", "--save-steps", "5")
-    steps = json.loads((tmp_path / "out" / "trainer_state.json").read_text())["global_step"]
+    steps = json.loads((tmp_path / "out" / "trainer_state.json").read_text(encoding="utf-8"))["global_step"]
     assert steps == 20 * (8 + 8 + 7) / (4 * 5)  # words and ends of sentences, over those of a batch
     assert "not empty" in run("train", "text.txt", "-o", "out", *COMMON, status=1).stderr
     run("train", "text.txt", "-o", "out", *COMMON, "--whole-sentences", "--epochs", "2", "--resume")
-    assert json.loads((tmp_path / "out" / "trainer_state.json").read_text())["global_step"] == 2 * steps
+    assert json.loads((tmp_path / "out" / "trainer_state.json").read_text(encoding="utf-8"))["global_step"] == 2 * steps
 
 
 def test_a_model_is_trained_further(run, tmp_path):

@@ -311,7 +311,7 @@ def run_suite(suite: Suite, transformers_tests: Path, folder: Path) -> dict[str,
         (package / "__init__.py").touch()
     (tests / "elmo" / "test_elmo.py").write_text(suite.module, encoding="utf-8")
     (folder / "conftest.py").write_text(_RECORDER, encoding="utf-8")
-    (folder / "pytest.ini").write_text("[pytest]\n")
+    (folder / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
     outcomes = folder / "outcomes.json"
     packages = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]
     result = subprocess.run(
@@ -329,7 +329,7 @@ def run_suite(suite: Suite, transformers_tests: Path, folder: Path) -> dict[str,
         timeout=3000,
     )
     assert outcomes.exists(), result.stdout[-5000:] + result.stderr[-5000:]
-    found = json.loads(outcomes.read_text())
+    found = json.loads(outcomes.read_text(encoding="utf-8"))
     assert found, result.stdout[-5000:] + result.stderr[-5000:]
     return found
 

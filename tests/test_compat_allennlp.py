@@ -66,7 +66,9 @@ def mask_of(lengths, longest):
 )
 def test_activations_of_the_original_programs(shared_data, name, sentences):
     folder = shared_data / "fixtures" / name
-    streams = [[text.split() for text in stream] for stream in json.loads((folder / sentences).read_text())]
+    streams = [
+        [text.split() for text in stream] for stream in json.loads((folder / sentences).read_text(encoding="utf-8"))
+    ]
     with h5py.File(folder / "lm_embeddings_0.hdf5") as file:
         activations = [np.concatenate(file[str(number)][()], axis=-1) for number in range(10)]
     paths = folder / "options.json", folder / "lm_weights.hdf5"
@@ -491,7 +493,7 @@ def original(published, tmp_path_factory):
         "cached": [["here", "is"], ["a", "vocab", "here"]],
         "paragraphs": [[["1", "2"], ["1", "2", "3"]], [["The"], ["a", "b", "c"]]],
     }
-    (folder / "calls.json").write_text(json.dumps(calls))
+    (folder / "calls.json").write_text(json.dumps(calls), encoding="utf-8")
     script = Path(__file__).with_name("compat_allennlp_original.py")
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
     done = subprocess.run([python, script, folder], env=environment, capture_output=True, text=True, timeout=300)

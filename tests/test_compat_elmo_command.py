@@ -101,12 +101,12 @@ def test_sentences_as_keys(run, published, tmp_path):
     ],
 )
 def test_sentences_that_cannot_be_keys(run, tmp_path, lines, message):
-    (tmp_path / "out.hdf5").write_text("before")
+    (tmp_path / "out.hdf5").write_text("before", encoding="utf-8")
     result = run("--top", "--use-sentence-keys", lines=lines, status=0 if message is None else 1)
     if message is not None:
         assert message in result.stderr
         # Nothing is lost by an attempt that fails.
-        assert (tmp_path / "out.hdf5").read_text() == "before"
+        assert (tmp_path / "out.hdf5").read_text(encoding="utf-8") == "before"
 
 
 def test_a_file_that_is_there_is_replaced(run, tmp_path):

@@ -201,7 +201,7 @@ def test_calls_of_simple_elmo(published, tmp_path):
     shutil.copy(published.options, tmp_path)
     shutil.copy(published.weights, tmp_path / "model.hdf5")
     texts = [["The", "cat", "sat", "."], ["Yes"], ["and", "so", "on"], ["x" * 60, "naïve"], ["c"]]
-    (tmp_path / "texts.json").write_text(json.dumps(texts))
+    (tmp_path / "texts.json").write_text(json.dumps(texts), encoding="utf-8")
     script = Path(__file__).with_name("compat_simple_elmo_original.py")
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
     done = subprocess.run([python, script, tmp_path], env=environment, capture_output=True, text=True, timeout=300)

@@ -288,7 +288,7 @@ def test_saving_and_loading(tmp_path):
             key: value for key, value in ours.items() if key != "_name_or_path"
         }
         assert loaded.to_options() == TRAINING
-    saved = json.loads((tmp_path / "config.json").read_text())
+    saved = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     assert saved["model_type"] == "elmo"
 
 

@@ -62,9 +62,9 @@ def test_a_damaged_corpus_is_an_error(tmp_path, damage):
     folder = tmp_path / "text"
     Corpus.save(SENTENCES, folder, {})
     if damage in ("lexicon", "counts"):
-        stored = json.loads((folder / "lexicon.json").read_text())
+        stored = json.loads((folder / "lexicon.json").read_text(encoding="utf-8"))
         stored["words" if damage == "lexicon" else "counts"].pop()
-        (folder / "lexicon.json").write_text(json.dumps(stored))
+        (folder / "lexicon.json").write_text(json.dumps(stored), encoding="utf-8")
     elif damage == "pickle":
         np.save(folder / "ends.npy", np.array([{}], dtype=object), allow_pickle=True)
     else:

@@ -74,7 +74,7 @@ def start_example(script: Path, folder: Path, check: bool = True, **options) -> 
 def run_example(script: Path, folder: Path, **options) -> dict:
     """As `start_example`; returns all metrics."""
     start_example(script, folder, **options)
-    return json.loads((folder / options.get("output_dir", "results") / "all_results.json").read_text())
+    return json.loads((folder / options.get("output_dir", "results") / "all_results.json").read_text(encoding="utf-8"))
 
 
 _METRIC = """
@@ -104,7 +104,9 @@ def write_metric(folder: Path, name: str, predictions: str, references: str, cod
     """
     text = _METRIC.replace("PREDICTIONS", predictions).replace("REFERENCES", references)
     (folder / name).mkdir()
-    (folder / name / f"{name}.py").write_text(text + "".join(f"        {line}\n" for line in code.splitlines()))
+    (folder / name / f"{name}.py").write_text(
+        text + "".join(f"        {line}\n" for line in code.splitlines()), encoding="utf-8"
+    )
 
 
 def write_rows(file: Path, rows: list[dict]) -> str:
@@ -115,7 +117,7 @@ def write_rows(file: Path, rows: list[dict]) -> str:
             writer.writeheader()
             writer.writerows(rows)
     else:
-        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return file.name
 
 
@@ -154,7 +156,7 @@ _REFERENCE = """{
 def questions(shared_data: Path, unanswerable: bool) -> list[dict]:
     """Eight questions of SQuAD on short contexts; two of them on contexts of others, if some are to be unanswerable."""
     file = shared_data / "qa" / "squad_v1.1_train_partial" / "train-prefix.json"
-    paragraphs = [p for article in json.loads(file.read_text())["data"] for p in article["paragraphs"]]
+    paragraphs = [p for article in json.loads(file.read_text(encoding="utf-8"))["data"] for p in article["paragraphs"]]
     rows = []
     for paragraph in [p for p in paragraphs if len(p["context"]) < 400][::3][:8]:
         question = paragraph["qas"][0]
@@ -181,7 +183,7 @@ def questions(shared_data: Path, unanswerable: bool) -> list[dict]:
 def test_run_qa(options, padding_side, example_scripts, tiny_model_folder, shared_data, tmp_path):
     has_unanswerable = "version_2_with_negative" in options
     rows = questions(shared_data, has_unanswerable)
-    (tmp_path / "questions.json").write_text(json.dumps({"data": rows}))
+    (tmp_path / "questions.json").write_text(json.dumps({"data": rows}), encoding="utf-8")
     for name, key, more in (
         ("squad", "exact_match", ""),
         ("squad_v2", "exact", ", 'no_answer_probability': number"),
@@ -207,7 +209,7 @@ def test_run_qa(options, padding_side, example_scripts, tiny_model_folder, share
     assert metrics["eval_count"] == len(rows)
     windows = metrics["eval_samples"]
     assert windows > len(rows) if options.get("max_seq_length") == 60 else windows == len(rows)
-    predictions = json.loads((tmp_path / "results" / "eval_predictions.json").read_text())
+    predictions = json.loads((tmp_path / "results" / "eval_predictions.json").read_text(encoding="utf-8"))
     assert predictions == {row["id"]: (row["answers"]["text"] or [""])[0] for row in rows}
 
 
@@ -251,10 +253,10 @@ def test_run_ner(entities, example_scripts, tmp_path):
         max_steps=150,
         lr_scheduler_type="constant",
     )
-    rows = [json.loads(line) for line in (tmp_path / "entities.json").read_text().splitlines()]
+    rows = [json.loads(line) for line in (tmp_path / "entities.json").read_text(encoding="utf-8").splitlines()]
     right = [" ".join(row["ner_tags"]) for row in rows]
     assert (metrics["eval_f1"], metrics["predict_f1"], metrics["eval_samples"]) == (1, 1, len(rows))
-    assert (tmp_path / "results" / "predictions.txt").read_text().splitlines() == right
+    assert (tmp_path / "results" / "predictions.txt").read_text(encoding="utf-8").splitlines() == right
     # What it saved is a model like the one that it began with, and its code is there.
     again = run_example(
         example_scripts["run_ner.py"],
@@ -268,7 +270,7 @@ def test_run_ner(entities, example_scripts, tmp_path):
     )
     assert again["eval_f1"] == 1
     assert again["eval_loss"] == pytest.approx(metrics["eval_loss"], rel=1e-4)
-    assert (tmp_path / "again" / "predictions.txt").read_text().splitlines() == right
+    assert (tmp_path / "again" / "predictions.txt").read_text(encoding="utf-8").splitlines() == right
 
 
 def test_run_ner_resumes(entities, example_scripts, tmp_path):
@@ -306,9 +308,11 @@ def texts(shared_data: Path, kind: str) -> list[dict]:
     """
     if kind == "pairs":
         folder = shared_data / "classification" / "snli_dev_test"
-        columns = [(folder / f"{name}.dev").read_text().splitlines()[:15] for name in ("s1", "s2", "labels")]
+        columns = [
+            (folder / f"{name}.dev").read_text(encoding="utf-8").splitlines()[:15] for name in ("s1", "s2", "labels")
+        ]
         return [dict(zip(("sentence1", "sentence2", "label"), row)) for row in zip(*columns, strict=True)]
-    lines = (shared_data / "classification" / "sst" / "stsa.fine.dev").read_text().splitlines()
+    lines = (shared_data / "classification" / "sst" / "stsa.fine.dev").read_text(encoding="utf-8").splitlines()
     rows = [(int(grade), text.strip()) for grade, text in (line.split(" ", 1) for line in lines) if len(text) < 80]
     if kind in ("numbers", "names"):
         labels = (0, None, None, None, 1) if kind == "numbers" else ("bad", None, None, None, "good")
@@ -372,7 +376,7 @@ def test_run_text_classification(
     )
     assert metrics["eval_samples"] == len(rows)
     file = "predict_results_None.txt" if script == "run_glue.py" else "predict_results.txt"
-    header, *lines = (tmp_path / "results" / file).read_text().splitlines()
+    header, *lines = (tmp_path / "results" / file).read_text(encoding="utf-8").splitlines()
     assert header == "index\tprediction"
     predictions = [line.split("\t")[1] for line in lines]
     labels = [row["label"] for row in rows]
@@ -402,7 +406,7 @@ def test_what_fails_with_any_model(
     name = write_rows(tmp_path / f"texts{suffix}", texts(shared_data, kind))
     write_text_metrics(tmp_path)
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "a", "film"]
-    (tmp_path / "words.txt").write_text("\n".join(words))
+    (tmp_path / "words.txt").write_text("\n".join(words), encoding="utf-8")
     sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
     BertModel(BertConfig(vocab_size=len(words), **sizes)).save_pretrained(tmp_path / "bert")
     BertTokenizer(vocab=str(tmp_path / "words.txt")).save_pretrained(tmp_path / "bert")

@@ -23,8 +23,13 @@ def fixture(request, shared_data):
     """A folder, its three streams of ten sentences (lists of words), and what is expected of the first stream."""
     name, sentences, has_skip_connections = request.param
     folder = shared_data / "fixtures" / name
-    assert json.loads((folder / "options.json").read_text())["lstm"]["use_skip_connections"] == has_skip_connections
-    streams = [[text.split() for text in stream] for stream in json.loads((folder / sentences).read_text())]
+    assert (
+        json.loads((folder / "options.json").read_text(encoding="utf-8"))["lstm"]["use_skip_connections"]
+        == has_skip_connections
+    )
+    streams = [
+        [text.split() for text in stream] for stream in json.loads((folder / sentences).read_text(encoding="utf-8"))
+    ]
     assert [len(stream) for stream in streams] == [10, 10, 10]
     with h5py.File(folder / "lm_embeddings_0.hdf5", "r") as file:
         expected = [file[str(number)][()] for number in range(10)]

@@ -210,12 +210,17 @@ class TestLoading:
         assert report["missing_keys"] == set(model.state_dict())
         assert report["unexpected_keys"] == {"other.weight"}
 
-    def test_token_embeddings_are_not_resized(self, name, tiny_model_folder):
-        model = load(name, tiny_model_folder)
-        with pytest.raises(ValueError, match="no embeddings of tokens to resize to 7: it knows new words"):
-            model.resize_token_embeddings(7)
-        assert model.resize_token_embeddings(model.config.vocab_size) is model.get_input_embeddings()
+    def test_new_tokens_are_a_count_in_the_configuration(self, name, tiny_model_folder, tokenizer, tmp_path):
+        model = load(name, tiny_model_folder).eval()
+        batch = batch_for(name, tokenizer)
+        with torch.no_grad():
+            before = model(**batch)[0]
+            assert model.resize_token_embeddings(7) is model.get_input_embeddings()
+            assert torch.equal(model(**batch)[0], before)
         assert model.get_input_embeddings().num_embeddings == 262
+        assert model.config.vocab_size == model.base_model.config.vocab_size == 7
+        model.save_pretrained(tmp_path)
+        assert type(model).from_pretrained(tmp_path).config.vocab_size == 7
 
 
 @pytest.mark.parametrize("name", HEADS)

@@ -66,7 +66,7 @@ def subject(request):
         )
     folder = request.getfixturevalue("shared_data") / "fixtures" / request.param
     model, _ = load_bilm(folder)
-    streams = json.loads(next(folder.glob("*sentences.json")).read_text())
+    streams = json.loads(next(folder.glob("*sentences.json")).read_text(encoding="utf-8"))
     sentences = [sentence.split() for stream in streams for sentence in stream]
     return Subject(request.param, model, ElmoTokenizer.create(), sentences)
 
@@ -147,7 +147,7 @@ def test_clips_fire_on_the_fixtures(name, shared_data):
     model, _ = load_bilm(folder)
     free = ElmoModel(ElmoConfig.from_dict({**model.config.to_dict(), "cell_clip": None, "proj_clip": None})).eval()
     free.load_state_dict(model.state_dict())
-    streams = json.loads(next(folder.glob("*sentences.json")).read_text())
+    streams = json.loads(next(folder.glob("*sentences.json")).read_text(encoding="utf-8"))
     sentences = [sentence.split() for stream in streams for sentence in stream]
     inputs = ElmoTokenizer.create()(sentences, is_split_into_words=True, padding=True, return_tensors="pt")
     with torch.no_grad():

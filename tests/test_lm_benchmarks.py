@@ -32,7 +32,7 @@ def lines(count: int, seed: int) -> list[str]:
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("text")
     for seed, (name, count) in enumerate({"train": 200, "valid": 60, "test": 50}.items()):
-        (folder / f"{name}.txt").write_text("\n \n".join(lines(count, seed)) + "\n")
+        (folder / f"{name}.txt").write_text("\n \n".join(lines(count, seed)) + "\n", encoding="utf-8")
     return folder
 
 
@@ -40,7 +40,7 @@ def test_all_arms_of_wikitext2(folder, tmp_path, capsys):
     output = tmp_path / "results.json"
     arguments = ["--data", str(folder), "--minutes", "0.01", *SIZES, "--samples", "5", "--output", str(output)]
     results = wikitext2.main(arguments)
-    assert json.loads(output.read_text()) == results
+    assert json.loads(output.read_text(encoding="utf-8")) == results
     arms = {arm["arm"]: arm for arm in results["arms"]}
     assert tuple(arms) == wikitext2.ARMS
     valid = [len(line.split()) + 1 for line in lines(60, 1)]
@@ -63,8 +63,8 @@ def test_all_arms_of_wikitext2(folder, tmp_path, capsys):
 
 def test_words_that_train_has_not(folder, tmp_path):
     for name in ("train", "valid", "test"):
-        (tmp_path / f"{name}.txt").write_text((folder / f"{name}.txt").read_text())
-    (tmp_path / "test.txt").write_text("a shrimp\n")
+        (tmp_path / f"{name}.txt").write_text((folder / f"{name}.txt").read_text(encoding="utf-8"), encoding="utf-8")
+    (tmp_path / "test.txt").write_text("a shrimp\n", encoding="utf-8")
     with pytest.raises(ValueError, match="test has 2 words that train has not, one is 'a'"):
         wikitext2.main(["--data", str(tmp_path), "--minutes", "0.01", *SIZES])
 

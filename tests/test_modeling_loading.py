@@ -282,7 +282,7 @@ class TestFreezing:
 
 def test_saved_configuration_is_readable(tmp_path):
     ElmoForPreTraining(small_config(vocab_size=20)).save_pretrained(tmp_path)
-    saved = json.loads((tmp_path / "config.json").read_text())
+    saved = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     assert saved["model_type"] == "elmo"
     assert saved["architectures"] == ["ElmoForPreTraining"]
     assert saved["cell_size"] == 7

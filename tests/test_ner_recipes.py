@@ -34,8 +34,8 @@ WNUT = "Anna\tB-person\nLee\tI-person\nmet\tO\n\t\nin\tO\nOslo\tB-location\n"
 
 
 def test_reads_columns(tmp_path):
-    (tmp_path / "conll").write_text(CONLL)
-    (tmp_path / "wnut").write_text(WNUT)
+    (tmp_path / "conll").write_text(CONLL, encoding="utf-8")
+    (tmp_path / "wnut").write_text(WNUT, encoding="utf-8")
     assert tagging.read_columns(tmp_path / "conll") == [
         (["EU", "rejects", "German", "call"], ["B-ORG", "O", "B-MISC", "O"]),
         (["Peter", "Blackburn", "Paris", "London"], ["B-PER", "I-PER", "B-LOC", "B-LOC"]),
@@ -49,7 +49,7 @@ def test_reads_columns(tmp_path):
 
 @pytest.mark.parametrize("content", ["Anna\n", "Anna\tPER\n", "Anna\tB-person,B-group\nx\n"])
 def test_files_without_tags(tmp_path, content):
-    (tmp_path / "file").write_text(content)
+    (tmp_path / "file").write_text(content, encoding="utf-8")
     with pytest.raises(ValueError, match=r"line [12]: a word and its tag"):
         tagging.read_columns(tmp_path / "file")
 
@@ -116,7 +116,7 @@ def test_wnut17_recipe_runs(shared_data, tiny_model_folder, tmp_path, capsys):
             str(output),
         ]
     )
-    assert json.loads(output.read_text()) == report
+    assert json.loads(output.read_text(encoding="utf-8")) == report
     assert list(report["arms"]) == ["ELMo, frozen", "character encoder from scratch"]
     sizes = set()
     for runs in report["arms"].values():
@@ -136,9 +136,11 @@ def test_wnut17_recipe_runs(shared_data, tiny_model_folder, tmp_path, capsys):
 def test_conll2003_recipe_runs(tiny_model_folder, tmp_path):
     """The whole recipe, word vectors and character convolutions included, on a file in its format."""
     for name in conll2003.FILES.values():
-        (tmp_path / name).write_text(CONLL * 2)
+        (tmp_path / name).write_text(CONLL * 2, encoding="utf-8")
     glove = tmp_path / "glove.txt"
-    glove.write_text("".join(f"{word} {' '.join(['0.5'] * 50)}\n" for word in ("eu", "rejects", "Paris")))
+    glove.write_text(
+        "".join(f"{word} {' '.join(['0.5'] * 50)}\n" for word in ("eu", "rejects", "Paris")), encoding="utf-8"
+    )
     report = conll2003.main(
         ["--data", str(tmp_path), "--model", str(tiny_model_folder), "--glove", str(glove), "--epochs=1", "--seeds=1"]
     )

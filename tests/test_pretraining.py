@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -160,7 +159,7 @@ def test_killed_at_any_moment_and_resumed_the_weights_are_the_same(uninterrupted
         while not happened():
             assert process.poll() is None, f"it ended before: {process.stdout.read()[-3000:]}"
             time.sleep(0.0005)
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         process.wait()
 
     def is_writing(*pieces):
@@ -180,7 +179,7 @@ def test_killed_at_any_moment_and_resumed_the_weights_are_the_same(uninterrupted
     killed_when(lambda: (out / f"checkpoint-{later}").exists() and is_writing("optimizer.pt"))
     run(tmp_path)
     assert sha256(out / "model.safetensors") == sha256(uninterrupted / "model.safetensors")
-    state = [json.loads((folder / "trainer_state.json").read_text()) for folder in (out, uninterrupted)]
+    state = [json.loads((folder / "trainer_state.json").read_text(encoding="utf-8")) for folder in (out, uninterrupted)]
     assert state[0]["global_step"] == state[1]["global_step"] == STEPS
     last = f"checkpoint-{STEPS}"
     for file in ("model.safetensors", "lstm_state_0.safetensors"):
@@ -217,7 +216,7 @@ def test_two_processes_have_rows_of_their_own(tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(folder / "cache")}
     process = subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, timeout=900)
     assert process.returncode == 0, process.stderr[-3000:]
-    state = json.loads((folder / "out" / "trainer_state.json").read_text())
+    state = json.loads((folder / "out" / "trainer_state.json").read_text(encoding="utf-8"))
     losses = [entry["loss"] for entry in state["log_history"] if "loss" in entry]
     assert losses == pytest.approx(losses_of(one), abs=1e-4)
     weights, expected = (load_file(path / "out" / "model.safetensors") for path in (folder, tmp_path / "one"))

@@ -335,9 +335,9 @@ def test_a_folder_answers_with_the_package_and_without_it(answerer, tmp_path):
         tokenizer, answers = json.loads(run_isolated(arguments, tmp_path).stdout.splitlines()[-1])
         assert tokenizer == "ElmoTokenizer"
         assert_alike(answers, expected)
-    assert json.loads((copy / "config.json").read_text())["custom_pipelines"]["question-answering"]["impl"] == (
-        "question_answering_pipeline.ElmoQuestionAnsweringPipeline"
-    )
+    assert json.loads((copy / "config.json").read_text(encoding="utf-8"))["custom_pipelines"]["question-answering"][
+        "impl"
+    ] == ("question_answering_pipeline.ElmoQuestionAnsweringPipeline")
     here.save_pretrained(tmp_path / "from here")
     again = pipeline("elmo-question-answering", model=str(tmp_path / "from here"))
     assert_alike(again(**asked, **OPTIONS), expected)
@@ -349,7 +349,7 @@ def test_a_folder_answers_with_the_package_and_without_it(answerer, tmp_path):
 def squad_examples(shared_data, count):
     """The first questions of the training set, one per context, with contexts of at most 300 characters."""
     file = shared_data / "qa" / "squad_v1.1_train_partial" / "train-prefix.json"
-    paragraphs = [p for article in json.loads(file.read_text())["data"] for p in article["paragraphs"]]
+    paragraphs = [p for article in json.loads(file.read_text(encoding="utf-8"))["data"] for p in article["paragraphs"]]
     short = [p for p in paragraphs if len(p["context"]) <= 300]
     for number, paragraph in enumerate(short[::2][:count]):
         question = paragraph["qas"][number % len(paragraph["qas"])]

@@ -280,8 +280,8 @@ def original(request, shared_data):
         )
     with h5py.File(folder / "lm_embeddings_0.hdf5") as file:
         expected = [file[str(number)][...] for number in range(10)]
-    options = json.loads((folder / "options.json").read_text())
-    streams = json.loads(next(folder.glob("*sentences.json")).read_text())
+    options = json.loads((folder / "options.json").read_text(encoding="utf-8"))
+    streams = json.loads(next(folder.glob("*sentences.json")).read_text(encoding="utf-8"))
     return options, weights, [[sentence.split() for sentence in stream] for stream in streams], expected
 
 

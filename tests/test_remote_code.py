@@ -39,7 +39,7 @@ def model_code():
         if name in needed:
             continue
         needed.add(name)
-        for node in ast.walk(ast.parse((PACKAGE / f"{name}.py").read_text())):
+        for node in ast.walk(ast.parse((PACKAGE / f"{name}.py").read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.level:
                 open_names.append(node.module)
     return {f"{name}.py": (PACKAGE / f"{name}.py").read_bytes() for name in needed}
@@ -75,10 +75,10 @@ def test_every_folder_has_the_code_of_all_models(tiny_model_folder, left_by_user
         found = code_of(folder)
         assert sorted(found) == sorted(expected), folder
         assert found == expected, folder
-        config = json.loads((folder / "config.json").read_text())
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         assert config["auto_map"] == remote_code.AUTO_MAP, folder
         assert config["custom_pipelines"].keys() == remote_code.CUSTOM_PIPELINES.keys(), folder
-        tokenizer_config = json.loads((folder / "tokenizer_config.json").read_text())
+        tokenizer_config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
         assert tokenizer_config["auto_map"]["AutoTokenizer"][0] == "tokenization_elmo.ElmoTokenizer", folder
 
 
@@ -124,7 +124,7 @@ def test_vectors_and_answers_are_those_of_the_package(tiny_model_folder, left_by
         batch = {key: tensor.unsqueeze(0) for key, tensor in inputs.items()} if "Choice" in name else inputs
         with torch.no_grad():
             torch.testing.assert_close(model(**batch)[0], theirs, atol=1e-6, rtol=1e-6)
-    answers = json.loads((left_by_user / "answers.json").read_text())
+    answers = json.loads((left_by_user / "answers.json").read_text(encoding="utf-8"))
     assert len(answers) == 4
     for task, answer in answers.items():
         own_task = "elmo-question-answering" if task == "question-answering" else task
@@ -184,7 +184,7 @@ def test_bundled_models_come_without_code():
 
 def test_saving_replaces_stale_code(tiny_model_folder, tmp_path):
     for name in code_of(tiny_model_folder):
-        (tmp_path / name).write_text("raise SystemExit('from an older version')\n")
+        (tmp_path / name).write_text("raise SystemExit('from an older version')\n", encoding="utf-8")
     AutoModel.from_pretrained(tiny_model_folder).save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(tiny_model_folder).save_pretrained(tmp_path)
     assert code_of(tmp_path) == model_code()

@@ -68,7 +68,7 @@ def test_the_recipe_runs(tiny_model_folder, shared_data, tmp_path):
     options = ["--model", tiny_model_folder, "--train", train, "--dev", shared_data / "qa/squad_v1.1/dev-v1.1.json"]
     options += ["--train-limit", 20, "--dev-every", 1000, "--epochs", 2, "--seeds", 1, 2, "--output", output]
     report = squad.main(list(map(str, options)))
-    assert json.loads(output.read_text()) == report
+    assert json.loads(output.read_text(encoding="utf-8")) == report
     assert list(report["arms"]) == ["ELMo, frozen", "character encoder from scratch"]
     for runs in report["arms"].values():
         assert [run["seed"] for run in runs] == [1, 2]

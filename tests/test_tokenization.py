@@ -416,7 +416,7 @@ def natural(words: list[str]) -> str:
 
 
 def test_sentences_of_the_benchmark(plain, shared_data):
-    streams = json.loads((shared_data / "fixtures" / "allennlp_elmo" / "sentences.json").read_text())
+    streams = json.loads((shared_data / "fixtures" / "allennlp_elmo" / "sentences.json").read_text(encoding="utf-8"))
     sentences = [sentence.split() for stream in streams for sentence in stream]
     assert len(sentences) == 30
     assert natural(sentences[3]) == "Don't!"
@@ -811,10 +811,10 @@ def test_added_words(tmp_path):
         assert given["input_ids"] == [2, 6, 7, 5, 1, 1, 8, 4, 1, 1, 3]
         assert given["character_ids"] == [characters_of(word) for word in ["<S>", *words, "</S>"]]
         text = each("the[E1] food a foo [MASK]", return_special_tokens_mask=True)
-        assert text["input_ids"] == [2, 4, 7, 6, 1, 1, 6, 8, 3]
-        spoken = ["<S>", "the", "[E1]", "foo", "d", "a", "foo", "[MASK]", "</S>"]
+        assert text["input_ids"] == [2, 4, 7, 5, 1, 6, 8, 3]
+        spoken = ["<S>", "the", "[E1]", "food", "a", "foo", "[MASK]", "</S>"]
         assert text["character_ids"] == [characters_of(word) for word in spoken]
-        assert each.decode(text["input_ids"], skip_special_tokens=True) == "the foo foo"
+        assert each.decode(text["input_ids"], skip_special_tokens=True) == "the food foo"
     # More words after the first call.
     assert tokenizer.add_tokens(["a foo"]) == 1
     assert tokenizer(["a foo", "foo"], is_split_into_words=True)["input_ids"] == [2, 9, 6, 3]

@@ -446,5 +446,7 @@ def test_training_gives_no_warnings(make_trainer, our_warnings):
     trainer.evaluate()
     AutoModelForSequenceClassification.from_pretrained(Path(trainer.args.output_dir) / "checkpoint-2")
     assert len(our_warnings()) == reports
-    state = json.loads((Path(trainer.args.output_dir) / "checkpoint-2" / "trainer_state.json").read_text())
+    state = json.loads(
+        (Path(trainer.args.output_dir) / "checkpoint-2" / "trainer_state.json").read_text(encoding="utf-8")
+    )
     assert state["global_step"] == 2

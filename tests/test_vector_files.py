@@ -157,11 +157,11 @@ def test_after_an_error_nothing_is_left(tmp_path, format):
 @pytest.mark.parametrize("format", FORMATS)
 def test_after_an_error_the_old_file_is_as_it_was(tmp_path, format):
     path = tmp_path / "vectors"
-    path.write_text("old")
+    path.write_text("old", encoding="utf-8")
     wrong = EmbeddedSentence(["a"], np.ones((3, 1, DIM + 1), dtype=np.float32), [])
     with pytest.raises(ValueError, match=r"Sentence 6 must have float32 vectors \(3, 1, 8\), was: float32 \(3, 1, 9\)"):
         save(path, [*make_sentences(3), wrong], format, num_layers=3, overwrite=True)
-    assert path.read_text() == "old"
+    assert path.read_text(encoding="utf-8") == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -219,7 +219,7 @@ def test_targets_that_cannot_be_files(tmp_path):
 def test_a_link_stays_a_link(tmp_path):
     (tmp_path / "there").mkdir()
     target = tmp_path / "there" / "vectors.npz"
-    target.write_text("old")
+    target.write_text("old", encoding="utf-8")
     link = tmp_path / "link.npz"
     link.symlink_to(target)
     save(link, make_sentences(), overwrite=True)
@@ -230,7 +230,7 @@ def test_a_link_stays_a_link(tmp_path):
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_files_have_the_permissions_of_new_files(tmp_path, format):
-    (tmp_path / "plain").write_text("")
+    (tmp_path / "plain").write_text("", encoding="utf-8")
     save(tmp_path / "x", make_sentences(3), format, num_layers=3)
     assert (tmp_path / "x").stat().st_mode == (tmp_path / "plain").stat().st_mode
 

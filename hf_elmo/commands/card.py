@@ -11,49 +11,40 @@ from .console import note
 
 
 def card(
-    folder: Annotated[str, typer.Argument(help="Model folder, or a bundled model.")],
-    results: Annotated[list[Path] | None, typer.Option(help="JSON file of measured results; may be repeated.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="The file. [default: FOLDER/README.md]")] = None,
+    folder: Annotated[str, typer.Argument(help="Model folder.")],
+    results: Annotated[
+        list[Path] | None, typer.Option(help="JSON of measured results (hf_elmo.measured_results); may be repeated.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="File to write. [default: README.md in FOLDER]")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a card that is there.")] = False,
-    source: Annotated[
-        list[Path] | None, typer.Option(help="A file that the model was converted from; may be repeated.")
-    ] = None,
+    base_model: Annotated[str | None, typer.Option(help="Id of the model that it was fine-tuned from.")] = None,
     published: Annotated[
-        str | None, typer.Option(help="Which published model it is (elmo-small, elmo-ja, seqvec, ...).")
+        str | None,
+        typer.Option(help="Name of the published model that it is, if the card cannot know (pt-brwac, ja ...)."),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="What the model is called.")] = None,
-    base_model: Annotated[str | None, typer.Option(help="Model on the hub that it was fine-tuned from.")] = None,
-    dataset: Annotated[
-        list[str] | None, typer.Option(help="Data on the hub that it was trained on; may be repeated.")
-    ] = None,
-    language: Annotated[str | None, typer.Option(help="Code of the text's language (ISO 639), such as en.")] = None,
-    license: Annotated[str | None, typer.Option(help="Licence of the weights, as the hub calls it.")] = None,
 ) -> None:
-    """Write the model card of a folder: README.md, with the metadata that the hub reads.
+    """Write the model card of a folder, from what is in it and where it comes from.
 
-    Sizes are taken from the folder. A file of RESULTS is JSON: a result, or a list of them, each with task, dataset,
-    metric, value, command and machine. The card of a published ELMo tells what is known of it; hf-elmo convert writes
-    that too.
+    A card that is there is read first: what hf-elmo convert wrote of the source files stays.
     """
-    from ..model_card import write_card
-    from ..model_origin import Origin, SourceFile
+    from dataclasses import replace
+
+    from ..model_card import CARD_NAME, origin_in, write_card
+    from ..published_models import Origin, published_models
     from .models import find_folder, silence_libraries
 
-    path = find_folder(folder)
-    if not Path(folder).exists() and output is None:
-        raise typer.BadParameter("a bundled model's card goes to a file of yours.", param_hint="--output")
     silence_libraries()
+    path = find_folder(folder)
+    target = output or path / CARD_NAME
+    if target.exists() and not overwrite:
+        raise ValueError(f"{target} is there already: --overwrite replaces it, --output FILE writes another.")
+    origin = None
+    if published is not None:
+        if published not in published_models():
+            raise ValueError(f"No published model is called {published!r}; there are: {', '.join(published_models())}.")
+        before = origin_in(path) or Origin(format=", ".join(published_models()[published].formats) or "another format")
+        origin = replace(before, published=published, matched="statement")
     written = write_card(
-        path,
-        output=output,
-        overwrite=overwrite,
-        results=results or (),
-        origin=Origin(None, tuple(SourceFile.read(file) for file in source)) if source else None,
-        published=published,
-        name=name,
-        base_model=base_model,
-        datasets=dataset or (),
-        language=language,
-        license=license,
+        path, origin=origin, results=results or (), overwrite=overwrite, base_model=base_model, output=output
     )
-    note(f"{written}: the model card")
+    note(f"{written}: {written.stat().st_size:,} bytes")

@@ -29,9 +29,6 @@ def convert(
     a checkpoint of bilm-tf's training (its folder, or model.ckpt-<step>), whose softmax comes along, with TensorFlow;
     an archive of AllenNLP (model.tar.gz, or its folder), whole if it is a simple_tagger or crf_tagger, else its ELMo;
     a folder of ELMoForManyLangs, or its zip of the NLPL repository (--options: the file that its config_path names).
-
-    The new folder has a model card, README.md: of a published ELMo, recognised by the checksum or the name of a file,
-    with what is known of it; of any other with its sizes; always with the files that it was made from.
     """
     from ..conversion import is_allennlp_archive, is_elmoformanylangs
 

@@ -71,6 +71,60 @@ def load_language_model(name: str | None, device: str | None = None):
     return _load(ElmoForPreTraining, find_folder(name), device)
 
 
+def load_as_saved(folder: Path):
+    """Loads the model of a folder with the head that it was saved with, on the CPU, and its tokenizer.
+
+    Raises:
+        ValueError: as `load`, and for a head that this package does not know.
+    """
+    import hf_elmo
+
+    content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    name = (content.get("architectures") or ["ElmoModel"])[0]
+    model_class = getattr(hf_elmo, str(name), None)
+    if not isinstance(model_class, type) or not issubclass(model_class, hf_elmo.ElmoPreTrainedModel):
+        raise ValueError(f"{folder / 'config.json'} names the architecture {name!r}, which is no model of hf_elmo.")
+    return _load(model_class, folder, "cpu")
+
+
+def load_tagger(name: str, device: str | None = None):
+    """Loads a tagger of words and its tokenizer; arguments as for `load`.
+
+    Returns:
+        `ElmoForTokenClassification`, in evaluation mode, and `ElmoTokenizer`.
+
+    Raises:
+        ValueError: as `load`, and for a folder of another kind of model.
+    """
+    from .. import ElmoForTokenClassification
+
+    folder = find_folder(name)
+    content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    kinds = content.get("architectures") or ["ElmoModel"]
+    if "ElmoForTokenClassification" not in kinds:
+        raise ValueError(f"{folder} holds no tagger of words (ElmoForTokenClassification), but: {', '.join(kinds)}.")
+    return _load(ElmoForTokenClassification, folder, device)
+
+
+def load_with_head(name: str | None, device: str | None = None):
+    """Loads the model of a folder with its task head, if it has one; arguments as for `load`.
+
+    Returns:
+        A model of the class that its config.json names (of a language model the biLM), in evaluation mode, and
+        `ElmoTokenizer`.
+
+    Raises:
+        ValueError: as `load`.
+    """
+    from .. import elmo_models
+
+    folder = find_folder(name)
+    named = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures") or []
+    heads = {each for each in elmo_models.__all__ if each.startswith("ElmoFor") and each != "ElmoForPreTraining"}
+    chosen = next((each for each in named if each in heads), "ElmoModel")
+    return _load(getattr(elmo_models, chosen), folder, device)
+
+
 def _load(model_class, folder: Path, device: str | None):
     silence_libraries()
     import torch

@@ -75,12 +75,11 @@ class Module(nn.Module):
             as_dict: Return all outputs, not the one called "default" alone.
 
         Returns:
-            - `word_emb` ``(batch, max_length, projection_dim)``: the context-free vectors;
-            - `lstm_outputs1`, `lstm_outputs2` (one for each layer) ``(batch, max_length, 2 * projection_dim)``;
-            - `elmo` ``(batch, max_length, 2 * projection_dim)``: the weighted sum of all;
-            - `default` ``(batch, 2 * projection_dim)``: the mean of `elmo` over the words of the sentence; zeros if it
-              has none;
-            - `sequence_len` ``(batch,)``, int32, which the original gives besides.
+            `word_emb` ``(batch, max_length, projection_dim)``, the context-free vectors; `lstm_outputs1`,
+            `lstm_outputs2` (one for each layer) ``(batch, max_length, 2 * projection_dim)``; `elmo`
+            ``(batch, max_length, 2 * projection_dim)``, the weighted sum of all; `default`
+            ``(batch, 2 * projection_dim)``, the mean of `elmo` over the words of the sentence, zeros if it has none;
+            and `sequence_len` ``(batch,)``, int32, which the original gives besides.
 
         Raises:
             ValueError: for another signature, inputs that do not fit it, and lengths that are not.

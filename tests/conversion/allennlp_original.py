@@ -58,7 +58,7 @@ def main(specification, folder):
                 parameter.add_(torch.randn_like(parameter) * (0.3 if "scalar" not in name else 1.0))
     serialized.mkdir()
     vocabulary.save_to_files(str(serialized / "vocabulary"))
-    (serialized / "config.json").write_text(json.dumps(config))
+    (serialized / "config.json").write_text(json.dumps(config), encoding="utf-8")
     torch.save(model.state_dict(), serialized / "best.th")
     archive_model(str(serialized), archive_path=str(folder / "model.tar.gz"))
 
@@ -78,8 +78,8 @@ def main(specification, folder):
         {"tags": list(tags)[:length], "logits": logits[:length].tolist()}
         for tags, logits, length in zip(output["tags"], output["logits"], lengths)
     ]
-    (folder / "predictions.json").write_text(json.dumps(predictions))
+    (folder / "predictions.json").write_text(json.dumps(predictions), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))
+    main(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")), Path(sys.argv[2]))

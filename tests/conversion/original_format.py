@@ -47,7 +47,7 @@ def write_arrays(path, arrays):
 def write_original(folder, options, arrays, weights_name="weights.hdf5", options_name="options.json"):
     folder.mkdir(exist_ok=True, parents=True)
     write_arrays(folder / weights_name, arrays)
-    (folder / options_name).write_text(json.dumps(options))
+    (folder / options_name).write_text(json.dumps(options), encoding="utf-8")
     return folder
 
 

@@ -183,14 +183,14 @@ def test_the_original_program(tmp_path, shared_data, changes):
         namespace: [entry for entry in entries if "@" not in entry] for namespace, entries in VOCABULARY.items()
     }
     specification = {"config": config, "vocabulary": vocabulary, "sentences": SENTENCES}
-    (tmp_path / "specification.json").write_text(json.dumps(specification))
+    (tmp_path / "specification.json").write_text(json.dumps(specification), encoding="utf-8")
     script = Path(__file__).with_name("allennlp_original.py")
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     subprocess.run(
         [python, script, tmp_path / "specification.json", tmp_path], check=True, env=environment, capture_output=True
     )
     model, tokenizer = load_allennlp_tagger(tmp_path / "model.tar.gz")
-    predictions = json.loads((tmp_path / "predictions.json").read_text())
+    predictions = json.loads((tmp_path / "predictions.json").read_text(encoding="utf-8"))
     for predicted, (tags, scores) in zip(predictions, tags_of(model, tokenizer, SENTENCES), strict=True):
         assert tags == predicted["tags"]
         np.testing.assert_allclose(scores, predicted["logits"], atol=1e-5)
@@ -319,7 +319,7 @@ def test_the_command(tmp_path):
     assert ElmoForTokenClassification.from_pretrained(tmp_path / "tagger").config.use_crf
     result = CliRunner().invoke(app, ["convert", str(archive), str(tmp_path / "elmo"), "--only-elmo"])
     assert result.exit_code == 0, result.output
-    assert json.loads((tmp_path / "elmo" / "config.json").read_text())["architectures"] == ["ElmoModel"]
+    assert json.loads((tmp_path / "elmo" / "config.json").read_text(encoding="utf-8"))["architectures"] == ["ElmoModel"]
 
 
 def test_from_a_tagger_to_the_original_format(tmp_path):

@@ -155,7 +155,9 @@ class TestWeights:
         spoil(change, f"unreadable: {CELL}/W_0 (its values were never written)")
 
     def test_a_dataset_that_claims_to_be_huge(self, folder, refuse):
-        (folder / "options.json").write_text(json.dumps(options_with(projection_dim=100_000, dim=100_000)))
+        (folder / "options.json").write_text(
+            json.dumps(options_with(projection_dim=100_000, dim=100_000)), encoding="utf-8"
+        )
         with h5py.File(folder / "weights.hdf5", "r+") as file:
             del file["CNN_proj/W_proj"]
             huge = file.create_dataset(
@@ -283,7 +285,7 @@ class TestWeights:
         ],
     )
     def test_options_of_another_model(self, folder, refuse, changes, part):
-        (folder / "options.json").write_text(json.dumps(options_with(**changes)))
+        (folder / "options.json").write_text(json.dumps(options_with(**changes)), encoding="utf-8")
         refuse(folder, str(folder / "weights.hdf5"), part)
 
     def test_names_that_no_terminal_shows(self, spoil):
@@ -332,7 +334,7 @@ class TestOptions:
         ],
     )
     def test_impossible_values(self, folder, refuse, changes, part):
-        (folder / "options.json").write_text(json.dumps(options_with(**changes)))
+        (folder / "options.json").write_text(json.dumps(options_with(**changes)), encoding="utf-8")
         refuse(folder, str(folder / "options.json"), part)
 
     @pytest.mark.parametrize("size", [10**8, 10**17, 10**40])
@@ -347,7 +349,7 @@ class TestOptions:
         ],
     )
     def test_sizes_that_no_memory_holds(self, folder, refuse, change, size):
-        (folder / "options.json").write_text(json.dumps(options_with(**change(size))))
+        (folder / "options.json").write_text(json.dumps(options_with(**change(size))), encoding="utf-8")
         refuse(folder, str(folder / "options.json"), f"is {size}, expected no more than 1,000,000")
 
     def test_missing(self, folder, refuse, tmp_path):
@@ -379,7 +381,7 @@ class TestVocabulary:
         refuse(folder, "vocab.txt.gz", "10,000")
 
     def test_two(self, folder, refuse):
-        (folder / "vocab.txt").write_text("the\n")
+        (folder / "vocab.txt").write_text("the\n", encoding="utf-8")
         (folder / "vocab.txt.gz").write_bytes(gzip.compress(b"the\n"))
         refuse(folder, "both vocab.txt and vocab.txt.gz")
 
@@ -408,7 +410,7 @@ class TestPlaces:
 
     def test_a_destination_that_is_in_use(self, folder, refuse, tmp_path):
         (tmp_path / "full").mkdir()
-        (tmp_path / "full" / "thesis.tex").write_text("precious")
+        (tmp_path / "full" / "thesis.tex").write_text("precious", encoding="utf-8")
         refuse(folder, f"{tmp_path / 'full'} is not empty", destination=tmp_path / "full")
         refuse(folder, "thesis.tex is a file", destination=tmp_path / "full" / "thesis.tex")
         refuse(folder, "is not empty", destination=folder)
@@ -573,9 +575,9 @@ class TestModelFolders:
 
     def test_no_model(self, refuse_back, tmp_path, model_folder):
         refuse_back(tmp_path / "nowhere", "nowhere is not a model folder")
-        (model_folder / "config.json").write_text('{"model_type": "bert"}')
+        (model_folder / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")
         refuse_back(model_folder, "config.json", "'bert'")
-        (model_folder / "config.json").write_text("{")
+        (model_folder / "config.json").write_text("{", encoding="utf-8")
         refuse_back(model_folder, "config.json is no JSON file")
 
     def test_weights_missing_or_cut_off(self, refuse_back, model_folder):

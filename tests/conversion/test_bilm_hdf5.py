@@ -95,7 +95,7 @@ def test_every_variant_returns_as_it_came(tmp_path, changes):
     convert_to_folder(source, tmp_path / "folder")
     convert_from_folder(tmp_path / "folder", tmp_path / "back")
     assert_same_arrays(arrays, read_arrays(tmp_path / "back" / "weights.hdf5"))
-    assert json.loads((tmp_path / "back" / "options.json").read_text()) == options
+    assert json.loads((tmp_path / "back" / "options.json").read_text(encoding="utf-8")) == options
     assert sorted(entry.name for entry in (tmp_path / "back").iterdir()) == ["options.json", "weights.hdf5"]
 
 
@@ -105,13 +105,17 @@ def test_fixtures_return_as_they_came(shared_data, tmp_path, name):
     convert_to_folder(source, tmp_path / "folder", vocabulary=source / "vocab_test.txt")
     convert_from_folder(tmp_path / "folder", tmp_path / "back")
     assert_same_arrays(read_arrays(source / "lm_weights.hdf5"), read_arrays(tmp_path / "back" / "weights.hdf5"))
-    assert json.loads((tmp_path / "back" / "options.json").read_text()) == json.loads(
-        (source / "options.json").read_text()
+    assert json.loads((tmp_path / "back" / "options.json").read_text(encoding="utf-8")) == json.loads(
+        (source / "options.json").read_text(encoding="utf-8")
     )
     special = ["<S>", "</S>", "<UNK>"]
-    words = [word for word in (source / "vocab_test.txt").read_text().split("\n") if word not in (*special, "")]
+    words = [
+        word
+        for word in (source / "vocab_test.txt").read_text(encoding="utf-8").split("\n")
+        if word not in (*special, "")
+    ]
     assert len(words) > 400
-    assert (tmp_path / "back" / "vocab.txt").read_text().split("\n") == [*special, *words, ""]
+    assert (tmp_path / "back" / "vocab.txt").read_text(encoding="utf-8").split("\n") == [*special, *words, ""]
 
 
 @pytest.mark.parametrize("name", FIXTURES)
@@ -190,7 +194,7 @@ class TestWhereThePartsAre:
     def test_a_pair_of_any_names(self, original, tmp_path):
         folder, arrays = original
         write_arrays(tmp_path / "a.h5", arrays)
-        (tmp_path / "b.txt").write_text(json.dumps(OPTIONS))
+        (tmp_path / "b.txt").write_text(json.dumps(OPTIONS), encoding="utf-8")
         assert_same_model(load_bilm(tmp_path / "a.h5", options=tmp_path / "b.txt")[0], folder)
         assert_same_model(load_bilm(str(tmp_path / "a.h5"), options=OPTIONS)[0], folder)
 
@@ -198,7 +202,7 @@ class TestWhereThePartsAre:
         folder, arrays = original
         write_original(tmp_path / "nlpl", OPTIONS, arrays, "model.hdf5")
         write_arrays(tmp_path / "nlpl" / "embeddings.hdf5", {"0": np.zeros((3, 4, 12), np.float32)})
-        (tmp_path / "nlpl" / "meta.json").write_text('{"id": 1}')
+        (tmp_path / "nlpl" / "meta.json").write_text('{"id": 1}', encoding="utf-8")
         (tmp_path / "nlpl" / "._model.hdf5").write_bytes(b"shadow")
         assert_same_model(load_bilm(tmp_path / "nlpl")[0], folder)
 
@@ -265,14 +269,14 @@ class TestVocabulary:
 
     def test_blank_and_repeated_words_are_told_of(self, original, tmp_path):
         folder, _ = original
-        (folder / "vocab.txt").write_text("<S>\n</S>\n<UNK>\nthe\n\u3000\nof\nthe\n")
+        (folder / "vocab.txt").write_text("<S>\n</S>\n<UNK>\nthe\n\u3000\nof\nthe\n", encoding="utf-8")
         with pytest.warns(UserWarning, match=r"vocab\.txt: 2 of its words .* word 5, ''"):
             convert_to_folder(folder, tmp_path / "folder")
         assert len(AutoTokenizer.from_pretrained(tmp_path / "folder")) == 6
 
     def test_an_empty_file_is_an_empty_vocabulary(self, original):
         folder, _ = original
-        (folder / "vocab.txt").write_text("")
+        (folder / "vocab.txt").write_text("", encoding="utf-8")
         model, words = load_bilm(folder)
         assert words == []
         assert model.config.vocab_size == 4
@@ -297,7 +301,7 @@ class TestSaving:
             filters=[[1, 3], [2, 4]], cell_size=10, projection_dim=4, proj_clip=None, use_skip_connections=False
         )
         save_bilm(ElmoModel(config), tmp_path / "out", vocabulary=["of", "the"])
-        assert json.loads((tmp_path / "out" / "options.json").read_text()) == {
+        assert json.loads((tmp_path / "out" / "options.json").read_text(encoding="utf-8")) == {
             "char_cnn": {
                 "embedding": {"dim": 16},
                 "filters": [[1, 3], [2, 4]],

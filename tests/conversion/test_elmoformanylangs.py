@@ -195,14 +195,14 @@ class TestSizes:
     @pytest.mark.parametrize("path", [OPTIONS_NAME, f"../../configs/{OPTIONS_NAME}", rf"C:\elmo\{OPTIONS_NAME}"])
     def test_only_its_name_counts(self, tmp_path, path):
         make(tmp_path / "model", config_path=path)
-        (tmp_path / "model" / OPTIONS_NAME).write_text(json.dumps(OPTIONS))
+        (tmp_path / "model" / OPTIONS_NAME).write_text(json.dumps(OPTIONS), encoding="utf-8")
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             model, _ = load_elmoformanylangs(tmp_path / "model")
         assert model.config.cell_size == 20
 
     def test_a_file_elsewhere_is_not_read(self, tmp_path):
-        (tmp_path / "other.json").write_text(json.dumps(OPTIONS))
+        (tmp_path / "other.json").write_text(json.dumps(OPTIONS), encoding="utf-8")
         make(tmp_path / "model", config_path=str(tmp_path / "other.json"))
         with pytest.raises(
             ConversionError, match=r"config\.json: its config_path is .*there is no 'other\.json' beside"
@@ -210,7 +210,7 @@ class TestSizes:
             load_elmoformanylangs(tmp_path / "model")
 
     def test_given_ones(self, tmp_path):
-        (tmp_path / "other.json").write_text(json.dumps(OPTIONS))
+        (tmp_path / "other.json").write_text(json.dumps(OPTIONS), encoding="utf-8")
         make(tmp_path / "model", config_path="nowhere.json")
         for options in (tmp_path / "other.json", str(tmp_path / "other.json"), OPTIONS):
             assert load_elmoformanylangs(tmp_path / "model", options=options)[0].config.num_layers == 2
@@ -337,7 +337,7 @@ class TestCommand:
         result = self.run("convert", tmp_path / "model", tmp_path / "out", status=1)
         assert "nowhere.json" in result.stderr
         assert not (tmp_path / "out").exists()
-        (tmp_path / "sizes.json").write_text(json.dumps(OPTIONS))
+        (tmp_path / "sizes.json").write_text(json.dumps(OPTIONS), encoding="utf-8")
         self.run("convert", tmp_path / "model", tmp_path / "out", "--options", tmp_path / "sizes.json")
         result = self.run("convert", tmp_path / "model", tmp_path / "o", "--vocabulary", tmp_path / "words", status=2)
         assert "dictionaries of its own" in result.stderr
@@ -461,7 +461,7 @@ def test_broken_sizes(tmp_path, refuse, changes, message):
             del section[key]
         else:
             section[key] = value
-    (folder / OPTIONS_NAME).write_text(json.dumps(options))
+    (folder / OPTIONS_NAME).write_text(json.dumps(options), encoding="utf-8")
     refuse(folder, f"{folder / OPTIONS_NAME}: ", message)
 
 

@@ -1,5 +1,6 @@
 """Checkpoints of bilm-tf's training: written by TensorFlow, read, and compared with formulas in numpy."""
 
+import hashlib
 import json
 import shutil
 import sys
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 from hf_elmo import ElmoForPreTraining, ElmoModel, ElmoTokenizer, perplexity, score_sentences
 from hf_elmo.cli import app
 from hf_elmo.conversion import ConversionError, convert_from_folder, convert_tf_checkpoint, load_tf_checkpoint
+from hf_elmo.model_card import origin_in
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*left out")
 
@@ -97,7 +99,7 @@ def variables(options, arrays):
 
 def write_beside(folder, options, lines=LINES):
     folder.mkdir(exist_ok=True)
-    (folder / "options.json").write_text(json.dumps(options))
+    (folder / "options.json").write_text(json.dumps(options), encoding="utf-8")
     (folder / "vocab.txt").write_text("\n".join([*lines, ""]), encoding="utf-8")
     return folder
 
@@ -262,11 +264,11 @@ def test_special_words_anywhere_and_words_twice(tensorflow, tmp_path):
     ],
 )
 def test_options_of_training(tensorflow, folder, changes, samples):
-    (folder / "options.json").write_text(json.dumps(training_options() | {"dropout": 0.25} | changes))
+    (folder / "options.json").write_text(json.dumps(training_options() | {"dropout": 0.25} | changes), encoding="utf-8")
     config = load_tf_checkpoint(folder)[0].config
     assert config.num_negative_samples == samples
     assert config.dropout == 0.25
-    assert config.to_options() == json.loads((folder / "options.json").read_text()) | {
+    assert config.to_options() == json.loads((folder / "options.json").read_text(encoding="utf-8")) | {
         "char_cnn": OPTIONS["char_cnn"]  # with 262 characters, which every program wants for prediction
     }
 
@@ -286,6 +288,12 @@ def test_commands(tensorflow, written, folder, tmp_path, monkeypatch):
     told = run("convert", folder, "model").stderr
     assert "names 'model.ckpt-1250'" not in told
     assert "arrays of Adagrad, global_step, train_perplexity" in told
+    origin = origin_in(tmp_path / "model")
+    read = [path for path in folder.iterdir() if ".ckpt-1250." in path.name and path.suffix != ".meta"]
+    read += [folder / "options.json", folder / "vocab.txt"]
+    assert {file.name: file.sha256 for file in origin.files} == {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in read
+    }
     (tmp_path / "text.txt").write_text("\n".join(map(" ".join, SENTENCES)), encoding="utf-8")
     (row,) = json.loads(run("perplexity", "text.txt", "--model", "model", "--pretokenized", "--json").stdout)
     scores = [
@@ -299,7 +307,9 @@ def test_commands(tensorflow, written, folder, tmp_path, monkeypatch):
     assert read_arrays(tmp_path / "back" / "weights.hdf5").keys() == arrays.keys()
     for key, array in read_arrays(tmp_path / "back" / "weights.hdf5").items():
         np.testing.assert_array_equal(array, arrays[key])
-    assert json.loads((tmp_path / "back" / "options.json").read_text())["char_cnn"]["n_characters"] == 262
+    assert (
+        json.loads((tmp_path / "back" / "options.json").read_text(encoding="utf-8"))["char_cnn"]["n_characters"] == 262
+    )
     assert (tmp_path / "back" / "vocab.txt").read_text(encoding="utf-8").split() == LINES
 
 
@@ -337,7 +347,7 @@ def test_parts_from_elsewhere(tensorflow, folder, tmp_path):
         (folder / name).rename(tmp_path / name)
     options = tmp_path / "options.json"
     model, words = load_tf_checkpoint(folder, options=options, vocabulary=tmp_path / "vocab.txt")
-    again, _ = load_tf_checkpoint(folder, options=json.loads(options.read_text()), vocabulary=LINES)
+    again, _ = load_tf_checkpoint(folder, options=json.loads(options.read_text(encoding="utf-8")), vocabulary=LINES)
     assert words == WORDS
     assert torch.equal(model.softmax.weight, again.softmax.weight)
     # As the original was published.
@@ -383,7 +393,9 @@ def unread(tmp_path):
     folder = write_beside(tmp_path / "save_dir", training_options())
     (folder / "model.ckpt-5.index").write_bytes(b"")
     (folder / "model.ckpt-5.data-00000-of-00001").write_bytes(b"")
-    (folder / "checkpoint").write_text('model_checkpoint_path: "/home/someone/save_dir/model.ckpt-5"\n')
+    (folder / "checkpoint").write_text(
+        'model_checkpoint_path: "/home/someone/save_dir/model.ckpt-5"\n', encoding="utf-8"
+    )
     return folder
 
 
@@ -408,7 +420,10 @@ def test_without_tensorflow(unread, refuse, monkeypatch, tmp_path):
             ["several vocabularies (vocab-old.txt.gz, vocab.txt)", "vocabulary=..."],
         ),
         (lambda folder: (folder / "model.ckpt-5.index").unlink(), ["no index", "model.ckpt-5"]),
-        (lambda folder: (folder / "checkpoint").write_text("{}"), ["checkpoint", "model_checkpoint_path"]),
+        (
+            lambda folder: (folder / "checkpoint").write_text("{}", encoding="utf-8"),
+            ["checkpoint", "model_checkpoint_path"],
+        ),
         (lambda folder: (folder / "checkpoint").write_bytes(b"\xff\0"), ["checkpoint", "model_checkpoint_path"]),
     ],
     ids=["options", "vocabulary", "vocabularies", "index", "no list", "no text"],
@@ -420,7 +435,7 @@ def test_incomplete_folders(unread, refuse, change, parts):
 
 def test_which_of_several(unread, refuse):
     (unread / "model.ckpt-9.index").write_bytes(b"")
-    (unread / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-7"\n')
+    (unread / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-7"\n', encoding="utf-8")
     refuse(unread, "several checkpoints (model.ckpt-5, model.ckpt-9)", "'model.ckpt-7'")
     (unread / "checkpoint").unlink()
     refuse(unread, "several checkpoints (model.ckpt-5, model.ckpt-9)")
@@ -479,7 +494,7 @@ def test_damaged_files(tensorflow, folder, refuse, name, change, parts):
     ],
 )
 def test_options_that_do_not_fit(tensorflow, folder, refuse, content, parts):
-    (folder / "options.json").write_text(content)
+    (folder / "options.json").write_text(content, encoding="utf-8")
     refuse(folder, str(folder), *parts)
 
 
@@ -588,6 +603,6 @@ def test_weights_beside_are_told_of(tensorflow, folder, tmp_path):
 
 
 def test_a_state_file_that_is_behind(tensorflow, folder):
-    (folder / "checkpoint").write_text('model_checkpoint_path: "C:\\\\save\\\\model.ckpt-9"\n')
+    (folder / "checkpoint").write_text('model_checkpoint_path: "C:\\\\save\\\\model.ckpt-9"\n', encoding="utf-8")
     with pytest.warns(UserWarning, match=r"names 'model\.ckpt-9', which is not there; model\.ckpt-1250 is"):
         load_tf_checkpoint(folder)

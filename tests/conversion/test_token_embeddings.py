@@ -105,7 +105,7 @@ class TestWriting:
             write_token_embeddings(model, tokenizer, ["the", "the"], tmp_path / "v.txt")
         with pytest.raises(ValueError, match="There are no words"):
             write_token_embeddings(model, tokenizer, SPECIAL, tmp_path / "v.hdf5")
-        (tmp_path / "v.vocabulary.txt").write_text("mine")
+        (tmp_path / "v.vocabulary.txt").write_text("mine", encoding="utf-8")
         with pytest.raises(FileExistsError, match=r"v\.vocabulary\.txt exists already"):
             write_token_embeddings(model, tokenizer, WORDS, tmp_path / "v.hdf5")
         assert [entry.name for entry in tmp_path.iterdir()] == ["v.vocabulary.txt"]
@@ -128,7 +128,7 @@ class TestCommand:
     @pytest.fixture
     def folder(self, tmp_path):
         write_original(tmp_path / "original", OPTIONS, ARRAYS)
-        (tmp_path / "original" / "vocab.txt").write_text("<S>\n</S>\n<UNK>\nthe\ncat\n")
+        (tmp_path / "original" / "vocab.txt").write_text("<S>\n</S>\n<UNK>\nthe\ncat\n", encoding="utf-8")
         convert_to_folder(tmp_path / "original", tmp_path / "model")
         return tmp_path / "model"
 
@@ -157,7 +157,7 @@ class TestCommand:
         result = CliRunner().invoke(app, ["embed-vocabulary", str(tmp_path / "v.hdf5"), "-m", str(tiny_model_folder)])
         assert result.exit_code == 1
         assert "has no vocabulary of words" in result.output
-        (tmp_path / "empty.txt").write_text("<S>\n")
+        (tmp_path / "empty.txt").write_text("<S>\n", encoding="utf-8")
         arguments = ["embed-vocabulary", str(tmp_path / "v.hdf5"), "--vocabulary", str(tmp_path / "empty.txt")]
         assert "holds no words" in CliRunner().invoke(app, arguments).output
 
@@ -287,10 +287,10 @@ class TestBadFiles:
 
     def test_another_vocabulary(self, file, model):
         other = file.parent / "other.txt"
-        other.write_text("")
+        other.write_text("", encoding="utf-8")
         with pytest.raises(ConversionError, match=r"other\.txt is empty"):
             read_token_embeddings(file, other)
-        other.write_text("the\n" * 7)
+        other.write_text("the\n" * 7, encoding="utf-8")
         with pytest.raises(ConversionError, match=r"a row for each of the 7 lines of .*other\.txt"):
             read_token_embeddings(file, other)
         other.write_text("\n".join([*SPECIAL, *reversed(WORDS)]), encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Comparisons with peers, limits of the machine, experiments on quality."""

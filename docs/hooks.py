@@ -1,0 +1,78 @@
+"""What mkdocs is told beside mkdocs.yml: the README and the pages that it links to are pages, at the same addresses."""
+
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+from mkdocs.plugins import event_priority
+from mkdocs.structure.files import File, Files
+
+CHECKOUT = Path(__file__).parents[1]
+LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)#\s:]+)(#[^)\s]*)?\)")
+IMAGES = {".png", ".svg", ".jpg", ".gif", ".webp"}
+# Of model cards for the hub, the head is for its machines.
+HEAD = re.compile(r"\A---\n.*?\n---\n", flags=re.DOTALL)
+
+
+# Before mkdocstrings reads its options.
+@event_priority(100)
+def on_config(config):
+    """Lays the package out as it is installed (`conversion/` within), where mkdocstrings reads it without importing."""
+    sources = Path(tempfile.mkdtemp(prefix="hf_elmo_docs_"))
+    ignored = shutil.ignore_patterns("__pycache__", "pretrained")
+    shutil.copytree(CHECKOUT / "hf_elmo", sources / "hf_elmo", ignore=ignored)
+    shutil.copytree(CHECKOUT / "conversion", sources / "hf_elmo" / "conversion", ignore=ignored, dirs_exist_ok=True)
+    # The walk-through is run without the settings that a person has for notebooks, and without talk about sockets and
+    # progress bars.
+    profile = sources / "ipython" / "profile_default"
+    profile.mkdir(parents=True)
+    (profile / "ipython_kernel_config.py").write_text("c.IPKernelApp.log_level = 'ERROR'\n", encoding="utf-8")
+    os.environ["IPYTHONDIR"] = str(profile.parent)
+    os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"
+    config.extra["sources"] = str(sources)
+    config.plugins["mkdocstrings"].config.handlers["python"]["paths"] = [str(sources)]
+    return config
+
+
+def on_files(files: Files, config) -> Files:
+    """Adds the README as the home page, and what the pages of the checkout link to."""
+    waiting = ["README.md", "CHANGELOG.md"]
+    seen = set()
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        source = CHECKOUT / name
+        if source.suffix in IMAGES:
+            files.append(File.generated(config, name, abs_src_path=str(source)))
+            continue
+        text, linked = page(name, source.read_text(encoding="utf-8"))
+        waiting += linked
+        files.append(File.generated(config, "index.md" if name == "README.md" else name, content=text))
+    return files
+
+
+def page(name: str, text: str) -> tuple[str, list[str]]:
+    """The text of a page, in which links lead to pages of the site only, and the files that belong to it."""
+    linked = []
+
+    def link(match: re.Match) -> str:
+        path = (CHECKOUT / name).parent.joinpath(match[3]).resolve()
+        if not path.is_relative_to(CHECKOUT) or not path.is_file():
+            return match[0]
+        target = path.relative_to(CHECKOUT).as_posix()
+        if path.suffix == ".md" or path.suffix in IMAGES:
+            linked.append(target)
+            return match[0].replace("README.md", "index.md")
+        # Files of the checkout that are no pages.
+        return match[2] if match[2].startswith("`") else f"`{target}`"
+
+    return LINK.sub(link, HEAD.sub("", text)), linked
+
+
+def on_post_build(config):
+    """Removes what `on_config` laid out."""
+    shutil.rmtree(config.extra["sources"], ignore_errors=True)

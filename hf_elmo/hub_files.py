@@ -1,0 +1,204 @@
+"""What a model folder becomes on the hub: its files, the code for `trust_remote_code`, and its card."""
+
+from __future__ import annotations
+
+import copy
+import fnmatch
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers.dynamic_module_utils import get_relative_import_files
+
+from .remote_code import AUTO_MAP, CUSTOM_PIPELINES, code_files
+
+CARD = "README.md"
+_TOKENIZER_CODE = "tokenization_elmo.ElmoTokenizer"
+# What users of a model have no need for: caches, checkpoints (Trainer.push_to_hub leaves these out too), and the state
+# of a training. That is pickled, and training_args.bin may even hold the token of who trained.
+_LEFT_OUT = (
+    ".*",
+    "_*",
+    "*.part",
+    "checkpoint-*",
+    "training_args.bin",
+    "optimizer.*",
+    "scheduler.pt",
+    "scaler.pt",
+    "rng_state*.pth",
+)
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A file as it is to be on the hub.
+
+    Args:
+        name: Its path there.
+        content: Where it lies, or its content if that lies nowhere.
+        origin: Where it comes from, for people.
+    """
+
+    name: str
+    content: Path | bytes
+    origin: str
+
+    @property
+    def size(self) -> int:
+        return len(self.content) if isinstance(self.content, bytes) else self.content.stat().st_size
+
+    def read(self) -> bytes:
+        return self.content if isinstance(self.content, bytes) else self.content.read_bytes()
+
+
+def files_for_hub(folder: Path) -> list[HubFile]:
+    """The files that a model folder is uploaded as, by name; the folder itself stays as it is.
+
+    Where code for `trust_remote_code` or the card is missing in the folder, it is added.
+
+    Args:
+        folder: Of a model and its tokenizer, as `save_pretrained` writes it.
+
+    Raises:
+        OSError: if something cannot be read.
+    """
+    names, _ = list_folder(folder)
+    files = {name: HubFile(name, folder / name, "folder") for name in names}
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    tokenizer_config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    if not _has_code(folder, config, tokenizer_config):
+        config |= {"auto_map": dict(AUTO_MAP), "custom_pipelines": copy.deepcopy(CUSTOM_PIPELINES)}
+        tokenizer_config["auto_map"] = {"AutoTokenizer": [_TOKENIZER_CODE, None]}
+        for name, content in (("config.json", config), ("tokenizer_config.json", tokenizer_config)):
+            text = json.dumps(content, indent=2, sort_keys=True) + "\n"
+            files[name] = HubFile(name, text.encode(), "folder, with auto_map added")
+        for path in [*code_files(), Path(__file__).with_name("tokenization_elmo.py")]:
+            files[path.name] = HubFile(path.name, path, "added: code")
+    if CARD not in files:
+        files[CARD] = HubFile(CARD, write_card(folder).encode(), "added: card")
+    return [files[name] for name in sorted(files)]
+
+
+def list_folder(folder: Path) -> tuple[list[str], list[str]]:
+    """Paths below a folder, with slashes: of the files for the hub, and of files and folders that are left out.
+
+    Raises:
+        OSError: if something cannot be read.
+    """
+    names, left_out = [], []
+
+    def stop(error: OSError):
+        raise error
+
+    # Path.glob would pass over what it may not read.
+    for place, folders, files in os.walk(folder, onerror=stop):
+        for name in sorted([*folders, *files]):
+            path = Path(place, name).relative_to(folder).as_posix()
+            if any(fnmatch.fnmatchcase(name, pattern) for pattern in _LEFT_OUT):
+                left_out.append(path)
+            elif name in files:
+                names.append(path)
+        folders[:] = [name for name in folders if Path(place, name).relative_to(folder).as_posix() not in left_out]
+    for name in names:
+        with open(folder / name, "rb"):
+            pass
+    return names, left_out
+
+
+def _has_code(folder: Path, config: dict, tokenizer_config: dict) -> bool:
+    """Whether everything that `auto_map` names, and what that imports, lies in the folder."""
+    tokenizer = (tokenizer_config.get("auto_map") or {}).get("AutoTokenizer")
+    places = [*(config.get("auto_map") or {}).values(), *(tokenizer if isinstance(tokenizer, list) else [tokenizer])]
+    places = [place for place in places if place]
+    if "AutoConfig" not in (config.get("auto_map") or {}) or not tokenizer:
+        return False
+    places += [entry["impl"] for entry in (config.get("custom_pipelines") or {}).values()]
+    try:
+        for module in {place.partition(".")[0] for place in places}:
+            get_relative_import_files(folder / f"{module}.py")
+    except OSError:
+        return False
+    return True
+
+
+def write_card(folder: Path) -> str:
+    """A model card for a folder that has none."""
+    from huggingface_hub import ModelCard, ModelCardData
+
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    architecture = (config.get("architectures") or ["ElmoModel"])[0]
+    data = ModelCardData(
+        library_name="transformers", pipeline_tag=_PIPELINES.get(architecture, "feature-extraction"), tags=["elmo"]
+    )
+    auto_class = "AutoModel" + architecture.removeprefix("Elmo").removeprefix("Model")
+    return str(ModelCard(_CARD.format(metadata=data.to_yaml(), architecture=architecture, auto_class=auto_class)))
+
+
+_PIPELINES = {
+    "ElmoForMultipleChoice": "multiple-choice",
+    "ElmoForQuestionAnswering": "question-answering",
+    "ElmoForSequenceClassification": "text-classification",
+    "ElmoForTokenClassification": "token-classification",
+}
+
+_CARD = """---
+{metadata}
+---
+
+# ELMo
+
+An `{architecture}`: contextual word vectors from characters, by a bidirectional language model
+([Peters et al. 2018](https://arxiv.org/abs/1802.05365)).
+
+```python
+from transformers import {auto_class}, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("this repository", trust_remote_code=True)
+model = {auto_class}.from_pretrained("this repository", trust_remote_code=True)
+```
+
+Where hf_elmo is installed and imported, `trust_remote_code` is not needed.
+"""
+
+_TEXTS = ("library_name", "license", "license_link", "license_name", "pipeline_tag")
+_TEXTS_OR_LISTS = ("base_model", "datasets", "language", "metrics", "tags")
+
+
+def check_card(content: bytes, name: str) -> list[str]:
+    """Checks a card's metadata as far as this can be done without the hub.
+
+    Args:
+        content: The card.
+        name: What to call it in messages.
+
+    Returns:
+        What is allowed, but makes the model hard to find or to use.
+
+    Raises:
+        ValueError: for metadata that is missing, or not what the hub takes.
+    """
+    import yaml
+    from huggingface_hub import ModelCard
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        data = ModelCard(content.decode()).data.to_dict()
+        for field in ("base_model", "datasets"):
+            for each in [data[field]] if isinstance(data.get(field), str) else data.get(field) or []:
+                validate_repo_id(each)
+    except (ValueError, yaml.YAMLError, AttributeError, TypeError) as error:
+        problem = " ".join(str(error).split())
+        raise ValueError(f"The metadata of {name} is not what the hub takes: {problem}") from None
+    for field in (*_TEXTS, *_TEXTS_OR_LISTS):
+        value = data.get(field, "")
+        each = value if isinstance(value, list) and field in _TEXTS_OR_LISTS else [value]
+        if not all(isinstance(text, str) for text in each):
+            expected = "text" if field in _TEXTS else "text, or a list of texts"
+            raise ValueError(f"The metadata of {name} has {field}: {value!r}, expected {expected} (in quotes).")
+    if "library_name" not in data:
+        raise ValueError(
+            f"The metadata of {name} has no library_name: begin the file with a line ---, a line library_name: "
+            "transformers, further fields of the hub's model cards, and a line ---."
+        )
+    return [f"{name} has no {field}" for field in ("license", "pipeline_tag") if field not in data]

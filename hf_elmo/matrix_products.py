@@ -1,0 +1,132 @@
+"""Matrix products on the CPU by the quicker of the two libraries that torch holds.
+
+torch's own `F.linear` goes to MKL in fp32, which is slow for few rows on processors that are not Intel's, and in bf16
+to oneDNN with a weight that is laid out anew each time. The operators by which torch reaches oneDNN directly are
+private: they are tried out before they are used, and where they are missing everything is computed by public ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+# At most so many bytes of a weight are transposed at once.
+_BYTES_TO_TRANSPOSE = 2**22
+# So many numbers of each parameter are looked at to find out whether it was changed.
+_PROBES = 64
+
+
+def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`F.linear` of many rows: ``(rows, in)`` and ``(out, in)`` to ``(rows, out)``."""
+    if inputs.dtype == torch.float32 and has_onednn(inputs):
+        return torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")
+    return F.linear(inputs, weight, bias)
+
+
+def plain_product(weight: Tensor, transposed: bool = False) -> Callable[..., Tensor]:
+    """As `packed_product`, without another layout."""
+    factor = weight if transposed else weight.t()
+
+    def product(rows: Tensor, summand: Tensor | None = None) -> Tensor:
+        return rows @ factor if summand is None else torch.addmm(summand, rows, factor)
+
+    return product
+
+
+def packed_product(weight: Tensor, transposed: bool = False) -> Callable[..., Tensor]:
+    """A weight's product with rows, by oneDNN, whose layout of the weight is a copy that many products are to share.
+
+    Args:
+        weight: ``(out, in)``, of a kind for which `has_onednn`.
+        transposed: For ``rows @ weight``, not ``rows @ weight.t()``.
+
+    Returns:
+        A function of rows and, optionally, of what is to be added to their product.
+    """
+    product_with = torch.ops.mkldnn._linear_pointwise
+    if transposed:
+        # In parts that stay in the cache from one copy to the next.
+        count = -(-weight.numel() * weight.element_size() // _BYTES_TO_TRANSPOSE)
+        parts = [_packed(part.t().contiguous()) for part in weight.chunk(count)]
+        widths = [part.shape[1] for part in parts]
+
+        def product(rows: Tensor, summand: Tensor | None = None) -> Tensor:
+            for part, columns in zip(parts, rows.split(widths, dim=1)):
+                summand = (
+                    product_with(columns, part, None, "none", [], "")
+                    if summand is None
+                    else product_with.binary(columns, summand, part, None, "add")
+                )
+            return summand
+
+        return product
+    packed = _packed(weight)
+
+    def product(rows: Tensor, summand: Tensor | None = None) -> Tensor:
+        if summand is None:
+            return product_with(rows, packed, None, "none", [], "")
+        return product_with.binary(rows, summand, packed, None, "add")
+
+    return product
+
+
+def _packed(weight: Tensor) -> Tensor:
+    # Laid out for some rows at once, a weight serves single ones as quickly (measured on Zen 4).
+    return torch.ops.mkldnn._reorder_linear_weight(weight.detach(), 32)
+
+
+def has_onednn(tensor: Tensor) -> bool:
+    """Whether the private operators by which torch reaches oneDNN are there and work for this kind of tensor."""
+    if tensor.device.type != "cpu" or not torch.backends.mkldnn.enabled:
+        return False
+    return _onednn_works(tensor.dtype)
+
+
+@lru_cache
+def _onednn_works(dtype: torch.dtype) -> bool:
+    if dtype not in (torch.float32, torch.bfloat16) or not torch.backends.mkldnn.is_available():
+        return False
+    rows, weight = torch.ones(3, 8, dtype=dtype), torch.eye(16, 8, dtype=dtype)
+    try:
+        with torch.inference_mode(False), torch.no_grad():
+            for product in (packed_product(weight, False), packed_product(weight.t().contiguous(), True)):
+                if not torch.equal(product(rows, torch.ones(3, 16, dtype=dtype)), rows @ weight.t() + 1):
+                    return False
+            by_onednn = torch.ops.mkldnn._linear_pointwise(rows, weight, None, "none", [], "")
+            return torch.equal(by_onednn, rows @ weight.t())
+    except (AttributeError, RuntimeError) as error:
+        logger.info_once(f"oneDNN's products of {dtype} are not there ({error}): torch's own are taken.")
+        return False
+
+
+class Fingerprint:
+    """What tells whether parameters are still those that something was made of.
+
+    It is where they lie, torch's count of their changes, and some of their values, because what changes `.data` (as
+    PEFT does to merge an adapter) is not counted. A change of `.data` that touches only a few values may be missed.
+
+    Args:
+        parameters: The parameters.
+    """
+
+    def __init__(self, parameters: Iterable[Tensor]):
+        parameters = [parameter.detach() for parameter in parameters]
+        # Changes of inference tensors are not counted.
+        self._places = [(p.data_ptr(), p.dtype, p.device, -1 if p.is_inference() else p._version) for p in parameters]
+        self._values = torch.cat([p.reshape(-1)[:: max(p.numel() // _PROBES, 1)].double() for p in parameters])
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Fingerprint)
+            and self._places == other._places
+            and torch.equal(self._values, other._values)
+        )
+
+    __hash__ = None

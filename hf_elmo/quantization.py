@@ -1,0 +1,55 @@
+"""A model in 8 bits, for reading on a CPU."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from .character_encoder import ScaledLinear
+from .int8_products import int8_product
+from .lstm_inference import is_quantized, quantize_layer
+
+
+class Int8Linear(nn.Module):
+    """A linear layer whose weight is in 8 bits, and which is only read: ``(rows, in)`` to ``(rows, out)``."""
+
+    def __init__(self, linear: nn.Linear):
+        super().__init__()
+        self.product = int8_product(linear.weight)
+        self.register_buffer("bias", linear.bias.detach().clone(), persistent=False)
+
+    def forward(self, inputs):
+        return self.product(inputs).to(inputs.dtype).add_(self.bias)
+
+
+def quantize(model):
+    """Puts the large matrices of a model's biLM into 8 bits: those of the LSTMs, highways and projection.
+
+    Each output has a scale of its own, and inputs are quantised as they come (dynamically). The model takes a quarter
+    of the memory of float32, and reads on a CPU only: it can no longer be trained, saved, moved or compiled.
+
+    Args:
+        model: An `ElmoModel`, or a model on top of one, in any dtype, on the CPU. It is changed.
+
+    Returns:
+        The model, in evaluation mode.
+
+    Raises:
+        ValueError: for a model that is not on the CPU or quantised already, or if torch has no such products here.
+    """
+    base = model.base_model
+    if any(parameter.device.type != "cpu" for parameter in base.parameters()) or is_quantized_model(model):
+        raise ValueError("Only a model on the CPU that is not quantised yet can be quantised.")
+    for layers in (base.bilstm.forward_layers, base.bilstm.backward_layers):
+        for layer in layers:
+            quantize_layer(layer)
+    encoder = base.character_encoder
+    for parent in (*encoder.highways, encoder):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, ScaledLinear):
+                setattr(parent, name, Int8Linear(child))
+    return model.eval()
+
+
+def is_quantized_model(model) -> bool:
+    """Whether `quantize` made a model what it is."""
+    return any(is_quantized(layer) for layer in model.base_model.bilstm.forward_layers)

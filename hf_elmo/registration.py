@@ -1,0 +1,196 @@
+"""Makes the Auto classes and pipelines of transformers know ELMo, without importing either before they are wanted.
+
+transformers imports its parts when they are first used, since they take seconds. So does hf_elmo: a part of
+transformers that is not there yet is told of ELMo as soon as it has been imported, and models are imported when a
+mapping of the Auto classes is first looked into.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from importlib.abc import MetaPathFinder
+from importlib.machinery import PathFinder
+
+#: The Auto classes of models, and our module and class for each.
+MODELS = {
+    "AutoModel": ("modeling_elmo", "ElmoModel"),
+    "AutoModelForMultipleChoice": ("sequence_classification_elmo", "ElmoForMultipleChoice"),
+    "AutoModelForPreTraining": ("modeling_elmo", "ElmoForPreTraining"),
+    "AutoModelForQuestionAnswering": ("question_answering_elmo", "ElmoForQuestionAnswering"),
+    "AutoModelForSequenceClassification": ("sequence_classification_elmo", "ElmoForSequenceClassification"),
+    "AutoModelForTokenClassification": ("token_classification_elmo", "ElmoForTokenClassification"),
+}
+
+
+# Modules that are there, though Python has not quite done with their import.
+_EXECUTED: set[str] = set()
+
+
+def register() -> None:
+    """Makes transformers know ELMo: at once where it has been imported, else when it is."""
+    finder = _AfterImport()
+    actions = {
+        "transformers.models.auto.configuration_auto": _register_configuration,
+        "transformers.models.auto.tokenization_auto": _register_tokenizer,
+        "transformers.models.auto.modeling_auto": _register_models,
+        "transformers.pipelines": _register_pipelines,
+        f"{__package__}.tokenization_elmo": _name_auto_tokenizer,
+        # They import transformers.pipelines, which is told of them when they are there.
+        f"{__package__}.question_answering_pipeline": _register_pipelines,
+        f"{__package__}.fill_mask_pipeline": _register_pipelines,
+    }
+    for name, action in actions.items():
+        if _is_imported(name):
+            action()
+        else:
+            finder.actions[name] = action
+    if finder.actions:
+        sys.meta_path.insert(0, finder)
+
+
+def _is_imported(name: str) -> bool:
+    """Whether a module is there, and not just being imported."""
+    module = sys.modules.get(name)
+    return module is not None and (name in _EXECUTED or not getattr(module.__spec__, "_initializing", False))
+
+
+class _AfterImport(MetaPathFinder):
+    """Runs an action after a module has been imported, which is found as ever."""
+
+    def __init__(self):
+        self.actions: dict[str, Callable[[], None]] = {}
+
+    def find_spec(self, name, path=None, target=None):
+        action = self.actions.get(name)
+        spec = None if action is None else PathFinder.find_spec(name, path, target)
+        if spec is None or spec.loader is None:
+            return None
+        execute = spec.loader.exec_module
+
+        def exec_module(module) -> None:
+            execute(module)
+            self.actions.pop(name, None)
+            _EXECUTED.add(name)
+            action()
+
+        # On this loader alone, which is of this module: whoever asks it for sources finds it as it is.
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+def _register_configuration() -> None:
+    from transformers.models.auto.configuration_auto import AutoConfig
+
+    from .configuration_elmo import ElmoConfig
+
+    AutoConfig.register("elmo", ElmoConfig)
+
+
+def _register_tokenizer() -> None:
+    from transformers.models.auto.tokenization_auto import AutoTokenizer
+
+    from .configuration_elmo import ElmoConfig
+    from .tokenization_elmo import ElmoTokenizer
+
+    AutoTokenizer.register(ElmoConfig, tokenizer_class=ElmoTokenizer)
+
+
+def _name_auto_tokenizer() -> None:
+    from .tokenization_elmo import ElmoTokenizer
+
+    # Folders that it is saved to then hold its code, for trust_remote_code=True.
+    ElmoTokenizer.register_for_auto_class()
+
+
+def _register_models() -> None:
+    from transformers.models.auto import modeling_auto
+
+    for auto_name, place in MODELS.items():
+        auto = getattr(modeling_auto, auto_name)
+        content = getattr(auto._model_mapping, "_extra_content", None)
+        if type(content) is dict:
+            # Our models need modeling_auto themselves, by way of the library: not now.
+            auto._model_mapping._extra_content = _Content(content, auto, *place)
+        else:
+            _register_model(auto, *place)
+
+
+def _register_model(auto: type, module: str, name: str) -> None:
+    from .configuration_elmo import ElmoConfig
+
+    auto.register(ElmoConfig, getattr(import_module(f".{module}", __package__), name), exist_ok=True)
+
+
+class _Content(dict):
+    """What has been registered with an Auto class; our model is put there before the first look."""
+
+    def __init__(self, content: dict, *waiting):
+        super().__init__(content)
+        self._waiting: tuple | None = waiting
+
+    def _fill(self) -> None:
+        if self._waiting is not None:
+            waiting, self._waiting = self._waiting, None
+            _register_model(*waiting)
+
+    def __contains__(self, key) -> bool:
+        self._fill()
+        return super().__contains__(key)
+
+    def __getitem__(self, key):
+        self._fill()
+        return super().__getitem__(key)
+
+    def __iter__(self):
+        self._fill()
+        return super().__iter__()
+
+    def __len__(self) -> int:
+        self._fill()
+        return super().__len__()
+
+    def get(self, key, default=None):
+        self._fill()
+        return super().get(key, default)
+
+    def keys(self):
+        self._fill()
+        return super().keys()
+
+    def values(self):
+        self._fill()
+        return super().values()
+
+    def items(self):
+        self._fill()
+        return super().items()
+
+
+def _register_pipelines() -> None:
+    ours = f"{__package__}.question_answering_pipeline", f"{__package__}.fill_mask_pipeline"
+    if not _is_imported("transformers.pipelines") or any(
+        name in sys.modules and not _is_imported(name) for name in ours
+    ):
+        # What is being imported comes here when it is there.
+        return
+    from transformers.models.auto.modeling_auto import AutoModelForPreTraining, AutoModelForQuestionAnswering
+    from transformers.pipelines import PIPELINE_REGISTRY
+
+    if "elmo-fill-mask" in PIPELINE_REGISTRY.supported_tasks:
+        return
+    from .fill_mask_pipeline import ElmoFillMaskPipeline
+    from .question_answering_pipeline import ElmoQuestionAnsweringPipeline
+
+    # "question-answering" itself is refused by the library, which keeps it among the tasks that it has removed.
+    PIPELINE_REGISTRY.register_pipeline(
+        "elmo-question-answering",
+        pipeline_class=ElmoQuestionAnsweringPipeline,
+        pt_model=AutoModelForQuestionAnswering,
+        type="text",
+    )
+    # The library's own "fill-mask" asks for a mask token, and for a model that predicts from one.
+    PIPELINE_REGISTRY.register_pipeline(
+        "elmo-fill-mask", pipeline_class=ElmoFillMaskPipeline, pt_model=AutoModelForPreTraining, type="text"
+    )

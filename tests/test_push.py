@@ -1,0 +1,421 @@
+"""`hf-elmo push`, in this process and with LFS, which can be looked into; `test_hub.py` has the way there and back."""
+
+import hashlib
+import json
+import os
+import shutil
+import socket
+import traceback
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+from hub_server import HubServer
+from hub_storage import READ_ONLY_TOKEN, TOKEN
+from huggingface_hub.utils import close_session
+from test_remote_code import model_code
+from typer.testing import CliRunner
+
+import hf_elmo
+from hf_elmo import ElmoForPreTraining, ElmoModel, ElmoTokenizer
+from hf_elmo.cli import app
+from hf_elmo.hub_files import files_for_hub
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """An empty hub, which is the only one that huggingface_hub knows."""
+    constants = huggingface_hub.constants
+    with HubServer(tmp_path / "hub") as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        sleep = huggingface_hub.utils._http.time.sleep
+        monkeypatch.setattr(huggingface_hub.utils._http.time, "sleep", lambda seconds: sleep(min(seconds, 0.01)))
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        monkeypatch.setenv("NO_PROXY", "*")
+        close_session()
+        yield hub
+        close_session()
+        assert hub.unknown == []
+
+
+@pytest.fixture
+def push():
+    """Runs `hf-elmo push`; what is wrong must be said in one line, without the token."""
+
+    def push(*arguments, status=0):
+        result = CliRunner().invoke(app, ["push", *map(str, arguments)])
+        assert result.exit_code == status, result.output
+        assert TOKEN not in result.output
+        if status == 1:
+            assert result.stdout == ""
+            assert result.stderr.splitlines()[-1].startswith("hf-elmo: ")
+            assert "unexpected" not in result.stderr
+            assert "Traceback" not in result.stderr
+        return result
+
+    return push
+
+
+@pytest.fixture(scope="module")
+def in_shards(tiny_model_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shards") / "model"
+    ElmoModel.from_pretrained(tiny_model_folder).save_pretrained(folder, max_shard_size="60KB")
+    ElmoTokenizer.from_pretrained(tiny_model_folder).save_pretrained(folder)
+    for path in folder.glob("*.py"):
+        path.unlink()
+    assert len(list(folder.glob("*.safetensors"))) >= 2
+    return folder
+
+
+@pytest.fixture
+def folder(in_shards, tmp_path):
+    """A copy of the small model without code and card, its weights in several files."""
+    return shutil.copytree(in_shards, tmp_path / "model")
+
+
+def content_of(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def unchanged(hub, name="tester/tiny"):
+    """Whether the hub has no file of a push."""
+    return name not in hub.repos or len(hub.repos[name].branches["main"]) == 1
+
+
+def test_code_and_card_are_added_on_the_hub_alone(hub, push, folder):
+    before = content_of(folder)
+    result = push(folder, "tester/tiny", "--commit-message", "First words")
+    assert content_of(folder) == before
+    assert result.stdout == f"{hub.url}/tester/tiny\n"
+    commits = hub.repos["tester/tiny"].branches["main"]
+    assert [commit.title for commit in commits] == ["initial commit", "First words"]
+    there = {path: hub.read("tester/tiny", path) for path in hub.files("tester/tiny")}
+    added = {".gitattributes", "README.md", *model_code()}
+    assert there.keys() == before.keys() | added
+    assert {path: there[path] for path in model_code()} == model_code()
+    for path in before.keys() - {"config.json", "tokenizer_config.json"}:
+        assert there[path] == before[path]
+    assert "auto_map" in json.loads(there["config.json"])
+    assert there["README.md"].startswith(b"---\n")
+
+
+def test_own_code_and_card_are_kept(hub, push, tiny_model_folder, tmp_path):
+    shutil.copytree(tiny_model_folder, tmp_path / "own")
+    (tmp_path / "own" / "README.md").write_text("---\nlibrary_name: transformers\nlicense: mit\n---\nMine: Ärger\n")
+    with open(tmp_path / "own" / "modeling_elmo.py", "a") as file:
+        file.write("# my change\n")
+    push(tmp_path / "own", "tester/tiny")
+    expected = content_of(tmp_path / "own")
+    assert {path: hub.read("tester/tiny", path) for path in expected} == expected
+    assert hub.files("tester/tiny").keys() == expected.keys() | {".gitattributes"}
+
+
+def test_incomplete_code_is_replaced_as_a_whole(tiny_model_folder, tmp_path):
+    shutil.copytree(tiny_model_folder, tmp_path / "own")
+    (tmp_path / "own" / "bilstm.py").unlink()
+    (tmp_path / "own" / "modeling_elmo.py").write_text("# from another version\nfrom .bilstm import BiLstm\n")
+    files = files_for_hub(tmp_path / "own")
+    assert {file.name: file.read() for file in files if file.name.endswith(".py")} == model_code()
+
+
+def test_what_nobody_needs_stays_here(hub, push, folder):
+    for name in ("training_args.bin", ".secret", "optimizer.pt", "checkpoint-5/model.safetensors", ".git/config"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    (folder / "runs").mkdir()
+    (folder / "runs" / "log.txt").write_text("loss")
+    result = push(folder, "tester/tiny")
+    assert "left out: " in result.stderr
+    assert "training_args.bin" in result.stderr
+    names = hub.files("tester/tiny").keys()
+    assert "runs/log.txt" in names
+    assert not [name for name in names if name.startswith(("training", ".s", "opt", "check", ".git/"))]
+
+
+def test_dry_run_shows_all_and_asks_nobody(hub, push, folder, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN")
+    before = content_of(folder)
+    result = push(folder, "tester/tiny", "--dry-run")
+    assert hub.requests == []
+    assert content_of(folder) == before
+    rows = [line.split("\t") for line in result.stdout.split("\n\n")[0].splitlines()]
+    assert rows[0] == ["file", "size", "from"]
+    listed = {name: origin for name, _, origin in rows[1:]}
+    assert listed.keys() == before.keys() | {"README.md", *model_code()}
+    assert listed["modeling_elmo.py"] == "added: code"
+    assert listed["README.md"] == "added: card"
+    assert "library_name: transformers" in result.stdout
+    assert "nothing was sent" in result.stderr
+
+
+def test_the_bundled_model_can_be_pushed(hub, push):
+    try:
+        bundled = Path(hf_elmo.bundled())
+    except ValueError:
+        pytest.skip("no model is bundled")
+    before = content_of(bundled)
+    push("elmo-mini", "tester/mini")
+    assert content_of(bundled) == before
+    assert hub.read("tester/mini", "model.safetensors") == before["model.safetensors"]
+    assert {path: hub.read("tester/mini", path) for path in model_code()} == model_code()
+
+
+def test_a_second_push_sends_nothing(hub, push, folder):
+    push(folder, "tester/tiny")
+    first = hub.counts()
+    result = push(folder, "tester/tiny")
+    assert "all there already" in result.stderr
+    assert hub.counts()["PUT lfs"] == first["PUT lfs"] >= 2
+    assert hub.counts()["POST commit"] == 1
+    (folder / "README.md").write_text("---\nlibrary_name: transformers\n---\n")
+    push(folder, "tester/tiny")
+    assert hub.counts()["PUT lfs"] == first["PUT lfs"]
+    assert hub.counts()["POST commit"] == 2
+
+
+def test_private_and_revision(hub, push, folder):
+    push(folder, "tiny", "--private", "--revision", "trial/2")
+    repo = hub.repos["tester/tiny"]
+    assert repo.is_private
+    assert len(repo.branches["main"]) == 1
+    assert "config.json" in hub.files("tester/tiny", "trial/2")
+    push(folder, "tester/tiny", "--revision", "trial/2")
+    assert len(repo.branches["trial/2"]) == 2
+
+
+def test_private_is_not_promised_for_a_public_repository(hub, push, folder):
+    huggingface_hub.HfApi(endpoint=hub.url, token=TOKEN).create_repo("tester/tiny")
+    assert "public" in push(folder, "tester/tiny", "--private", status=1).stderr
+    assert unchanged(hub)
+
+
+def test_the_token_is_found_where_the_library_has_it(hub, push, folder, tmp_path, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN")
+    assert "hf auth login" in push(folder, "tester/tiny", status=1).stderr
+    (tmp_path / "token").write_text(TOKEN + "\n")
+    push(folder, "tester/tiny")
+    assert not unchanged(hub)
+
+
+@pytest.mark.parametrize(
+    ("token", "name", "expected"),
+    [
+        ("hf_wrong", "tester/tiny", "does not accept the token (401: Invalid credentials"),
+        (READ_ONLY_TOKEN, "tester/tiny", "may not write to tester/tiny (403: "),
+        (TOKEN, "somebody/tiny", "may not write to somebody/tiny (403: "),
+        ("hf_\x01odd", "tester/tiny", "characters that none has"),
+        (TOKEN, "a/b/c", "'a/b/c' is no name of a repository"),
+        (TOKEN, "two words", "'two words' is no name of a repository"),
+    ],
+)
+def test_who_may_not_push(hub, push, folder, monkeypatch, token, name, expected):
+    monkeypatch.setenv("HF_TOKEN", token)
+    result = push(folder, name, status=1)
+    assert expected in result.stderr
+    assert token not in result.output
+    assert hub.repos == {}
+
+
+def test_no_network(hub, push, folder, monkeypatch):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", url)
+    assert f"The hub at {url} cannot be reached" in push(folder, "tester/tiny", status=1).stderr
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    close_session()
+    assert "HF_HUB_OFFLINE is set" in push(folder, "tester/tiny", status=1).stderr
+
+
+# --- what is no model, or no card
+
+
+def test_what_is_no_whole_model(hub, push, folder, tmp_path):
+    def says(expected, path=folder):
+        assert expected in push(path, "tester/tiny", status=1).stderr
+
+    says("There is no model folder", tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    says("it has no config.json", tmp_path / "empty")
+    says("is no model folder", folder / "config.json")
+    shard = sorted(folder.glob("*.safetensors"))[0]
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-8])
+    says("cannot be loaded")
+    shard.unlink()
+    says("cannot be loaded")
+    shard.write_bytes(content)
+    (folder / "tokenizer.json").rename(tmp_path / "tokenizer.json")
+    says("has no tokenizer.json")
+    (tmp_path / "tokenizer.json").rename(folder / "tokenizer.json")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "architectures": ["BertModel"]}))
+    says("'BertModel', which is no model of hf_elmo")
+    (folder / "config.json").write_text(json.dumps({**config, "architectures": ["ElmoForPreTraining"]}))
+    says("holds no language model")
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "bert"}))
+    says("expected 'elmo'")
+    assert hub.requests == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX permissions")
+@pytest.mark.parametrize("part", [".", "logs", "notes.txt"])
+def test_what_may_not_be_read(hub, push, folder, part):
+    (folder / "logs").mkdir()
+    (folder / "notes.txt").write_text("x")
+    (folder / part).chmod(0)
+    user = os.geteuid()
+    try:
+        if user == 0:
+            if not os.access(folder.parent, os.X_OK):
+                pytest.skip("another user cannot reach the folder")
+            _let_others_pass(folder)
+            os.seteuid(65534)
+        assert "Permission denied" in push(folder, "tester/tiny", status=1).stderr
+    finally:
+        os.seteuid(user)
+        (folder / part).chmod(0o755)
+    assert hub.requests == []
+
+
+def _let_others_pass(folder):
+    """pytest makes folders, and safetensors files, that only their owner may read."""
+    for path in folder.glob("*.*"):
+        path.chmod(path.stat().st_mode | (0o044 if path.stat().st_mode & 0o400 else 0))
+    for parent in folder.parents:
+        if parent.name.startswith(("pytest-", "test_")):
+            parent.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "expected"),
+    [
+        ("", "has no library_name"),
+        ("---\nlicense: mit\n---\n", "has no library_name"),
+        ("---\nlibrary_name: [a\n---\n", "is not what the hub takes"),
+        ("---\n- a\n- b\n---\n", "should be a dict"),
+        ("---\nlibrary_name: transformers\nlanguage: no\n---\n", "language: False, expected text"),
+        ("---\nlibrary_name: transformers\nlicense: [mit]\n---\n", "license: ['mit'], expected text"),
+        ("---\nlibrary_name: transformers\nbase_model: /home/me/x\n---\n", "/home/me/x"),
+        ("---\nlibrary_name: transformers\nmodel-index:\n- name: x\n  results:\n  - task: {}\n---\n", "model_index"),
+        (
+            "---\nlibrary_name: transformers\nlicense: my-own\n---\n",
+            'does not take the metadata of README.md: "license"',
+        ),
+    ],
+)
+def test_cards_that_the_hub_would_not_take(hub, push, folder, metadata, expected):
+    (folder / "README.md").write_text(metadata + "# Mine\n")
+    assert expected in push(folder, "tester/tiny", status=1).stderr
+    assert hub.repos == {}
+
+
+def test_what_a_card_lacks_is_said(hub, push, folder):
+    (folder / "README.md").write_text("---\nlibrary_name: transformers\n---\n# Mine\n")
+    assert "README.md has no license" in push(folder, "tester/tiny").stderr
+
+
+def test_a_file_with_the_token_is_not_sent(hub, push, folder):
+    (folder / "notes.txt").write_text(f"login with {TOKEN}")
+    assert "notes.txt holds your token" in push(folder, "tester/tiny", status=1).stderr
+    assert hub.requests == []
+
+
+# --- a hub that fails
+
+CREATE, BATCH, COMMIT = "/repos/create", "/objects/batch", "/commit/"
+
+
+@pytest.mark.parametrize(
+    ("method", "pattern", "status", "expected"),
+    [
+        ("POST", CREATE, 401, "does not accept the token"),
+        ("POST", CREATE, 500, "The hub has failed (500"),
+        ("POST", "/preupload/", 404, "does not find"),
+        ("POST", BATCH, 403, "may not write to"),
+        ("PUT", "/lfs/", 500, "The hub has failed (500"),
+        ("POST", COMMIT, 401, "does not accept the token"),
+        ("POST", COMMIT, 403, "may not write to"),
+        ("POST", COMMIT, 409, "is being changed by somebody else"),
+        ("POST", COMMIT, 412, "is being changed by somebody else"),
+        ("POST", COMMIT, 413, "refuses the upload"),
+        ("POST", COMMIT, 500, "The hub has failed (500"),
+    ],
+)
+def test_an_error_changes_nothing_and_the_next_try_succeeds(hub, push, folder, method, pattern, status, expected):
+    hub.fail(method, pattern, status, "not now", times=100)
+    assert expected in push(folder, "tester/tiny", status=1).stderr
+    assert unchanged(hub)
+    hub.faults.clear()
+    push(folder, "tester/tiny")
+    assert len(hub.repos["tester/tiny"].branches["main"]) == 2
+    assert hub.counts()["PUT lfs"] == len(list(folder.glob("*.safetensors")))
+
+
+def test_the_token_is_shown_by_no_error_and_no_traceback(hub, push, folder):
+    """Even if the hub repeats it, which it should not."""
+    hub.fail("POST", COMMIT, 403, f"no, {TOKEN}, not now", times=2)
+    assert "no, ***, not now" in push(folder, "tester/tiny", status=1).stderr
+    result = CliRunner().invoke(app, ["--traceback", "push", str(folder), "tester/tiny"])
+    shown = "".join(traceback.format_exception(result.exception))
+    assert "no, ***, not now" in shown
+    assert TOKEN not in shown + result.output
+
+
+def test_a_conflict_over_a_new_name(hub, push, folder):
+    """A repository that is there already is not made, which is no error."""
+    hub.fail("POST", CREATE, 409, "taken")
+    assert "cannot make tester/tiny now (409)" in push(folder, "tester/tiny", status=1).stderr
+    push(folder, "tester/tiny")
+    assert not unchanged(hub)
+
+
+def test_a_connection_that_breaks_in_the_middle(hub, push, folder):
+    """What had arrived is not sent again."""
+    shards = sorted(folder.glob("*.safetensors"))
+    oids = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in shards}
+    lost = oids[shards[0]]
+    hub.drop("PUT", lost, after=1000, times=100)
+    assert "cannot be reached" in push(folder, "tester/tiny", status=1).stderr
+    assert unchanged(hub)
+    broken = [each for each in hub.requests if each.path == f"/lfs/{lost}"]
+    assert broken
+    assert all((each.status, each.received) == (0, 1000) for each in broken)
+    hub.faults.clear()
+    arrived = hub.counts()["PUT lfs"]
+    push(folder, "tester/tiny")
+    assert hub.counts()["PUT lfs"] == len(shards)
+    assert arrived <= len(shards) - 1
+    sent = [each.path for each in hub.requests if each.method == "PUT" and each.status == 200]
+    assert sorted(sent) == sorted(f"/lfs/{oid}" for oid in oids.values())
+    for path in shards:
+        assert hub.read("tester/tiny", path.name) == path.read_bytes()
+
+
+@pytest.mark.parametrize("method_and_pattern", [("POST", CREATE), ("POST", COMMIT)])
+def test_a_connection_that_breaks_before_an_answer(hub, push, folder, method_and_pattern):
+    hub.drop(*method_and_pattern)
+    assert "cannot be reached" in push(folder, "tester/tiny", status=1).stderr
+    assert unchanged(hub)
+    push(folder, "tester/tiny")
+    assert not unchanged(hub)
+
+
+def test_the_library_tries_again_by_itself(hub, push, folder):
+    hub.drop("PUT", "/lfs/", after=1000)
+    hub.fail("POST", BATCH, 500)
+    push(folder, "tester/tiny")
+    assert not unchanged(hub)
+
+
+def test_a_language_model_is_pushed_with_its_softmax(hub, push, tmp_path):
+    from small_models import small_config
+
+    model = ElmoForPreTraining(small_config(vocab_size=9))
+    model.save_pretrained(tmp_path / "lm")
+    ElmoTokenizer.create(["a", "b", "c", "d", "e"], max_characters_per_token=8).save_pretrained(tmp_path / "lm")
+    push(tmp_path / "lm", "tester/lm")
+    assert hub.read("tester/lm", "model.safetensors") == (tmp_path / "lm" / "model.safetensors").read_bytes()

@@ -1,0 +1,90 @@
+"""Importing hf_elmo is light, and transformers knows ELMo however and in whatever order things are imported."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import hf_elmo
+
+HEAVY = (
+    "datasets",
+    "h5py",
+    "hf_elmo.modeling_elmo",
+    "matplotlib",
+    "pandas",
+    "scipy",
+    "transformers.modeling_utils",
+    "transformers.models.auto.modeling_auto",
+    "transformers.pipelines",
+    "transformers.trainer",
+    "typer",
+)
+
+USE = """
+import json
+from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification, AutoTokenizer, pipeline
+from transformers.pipelines import PIPELINE_REGISTRY
+import hf_elmo
+folder = hf_elmo.bundled()
+made = [
+    AutoConfig.from_pretrained(folder),
+    AutoTokenizer.from_pretrained(folder),
+    AutoModel.from_pretrained(folder),
+    AutoModelForTokenClassification.from_pretrained(folder),
+    pipeline("elmo-fill-mask", model=folder),
+]
+print(json.dumps([type(each).__name__ for each in made]))
+print(json.dumps([
+    hf_elmo.ElmoTokenizer._auto_class,
+    sorted(set(PIPELINE_REGISTRY.supported_tasks) & {"elmo-question-answering", "elmo-fill-mask"}),
+    [type(each).__module__ for each in made],
+]))
+"""
+
+
+def lines_of(script: str) -> list[str]:
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout.splitlines()
+
+
+def test_importing_is_light():
+    script = "import sys, torch, transformers; before = set(sys.modules); import hf_elmo"
+    (line,) = lines_of(script + "; import json; print(json.dumps(sorted(set(sys.modules) - before - {'json'})))")
+    imported = set(json.loads(line))
+    assert "hf_elmo" in imported
+    assert not imported & set(HEAVY)
+    # None of transformers' own modules.
+    assert not [name for name in imported if name.startswith("transformers.")]
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        "import hf_elmo",
+        "from hf_elmo import ElmoModel",
+        "import hf_elmo.question_answering_pipeline",
+        "from hf_elmo import *",
+        "from transformers import AutoModel, AutoTokenizer, pipeline; import hf_elmo",
+    ],
+)
+def test_whatever_is_imported_first(first):
+    names, details = map(json.loads, lines_of(first + USE)[-2:])
+    expected = ["ElmoConfig", "ElmoTokenizer", "ElmoModel", "ElmoForTokenClassification", "ElmoFillMaskPipeline"]
+    assert names == expected
+    auto_class, tasks, modules = details
+    assert auto_class == "AutoTokenizer"
+    assert tasks == ["elmo-fill-mask", "elmo-question-answering"]
+    assert all(module.startswith("hf_elmo.") for module in modules)
+
+
+def test_public_names():
+    assert set(hf_elmo.__all__) <= set(dir(hf_elmo))
+    for name in hf_elmo.__all__:
+        assert getattr(hf_elmo, name) is not None
+    assert set(hf_elmo._MODULES) | {"bundled"} == set(hf_elmo.__all__)
+    assert hf_elmo.modeling_elmo.ElmoModel is hf_elmo.ElmoModel
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = hf_elmo.nothing
