@@ -20,7 +20,7 @@ from torch import Tensor
 from ..configuration_elmo import ElmoConfig
 from ..modeling_elmo import ElmoModel
 from ..published_models import origin_of
-from .bilm_files import OptionsSource
+from .bilm_files import OptionsSource, is_bilm_tar
 from .errors import ConversionError
 from .files import InputFile, check_new_folder, paths_of, read_json_object
 from .key_map import ArrayInfo, Entry, Link, Transform, check_arrays, raise_problems, resolve, to_ours
@@ -128,11 +128,11 @@ class ElmoInside(NamedTuple):
 
 
 def is_allennlp_archive(source: str | Path) -> bool:
-    """Whether this is, by its looks, an archive of AllenNLP (any tar or gzip file is), or an unpacked one."""
+    """Whether this is, by its looks, an archive of AllenNLP (any tar or gzip file without HDF5), or an unpacked one."""
     source = Path(source)
     if source.is_dir():
         return (source / CONFIG_NAME).is_file() and any((source / name).is_file() for name in WEIGHTS_NAMES)
-    return source.is_file() and is_tar(source)
+    return source.is_file() and is_tar(source) and not is_bilm_tar(source)
 
 
 @contextmanager

@@ -1,11 +1,11 @@
-"""Finding the files of an ELMo in the original format: in a folder, beside its weights, or in a zip archive."""
+"""Finding the files of an ELMo in the original format: in a folder, beside its weights, in a zip or tar archive."""
 
 from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import h5py
@@ -13,6 +13,7 @@ import h5py
 from .errors import ConversionError
 from .files import InputFile, files_of_folder, unpacked_zip
 from .hdf5_arrays import DAMAGE, opened_hdf5
+from .tar_archive import first_name, is_tar, unpacked_tar
 
 OPTIONS_NAME, WEIGHTS_NAME, VOCABULARY_NAME = "options.json", "weights.hdf5", "vocab.txt"
 _VOCABULARY_NAMES = (VOCABULARY_NAME, "vocab.txt.gz")
@@ -55,6 +56,11 @@ def bilm_files(
         with unpacked_zip(source, _is_part) as files:
             name, weights = _weights(source, files)
             yield _complete(source, name, weights, files.get, options, vocabulary)
+    elif is_tar(source):
+        with unpacked_tar(source, _is_part) as members:
+            files = _beside_weights(source, members)
+            name, weights = _weights(source, files)
+            yield _complete(source, name, weights, files.get, options, vocabulary)
     else:
         folder = source.parent
         weights = InputFile.at(source)
@@ -67,7 +73,28 @@ def _is_zip(path: Path) -> bool:
     return is_cut_off_or_whole or (zipfile.is_zipfile(path) and not h5py.is_hdf5(path))
 
 
-def _is_part(name: str) -> bool:
+def is_bilm_tar(source: Path) -> bool:
+    """Whether a tar archive (gzipped or plain) holds weights in HDF5, before anything of an AllenNLP archive."""
+    others = ("config.json", "weights.th", "best.th")
+    found = first_name(source, lambda path: path.endswith(".hdf5") or PurePosixPath(path).name in others)
+    return found is not None and found.endswith(".hdf5")
+
+
+def _beside_weights(archive: Path, members: Mapping[str, InputFile]) -> dict[str, InputFile]:
+    """The files of the folder in an archive that has the weights, by name."""
+    folders = sorted({PurePosixPath(path).parent for path in members if path.endswith(".hdf5")})
+    if len(folders) > 1:
+        raise ConversionError(f"{archive} has weights in several folders: {', '.join(map(str, folders))}. Unpack it.")
+    return {PurePosixPath(path).name: file for path, file in members.items() if PurePosixPath(path).parent in folders}
+
+
+def _is_part(path: str) -> bool:
+    name = PurePosixPath(path).name
+    # Archives made on a Mac carry a shadow of every file.
+    return not name.startswith(".") and _is_name_of_part(name)
+
+
+def _is_name_of_part(name: str) -> bool:
     return name.endswith((".hdf5", OPTIONS_NAME)) or name in _VOCABULARY_NAMES
 
 

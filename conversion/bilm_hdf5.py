@@ -125,7 +125,7 @@ def load_bilm(
             - a folder with one file of weights (`weights.hdf5`, `model.hdf5` or another `.hdf5`) and `options.json`;
             - a file of weights, with its options beside it: `options.json`, or `<name>_options.json` for
               `<name>_weights.hdf5` (so AllenNLP's downloads are called);
-            - a zip archive of such a folder (the NLPL repository's).
+            - a zip or tar archive of such a folder (the NLPL repository's, CLARIN's).
 
             A `vocab.txt` or `vocab.txt.gz` there is read too.
         options: The options, or their file, if they are elsewhere.

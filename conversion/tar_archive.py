@@ -30,6 +30,27 @@ def is_tar(path: Path) -> bool:
     return begin.startswith(b"\x1f\x8b") or begin[257:262] == b"ustar"
 
 
+def first_name(archive: Path, wanted: Callable[[str], bool]) -> str | None:
+    """The path of the first file in an archive that is wanted; None if there is none, or none before some damage."""
+    with archive.open("rb") as stream:
+        try:
+            with _opened(archive, stream) as (opened, _):
+                return next((path for path, _ in _files(archive, opened) if wanted(path)), None)
+        except (*_DAMAGE, ConversionError):
+            return None
+
+
+@contextmanager
+def _opened(archive: Path, stream) -> Iterator[tuple[tarfile.TarFile, io.BufferedReader]]:
+    """The archive, and the stream that it is read from, which gives no more than an honest archive holds."""
+    is_gzip = stream.read(2) == b"\x1f\x8b"
+    stream.seek(0)
+    plain = gzip.GzipFile(fileobj=stream) if is_gzip else stream
+    bounded = io.BufferedReader(_Bounded(archive, plain), 1024**2)
+    with tarfile.open(fileobj=bounded, mode="r|") as opened:
+        yield opened, bounded
+
+
 @contextmanager
 def unpacked_tar(archive: Path, wanted: Callable[[str], bool]) -> Iterator[dict[str, InputFile]]:
     """Unpacks some files of a tar archive, gzipped or plain, for a while.
@@ -48,13 +69,9 @@ def unpacked_tar(archive: Path, wanted: Callable[[str], bool]) -> Iterator[dict[
             that leads out of it, or more than an honest archive of its size does.
     """
     with tempfile.TemporaryDirectory(prefix="hf_elmo-") as folder, archive.open("rb") as stream:
-        is_gzip = stream.read(2) == b"\x1f\x8b"
-        stream.seek(0)
         unpacked: dict[str, InputFile] = {}
         try:
-            plain = gzip.GzipFile(fileobj=stream) if is_gzip else stream
-            bounded = io.BufferedReader(_Bounded(archive, plain), 1024**2)
-            with tarfile.open(fileobj=bounded, mode="r|") as opened:
+            with _opened(archive, stream) as (opened, bounded):
                 for path, member in _files(archive, opened):
                     if wanted(path):
                         target = Path(folder) / str(len(unpacked))

@@ -12,7 +12,7 @@ from .console import in_bytes, note
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(help="An .hdf5 file, its folder, a zip, or a model folder.")],
+    source: Annotated[Path, typer.Argument(help="An .hdf5 file, its folder, a zip or tar, or a model folder.")],
     destination: Annotated[Path, typer.Argument(help="A new folder.")],
     options: Annotated[Path | None, typer.Option(help="The options.json, if it is not beside the weights.")] = None,
     vocabulary: Annotated[
@@ -25,7 +25,7 @@ def convert(
     """Convert an ELMo to a model folder, or a model folder to options.json and weights.hdf5.
 
     A SOURCE that is a folder with a config.json is a model folder, and is written in the original format. Everything
-    else is read: HDF5 weights with options.json (bilm-tf, AllenNLP), in a folder, or in a zip of the NLPL repository;
+    else is read: HDF5 weights with options.json (bilm-tf, AllenNLP), in a folder, a zip (NLPL) or a tar (CLARIN);
     a checkpoint of bilm-tf's training (its folder, or model.ckpt-<step>), whose softmax comes along, with TensorFlow;
     an archive of AllenNLP (model.tar.gz, or its folder), whole if it is a simple_tagger or crf_tagger, else its ELMo;
     a folder of ELMoForManyLangs, or its zip of the NLPL repository (--options: the file that its config_path names).

@@ -129,9 +129,12 @@ def _table_of_contents(path: Path) -> list[tuple[str, str, int]]:
 
     Raises:
         ValueError: if the file is damaged.
+        OSError: if it cannot be read.
     """
     from safetensors import SafetensorError, safe_open
 
+    # The library says of a file that may not be read that there is none.
+    path.open("rb").close()
     try:
         with safe_open(path, framework="np") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
