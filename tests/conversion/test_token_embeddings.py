@@ -173,11 +173,11 @@ class TestCache:
         cache = load_word_cache(cached, ElmoTokenizer.create(), file, file.parent / "vocab.txt")
         assert len(cache) == 8
         computed = []
-        encode = cached.character_encoder.encode
+        encode = cached.character_encoder._encode_rows
         monkeypatch.setattr(
             cached.character_encoder,
-            "encode",
-            lambda rows, word_ids=None: computed.append(rows) or encode(rows, word_ids),
+            "_encode_rows",
+            lambda rows: computed.append(rows) or encode(rows),
         )
         with torch.inference_mode():
             after = cached(**inputs, output_hidden_states=True).hidden_states
