@@ -174,6 +174,7 @@ def test_onnx_of_any_options(tmp_path, needs_onnx, seed):
         assert_close(found, expected(model, batch))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tags of a chain", "answers"])
 def test_onnx_of_heads(tmp_path, needs_onnx, name):
     model = make_head(name)
