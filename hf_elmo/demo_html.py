@@ -199,7 +199,7 @@ def _picked(is_picked: bool) -> str:
 
 
 def _short_number(cosine: float) -> str:
-    return f"{cosine:.2f}".replace("0.", ".", 1) if abs(cosine) < 0.995 else f"{cosine:.0f}"
+    return f"{round(cosine, 2) + 0.0:.2f}".replace("0.", ".", 1) if abs(cosine) < 0.995 else f"{cosine:.0f}"
 
 
 def _colors(cosine: float) -> str:

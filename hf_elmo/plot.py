@@ -317,7 +317,7 @@ def plot_similarity(
         if matrix.size <= _MOST_NUMBERS:
             for (i, j), cosine in np.ndenumerate(matrix):
                 color = text_color(image.to_rgba(cosine))
-                text = f"{cosine:.2f}".replace("0.", ".", 1) if abs(cosine) < 0.995 else f"{cosine:.0f}"
+                text = f"{round(cosine, 2) + 0.0:.2f}".replace("0.", ".", 1) if abs(cosine) < 0.995 else f"{cosine:.0f}"
                 axes.text(j, i, text, ha="center", va="center", size=6.5, color=color)
     bar = figure.colorbar(image, ax=figure.axes, fraction=0.04, pad=0.02, aspect=25)
     bar.set_label("cosine", size=9)
