@@ -84,7 +84,7 @@ def test_public_names():
     assert set(hf_elmo.__all__) <= set(dir(hf_elmo))
     for name in hf_elmo.__all__:
         assert getattr(hf_elmo, name) is not None
-    assert set(hf_elmo._MODULES) | {"bundled"} == set(hf_elmo.__all__)
+    assert set(hf_elmo._MODULES) | {"bundled", "export"} == set(hf_elmo.__all__)
     assert hf_elmo.modeling_elmo.ElmoModel is hf_elmo.ElmoModel
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = hf_elmo.nothing

@@ -97,7 +97,10 @@ def test_every_model_of_the_package_is_named(tiny_model_folder):
 
 def test_the_code_needs_nothing_but_transformers_and_torch():
     for name, source in model_code().items():
-        for node in ast.walk(ast.parse(source)):
+        tree = ast.parse(source)
+        # What is tried is not needed (Triton).
+        tried = {inner for node in ast.walk(tree) if isinstance(node, ast.Try) for inner in ast.walk(node)}
+        for node in set(ast.walk(tree)) - tried:
             modules = []
             if isinstance(node, ast.Import):
                 modules = [alias.name for alias in node.names]
