@@ -5,8 +5,8 @@
 - The recurrent weight and the projection serve every time step, so they are laid out for the product once and for all
   (`matrix_products.py`). The copies are kept until the parameters change.
 - In the lowest layer the input's share of the gates is computed once for each distinct word of the batch.
-- A step is few operations, in place. All its gates are one sigmoid, and ``tanh(x)`` is ``2 * sigmoid(2 * x) - 1``, for
-  which torch needs a fifth of the time (Zen 4). The factors 2 stand in the laid out weights, where they are exact.
+- A step is few operations, in place. All its gates are one sigmoid, and ``tanh(x)`` is ``2 * sigmoid(2 * x) - 1``,
+  because torch is quicker at sigmoids. The factors 2 stand in the laid out weights, where they are exact.
 - The input's share is computed for some time steps at once; for all of them it would take more memory than the model.
 
 Cells and gates are in float32 at least: with weights in bfloat16 only the products are.
