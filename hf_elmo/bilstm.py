@@ -10,6 +10,7 @@ depend on how its batch was padded.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -21,8 +22,9 @@ from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging
 
-from .lstm_inference import is_quantized, read_stack, why_not
+from .lstm_inference import read_stacks, why_not
 from .lstm_training import is_served, read_for_training
+from .lstm_weights import is_quantized
 
 logger = logging.get_logger(__name__)
 
@@ -291,6 +293,12 @@ class BiLstm(nn.Module):
 
             layers, end = read_both(self, (words[0].all(), words[1].select(packing.mirror).all()), sizes, state)
             return [torch.cat([y[0], y[1].index_select(0, packing.mirror)], dim=-1) for y in layers], end
+        stacks = self.forward_layers, self.backward_layers
+        if self._serves_on_cpu(stacks, words, sizes):
+            both = words[0], words[1].select(packing.mirror)
+            layers, *end = read_stacks(stacks, both, sizes, state.hidden, state.cell, self.use_skip_connections)
+            pairs = zip(layers[0], (y.index_select(0, packing.mirror) for y in layers[1]))
+            return [torch.cat(pair, dim=-1) for pair in pairs], ElmoState(*end)
         halves, hidden, cell = zip(
             *(
                 self.read_stack(direction, each, sizes, state.hidden[direction], state.cell[direction])
@@ -321,14 +329,14 @@ class BiLstm(nn.Module):
         """
         words = inputs if isinstance(inputs, Words) else Words(inputs)
         layers = (self.forward_layers, self.backward_layers)[direction]
-        if self._serves_on_cpu(layers, words, batch_sizes):
-            if direction == 0:
-                return read_stack(layers, words, batch_sizes, hidden, cell, self.use_skip_connections)
-            mirror = mirrored(batch_sizes)
-            outputs, *state = read_stack(
-                layers, words.select(mirror), batch_sizes, hidden, cell, self.use_skip_connections
+        if self._serves_on_cpu([layers], [words], batch_sizes):
+            mirror = mirrored(batch_sizes) if direction == 1 else None
+            if mirror is not None:
+                words = words.select(mirror)
+            (outputs,), *state = read_stacks(
+                [layers], [words], batch_sizes, hidden[None], cell[None], self.use_skip_connections
             )
-            return [y.index_select(0, mirror) for y in outputs], *state
+            return outputs if mirror is None else [y.index_select(0, mirror) for y in outputs], *(x[0] for x in state)
         if batch_sizes and any(map(is_quantized, layers)):
             raise ValueError("A quantised model only reads, on a CPU, uncompiled: load it anew for anything else.")
         x, outputs, last_hidden, last_cell = words.all(), [], [], []
@@ -341,10 +349,11 @@ class BiLstm(nn.Module):
             last_cell.append(c)
         return outputs, torch.stack(last_hidden), torch.stack(last_cell)
 
-    def _serves_on_cpu(self, layers: nn.ModuleList, words: Words, batch_sizes: list[int]) -> bool:
+    def _serves_on_cpu(self, stacks: Sequence[nn.ModuleList], words: Sequence[Words], batch_sizes: list[int]) -> bool:
         """Whether `lstm_inference` reads these words; what is trained does so by itself (`lstm_training`)."""
-        if not batch_sizes or words.vectors.device.type != "cpu" or torch.compiler.is_compiling():
+        if not batch_sizes or words[0].vectors.device.type != "cpu" or torch.compiler.is_compiling():
             return False
+        layers = list(chain.from_iterable(stacks))
         reason = why_not(layers, words) if all(map(_is_bare, layers)) else "something stands between layer and weights"
         if reason is None and self.training and self.dropout.p > 0:
             reason = "there is dropout"

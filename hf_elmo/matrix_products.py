@@ -26,7 +26,7 @@ _PROBES = 64
 def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`F.linear` of many rows: ``(rows, in)`` and ``(out, in)`` to ``(rows, out)``."""
     if inputs.dtype == torch.float32 and has_onednn(inputs):
-        return torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")
+        return _onednn_operators()[0](inputs, weight, bias, "none", [], "")
     return F.linear(inputs, weight, bias)
 
 
@@ -50,7 +50,7 @@ def packed_product(weight: Tensor, transposed: bool = False) -> Callable[..., Te
     Returns:
         A function of rows and, optionally, of what is to be added to their product.
     """
-    product_with = torch.ops.mkldnn._linear_pointwise
+    product_with, add_product_to = _onednn_operators()
     if transposed:
         # In parts that stay in the cache from one copy to the next.
         count = -(-weight.numel() * weight.element_size() // _BYTES_TO_TRANSPOSE)
@@ -62,7 +62,7 @@ def packed_product(weight: Tensor, transposed: bool = False) -> Callable[..., Te
                 summand = (
                     product_with(columns, part, None, "none", [], "")
                     if summand is None
-                    else product_with.binary(columns, summand, part, None, "add")
+                    else add_product_to(columns, summand, part, None, "add")
                 )
             return summand
 
@@ -72,9 +72,16 @@ def packed_product(weight: Tensor, transposed: bool = False) -> Callable[..., Te
     def product(rows: Tensor, summand: Tensor | None = None) -> Tensor:
         if summand is None:
             return product_with(rows, packed, None, "none", [], "")
-        return product_with.binary(rows, summand, packed, None, "add")
+        return add_product_to(rows, summand, packed, None, "add")
 
     return product
+
+
+@lru_cache
+def _onednn_operators() -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
+    # Not found out anew with each call, which takes as long as a small product.
+    operator = torch.ops.mkldnn._linear_pointwise
+    return operator.default, operator.binary
 
 
 def _packed(weight: Tensor) -> Tensor:
@@ -99,7 +106,7 @@ def _onednn_works(dtype: torch.dtype) -> bool:
             for product in (packed_product(weight, False), packed_product(weight.t().contiguous(), True)):
                 if not torch.equal(product(rows, torch.ones(3, 16, dtype=dtype)), rows @ weight.t() + 1):
                     return False
-            by_onednn = torch.ops.mkldnn._linear_pointwise(rows, weight, None, "none", [], "")
+            by_onednn = _onednn_operators()[0](rows, weight, None, "none", [], "")
             return torch.equal(by_onednn, rows @ weight.t())
     except (AttributeError, RuntimeError) as error:
         logger.info_once(f"oneDNN's products of {dtype} are not there ({error}): torch's own are taken.")

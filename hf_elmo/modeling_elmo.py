@@ -16,8 +16,8 @@ from transformers.utils import ModelOutput, can_return_tuple
 from .bilstm import BiLstm, ElmoState, LstmLayer, Packing, Words
 from .character_encoder import CharacterEncoder, ScaledLinear
 from .configuration_elmo import ElmoConfig
-from .lstm_inference import is_quantized
 from .lstm_scan import is_traced_whole, read_layers_padded
+from .lstm_weights import is_quantized
 from .remote_code import add_remote_code
 from .sampled_softmax import LogUniformSampler, sampled_softmax_losses
 from .scalar_mix import ScalarMix

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from small_models import fill, random_words, small_config
 
 import hf_elmo
-from hf_elmo import ElmoModel, ElmoState, lstm_inference
+from hf_elmo import ElmoModel, ElmoState, lstm_inference, lstm_weights
 from hf_elmo.bilstm import BiLstm, Packing, Words
 from hf_elmo.character_encoder import CharacterEncoder
 from hf_elmo.character_inference import encode_for_inference, encodes_for_inference
@@ -87,6 +87,38 @@ def test_input_shares_in_many_runs(monkeypatch):
         monkeypatch.setattr(lstm_inference, "_BYTES_OF_SHARES", 7 * 4 * 4 * 5)
         layers, _ = bilstm(words, packing)
     torch.testing.assert_close(layers, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="pairs of products are taken where there is MKL")
+@pytest.mark.parametrize(
+    ("lengths", "threads", "copies", "together"),
+    [
+        ([9, 6, 6, 2], 1, 2**22, 7),  # the last steps, of small weights
+        ([7], 2, 0, 7),
+        ([7], 3, 0, 0),
+        ([7, 1], 1, 0, 0),
+    ],
+)
+def test_both_directions_take_steps_together(monkeypatch, lengths, threads, copies, together):
+    bilstm = fill(BiLstm(small_config()))
+    packing, words = batch(lengths, torch.float32, 5, 3)
+    monkeypatch.setattr(lstm_weights, "_BYTES_TO_COPY_FREELY", copies)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    taken = []
+    pair = lstm_weights.Together.__init__
+
+    def counted(self, *both):
+        pair(self, *both)
+        recur = self.recur
+        self.recur = lambda *args: taken.append(1) or recur(*args)
+
+    monkeypatch.setattr(lstm_weights.Together, "__init__", counted)
+    state = bilstm.initial_state(len(lengths), words.vectors)
+    with torch.no_grad():
+        layers, end = bilstm(words, packing, state)
+        expected, expected_end = plain(bilstm, words, packing, state)
+    assert len(taken) == together * len(layers)
+    torch.testing.assert_close([*layers, *end], [*expected, *expected_end], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -165,14 +197,14 @@ def test_hooks_on_layers_are_called():
 
 
 def test_it_is_said_which_way_is_taken(caplog):
-    logger = logging.getLogger(lstm_inference.__name__)
+    logger = logging.getLogger(lstm_weights.__name__)
     bilstm = fill(BiLstm(small_config()))
     packing, words = batch([3], torch.float32, None, 5)
     hf_elmo_logger = logging.getLogger("hf_elmo.bilstm")
     for one in (logger, hf_elmo_logger):
         one.setLevel(logging.INFO)
         one.addHandler(caplog.handler)
-    type(lstm_inference.logger).info_once.cache_clear()
+    type(lstm_weights.logger).info_once.cache_clear()
     try:
         with torch.no_grad():
             bilstm(words, packing)
