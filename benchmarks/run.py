@@ -89,7 +89,9 @@ class Row:
 
     def short(self) -> Row:
         """The same in little time."""
-        few = {"corpus": 128, "batch": max(self.batch, 2)}.get(self.task, self.sentences)
+        few = {"corpus": 128, "batch": max(self.batch, 2 if self.size == "original" else 16)}.get(
+            self.task, self.sentences
+        )
         rounds = 1 if self.task in ("corpus", "train") else 2
         return replace(self, sentences=min(few, self.sentences), rounds=rounds)
 
@@ -97,8 +99,8 @@ class Row:
 ROWS = (
     Row("character rows", "small", "rows", 32, 320, kinds=("fp32",)),
     Row("tokenizer call", "small", "tokenize", 32, 320, kinds=("fp32",)),
-    Row("small, batch 1", "small", "batch", 1, 16, 7),
-    Row("small, batch 32", "small", "batch", 32, 64),
+    Row("small, batch 1", "small", "batch", 1, 32, 7),
+    Row("small, batch 32", "small", "batch", 32, 128),
     Row("original, batch 1", "original", "batch", 1, 4, 7),
     Row("original, batch 32", "original", "batch", 32, 32),
     Row("original, corpus, batch 128", "original", "corpus", 128, 384, 3),
@@ -199,17 +201,21 @@ class Comparison:
         columns = [column for column in self.columns(row.kinds) if column in processes]
         rounds = []
         kept = {column: self.work / f"kept-{column.replace(' ', '-')}.npy" for column in columns}
+        others = None if row.task == "corpus" else self.next_sentences(row)[: row.batch]
         for number in range(-1, row.rounds):
             words = self.next_sentences(row)
             if number < 0:
                 # A turn that warms up: little of what takes AllenNLP minutes.
                 words = words[:1] if row.is_trained else words[: 2 * row.batch]
             limits = machine.ask("measure") if number >= 0 else None
-            seconds, floors = {}, {}
+            seconds, floors, system = {}, {}, {}
             for column in list(columns):
                 keep = str(kept[column]) if number == 0 and (row.is_read or row.is_trained) else None
                 try:
-                    answer = processes[column].ask("work", task=row.task, words=words, batch=row.batch, keep=keep)
+                    before = others if number >= 0 else None
+                    answer = processes[column].ask(
+                        "work", task=row.task, words=words, batch=row.batch, keep=keep, before=before
+                    )
                     self._note(column, answer)
                 except Ended as reason:
                     answer = {}
@@ -218,13 +224,15 @@ class Comparison:
                 if "seconds" not in answer:
                     columns.remove(column)
                     continue
-                seconds[column] = answer["seconds"]
+                seconds[column], system[column] = answer["seconds"], answer["system"]
                 kind = column.partition(" ")[2]
                 if limits is not None and kind in row.kinds and (row.is_read or row.is_trained):
                     floors[kind] = self._floor(row, shape, words, kind, limits)
             if number >= 0:
                 count = sum(map(len, words))
-                rounds.append({"words": count, "seconds": seconds, "floors": floors, "machine": limits})
+                rounds.append(
+                    {"words": count, "seconds": seconds, "floors": floors, "system": system, "machine": limits}
+                )
         exactness = exactness_of({column: kept[column] for column in columns}, row.is_trained)
         for path in kept.values():
             path.unlink(missing_ok=True)
