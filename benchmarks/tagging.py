@@ -186,8 +186,18 @@ def plain_tags(tags: list[str]) -> list[str]:
     return [{"E": "I", "S": "B"}.get(tag[0], tag[0]) + tag[1:] for tag in tags]
 
 
-def train_once(arm: Arm, recipe: Recipe, names: list[str], tokenizer, seed: int) -> dict:
+def train_once(
+    arm: Arm, recipe: Recipe, names: list[str], tokenizer, seed: int, folder_to_keep: Path | None = None
+) -> dict:
     """Trains one model with early stopping on the development set, and scores it.
+
+    Args:
+        arm: What is trained, and on what.
+        recipe: Head and training.
+        names: The labels.
+        tokenizer: Of the model.
+        seed: Of the weights and of the order of sentences.
+        folder_to_keep: Where the model is saved; None: nowhere.
 
     Returns:
         Scores of the development and the test set, each for Viterbi's tags and for the best tag of each word; epochs,
@@ -258,6 +268,8 @@ def train_once(arm: Arm, recipe: Recipe, names: list[str], tokenizer, seed: int)
         trainer.train()
         seconds, busy = time.perf_counter() - started, time.process_time() - busy
         results = {name: trainer.predict(arm.data[name]).metrics for name in ("dev", "test")}
+        if folder_to_keep is not None:
+            trainer.save_model(folder_to_keep)
     return {
         "seed": seed,
         "epochs": trainer.state.epoch,

@@ -15,16 +15,20 @@ from weakref import WeakKeyDictionary
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers.utils import logging
 
 from .matrix_products import Fingerprint, has_onednn, linear, packed_product, plain_product
 
 if TYPE_CHECKING:
     from .character_encoder import CharacterEncoder
 
+logger = logging.get_logger(__name__)
+
 # Words whose convolutions are computed at once.
 _WORDS_AT_ONCE = 64
 # So much more arithmetic may the filling with zeros make.
 _MOST_FILLING = 1.5
+_LEARNED = "gradients are recorded"
 
 # For each encoder the product of its filters, and what that was made of. Outside of the modules, so that it is never
 # saved, moved or copied with them.
@@ -33,15 +37,30 @@ _packed: WeakKeyDictionary[nn.Module, tuple[Fingerprint, Callable[[Tensor], Tens
 
 def encodes_for_inference(encoder: CharacterEncoder, rows: Tensor) -> bool:
     """Whether `encode_for_inference` serves for these rows: on a CPU, with nothing to learn, and plain layers."""
-    if rows.device.type != "cpu" or not len(rows) or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+    if rows.device.type != "cpu" or not len(rows) or torch.compiler.is_compiling():
         return False
-    if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in encoder.parameters()):
-        return False
-    if any(parameter.is_inference() or parameter.is_meta for parameter in encoder.parameters()):
-        return False
+    reason = _why_not(encoder)
+    if reason is None:
+        logger.info_once("The character CNN of words that are only read is one product for all its filters.")
+    elif reason != _LEARNED:
+        logger.info_once(f"The character CNN is computed filter by filter: {reason}.")
+    return reason is None
+
+
+def _why_not(encoder: CharacterEncoder) -> str | None:
+    """Why words on a CPU are not encoded in the quick way; None if they are."""
+    parameters = list(encoder.parameters())
+    if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in parameters):
+        return _LEARNED
+    if torch.is_autocast_enabled("cpu"):
+        return "autocast is at work"
+    if any(parameter.is_inference() or parameter.is_meta for parameter in parameters):
+        return "its weights are inference tensors, or elsewhere"
     exact = sum(convolution.weight.numel() for convolution in encoder.convolutions)
     filled = _widest(encoder) * encoder.char_embedding.embedding_dim * sum(c.out_channels for c in encoder.convolutions)
-    return filled <= _MOST_FILLING * exact and all(map(_is_bare, encoder.modules()))
+    if filled > _MOST_FILLING * exact:
+        return "its filters are too unlike in width for one product"
+    return None if all(map(_is_bare, encoder.modules())) else "there is an adapter, a hook or a class of another's"
 
 
 def _is_bare(module: nn.Module) -> bool:

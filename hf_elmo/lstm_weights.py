@@ -111,6 +111,7 @@ class LaidOut:
     def together_with(self, other: LaidOut) -> Together:
         """The products of this layer and the other direction's."""
         if self._pair is None or self._pair[0] is not other:
+            logger.info_once("The biLM's directions take the steps of few sentences together, in MKL's products.")
             self._pair = other, Together(self, other)
         return self._pair[1]
 

@@ -56,9 +56,9 @@ def test_a_comparison(work):
     results = json.loads(json.dumps(results))
     batches, corpus, words, training = results["rows"]
     assert {"hf_elmo fp32", "hf_elmo bf16"} <= set(batches["columns"])
-    # The text goes on from turn to turn: twice four sentences, and the eight of a turn that warmed up, came before.
+    # The text goes on from turn to turn: three times four sentences, and the eight of a warming turn, came before.
     sentences = comparison.sentences * 2
-    assert [each["words"] for each in corpus["rounds"]] == [sum(map(len, sentences[16:24]))]
+    assert [each["words"] for each in corpus["rounds"]] == [sum(map(len, sentences[20:28]))]
     for row in results["rows"]:
         for each in row["rounds"]:
             assert all(seconds > 0 for seconds in each["seconds"].values())
