@@ -47,6 +47,9 @@ def quantize(model):
         for name, child in list(parent.named_children()):
             if isinstance(child, ScaledLinear):
                 setattr(parent, name, Int8Linear(child))
+    for parameter in model.parameters():
+        # A view of a file's memory map keeps all of the file in memory.
+        parameter.data = parameter.detach().clone()
     return model.eval()
 
 
