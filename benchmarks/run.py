@@ -119,7 +119,7 @@ class Comparison:
 
     def __init__(self, work: Path, threads: int, peers: dict[str, str]):
         self.work, self.threads, self.peers = work, threads, peers
-        self.sentences: list[list[str]] = json.loads((work / "sentences.json").read_text())
+        self.sentences: list[list[str]] = json.loads((work / "sentences.json").read_text(encoding="utf-8"))
         self.place = 0
         self.versions: dict[str, dict] = {}
         self.notes: dict[str, str] = {}
@@ -391,7 +391,7 @@ def main(arguments: list[str] | None = None) -> dict:
     results["minutes"] = round((time.perf_counter() - begin) / 60, 1)
     if options.json:
         partial = options.json.with_name(options.json.name + ".partial")
-        partial.write_text(json.dumps(results, indent=1))
+        partial.write_text(json.dumps(results, indent=1), encoding="utf-8")
         partial.replace(options.json)
     print(report.text(results))
     return results
