@@ -4,7 +4,7 @@ A file holds a JSON object, or a list of such:
 
     {
       "task": {"type": "token-classification", "name": "Entities"},
-      "dataset": {"type": "wnut_17", "name": "WNUT-17", "split": "test"},
+      "dataset": {"type": "leondz/wnut_17", "name": "WNUT-17", "split": "test"},
       "metric": {"type": "f1", "name": "F1 of entities"},
       "value": 27.32,
       "command": "python benchmarks/wnut17.py --threads 1",
