@@ -414,7 +414,6 @@ class TestConversions:
             PUBLISHED["pt-brwac"], name="known", title="A known one", checksums=({"file": "w", "sha256": digest},)
         )
         monkeypatch.setattr(published_models, "published_models", lambda: {**PUBLISHED, "known": known})
-        monkeypatch.setattr("hf_elmo.model_card.published_models", lambda: {**PUBLISHED, "known": known})
         # The name is that of another, and proves less.
         card = self.convert(published, tmp_path, "elmo_pt_weights.hdf5")
         assert "# A known one" in card.text
