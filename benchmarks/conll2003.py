@@ -17,6 +17,7 @@ from __future__ import annotations
 from tagging import Recipe, parser, run_recipe
 
 FILES = {"train": "eng.train", "dev": "eng.testa", "test": "eng.testb"}
+DATASET = {"type": "eriktks/conll2003", "name": "CoNLL-2003"}
 
 
 def recipe(glove: str | None = None, glove_size: int = 50) -> Recipe:
@@ -44,7 +45,7 @@ def main(arguments: list[str] | None = None) -> dict:
     chosen = options.parse_args(arguments)
     if chosen.data is None:
         options.error("--data is needed: CoNLL-2003 cannot be passed on, so it does not come with this project")
-    return run_recipe(chosen, FILES, recipe(chosen.glove, chosen.glove_size))
+    return run_recipe(chosen, FILES, recipe(chosen.glove, chosen.glove_size), DATASET, __file__, arguments)
 
 
 if __name__ == "__main__":

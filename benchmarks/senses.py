@@ -1,6 +1,6 @@
 """What a model knows of a word's senses, and which words its context-free layer takes for near.
 
-    python benchmarks/senses.py [--model FOLDER] [--words beauty ...] [--text FILE ...] [--json FILE]
+    python benchmarks/senses.py [--model FOLDER] [--words beauty ...] [--text FILE ...] [--json FILE] [--results FILE]
 
 **Senses.** `read_senses.tsv` has 32 sentences with *read*, eight each as past, present, infinitive and noun, written
 for this measure before it was first taken, and as they were ever since. For every triple of an anchor, another sentence
@@ -27,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from card_results import write_card_results
 
 import hf_elmo
 from hf_elmo.embedding import embed_sentences
@@ -111,6 +112,18 @@ def measure_senses(model, tokenizer) -> dict:
     return {"word": WORD, "sentences": dict(Counter(senses)), "triples": triples, "share": rows}
 
 
+def card_rows(measured: dict) -> list[tuple[dict, dict, dict, float]]:
+    """The shares of the layers that read sentences, for a model card: task, dataset, metric, value."""
+    sentences = sum(measured["sentences"].values())
+    task = {"type": "feature-extraction", "name": "Senses of one word"}
+    dataset = {"type": "read-senses", "name": f"{sentences} sentences with the word {measured['word']}"}
+    layers = {name: shares for name, shares in measured["share"].items() if name == "mix" or name.startswith("biLSTM")}
+    return [
+        (task, dataset, {"type": "accuracy", "name": f"Triples told apart in percent, {name}"}, round(100 * each, 1))
+        for name, each in ((name, shares["all senses"]) for name, shares in layers.items())
+    ]
+
+
 def frequent_words(tokenizer, paths: list[Path], most: int) -> list[str]:
     """The most frequent words of letters in text files, plain or .gz."""
     split = tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str
@@ -158,7 +171,7 @@ def default_texts() -> list[Path]:
     return [folder / name / "train.txt.gz" for name in ("wikipedia_en_2015", "wikinews_en")]
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=hf_elmo.bundled(), help="model folder; the bundled model if not given")
     parser.add_argument("--words", nargs="*", default=["beauty", "running", "king", "quickly", "Germany", "seven"])
@@ -168,7 +181,8 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=30_000, help="how many frequent words")
     parser.add_argument("--neighbours", type=int, default=10)
     parser.add_argument("--json", type=Path, help="write the results there, too")
-    options = parser.parse_args()
+    parser.add_argument("--results", type=Path, help="write the shares there, too, for a model card")
+    options = parser.parse_args(arguments)
     texts = options.text or default_texts()
     if missing := [str(path) for path in texts if not path.is_file()]:
         parser.error(f"there is no text {missing[0]}: give --text, or the folder of data in HF_ELMO_SHARED_DATA")
@@ -194,6 +208,8 @@ def main() -> None:
         temporary = options.json.with_name(options.json.name + ".partial")
         temporary.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
         temporary.replace(options.json)
+    if options.results is not None:
+        write_card_results(options.results, card_rows(senses), __file__, arguments)
 
 
 if __name__ == "__main__":

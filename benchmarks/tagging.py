@@ -12,12 +12,13 @@ import statistics
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 import transformers
+from card_results import write_card_results
 from datasets import Dataset
 from seqeval.metrics import f1_score, precision_score, recall_score
 from seqeval.scheme import IOB2
@@ -36,6 +37,7 @@ Sentence = tuple[list[str], list[str]]
 
 # ELMo with a frozen biLM, and the same head on a character encoder that is trained from scratch.
 ARMS = ("elmo", "characters")
+ELMO = "ELMo, frozen"
 
 
 @dataclass
@@ -362,7 +364,7 @@ def run_experiment(
             return model
 
         made = {
-            "elmo": Arm("ELMo, frozen", pretrained, layers, recipe.learning_rate),
+            "elmo": Arm(ELMO, pretrained, layers, recipe.learning_rate),
             "characters": Arm(
                 "character encoder from scratch",
                 from_scratch,
@@ -398,16 +400,50 @@ def parser(description: str) -> argparse.ArgumentParser:
     options.add_argument("--limit", type=int, help="most sentences of each file, for a quick try")
     options.add_argument("--threads", type=int, help="threads of torch (default: all cores)")
     options.add_argument("--output", type=Path, help="JSON file for all scores")
+    options.add_argument("--results", type=Path, help="JSON file of ELMo's test scores for a model card")
     options.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="which models to train")
     return options
 
 
-def run_recipe(options: argparse.Namespace, files: dict[str, str], recipe: Recipe) -> dict:
-    """Runs a recipe as the command line says; `files` names the file of each split in the data folder."""
+def card_rows(runs: list[dict], dataset: dict[str, str]) -> Iterator[tuple[dict, dict, dict, float]]:
+    """The F1 of the test set for a model card: task, dataset, metric, value."""
+    for kind, name in (("viterbi", "Viterbi"), ("argmax", "argmax")):
+        metric = f"F1 of entities in percent, {name}, mean of {len(runs)} seeds"
+        value = round(statistics.mean(run["test"][kind]["f1"] for run in runs), 2)
+        task = {"type": "token-classification", "name": "Entities, frozen biLM under a biLSTM and a CRF"}
+        yield task, {**dataset, "split": "test"}, {"type": "f1", "name": metric}, value
+
+
+def run_recipe(
+    options: argparse.Namespace,
+    files: dict[str, str],
+    recipe: Recipe,
+    dataset: dict[str, str],
+    script: str,
+    arguments: Sequence[str] | None,
+) -> dict:
+    """Runs a recipe as the command line says.
+
+    Args:
+        options: Of `parser`.
+        files: The file of each split in the data folder.
+        recipe: What to train.
+        dataset: `type` (the hub's id) and `name` of the data, for a model card.
+        script: The file of the recipe.
+        arguments: What it was called with, as in `write_card_results`.
+
+    Raises:
+        ValueError: if results are wanted, but ELMo is none of the arms.
+    """
+    if options.results is not None and "elmo" not in options.arms:
+        raise ValueError("--results is for ELMo's scores: add elmo to --arms.")
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     if options.epochs is not None:
         recipe.max_epochs = options.epochs
     splits = {name: read_columns(options.data / file, options.limit) for name, file in files.items()}
     model = options.model or hf_elmo.bundled()
-    return run_experiment(splits, model, recipe, options.seeds, options.output, options.arms)
+    report = run_experiment(splits, model, recipe, options.seeds, options.output, options.arms)
+    if options.results is not None:
+        write_card_results(options.results, card_rows(report["arms"][ELMO], dataset), script, arguments)
+    return report

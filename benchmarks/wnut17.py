@@ -1,6 +1,6 @@
 """Entities of WNUT-17 (Derczynski et al. 2017) with a frozen ELMo, beside a character encoder trained from scratch.
 
-    python benchmarks/wnut17.py --output wnut17.json
+    python benchmarks/wnut17.py --output wnut17.json [--results FILE]
 
 Six types of emerging and rare entities in social media. The biLM is run once over all text; a run of the head then
 takes minutes on a laptop. Both models have the same head: the mix, a biLSTM and a CRF. Scores are F1 of whole entities
@@ -21,6 +21,7 @@ from pathlib import Path
 from tagging import Recipe, parser, run_recipe
 
 FILES = {"train": "wnut17train.conll", "dev": "emerging.dev.conll", "test": "emerging.test.annotated"}
+DATASET = {"type": "leondz/wnut_17", "name": "WNUT-17"}
 
 
 def recipe() -> Recipe:
@@ -49,7 +50,7 @@ def main(arguments: list[str] | None = None) -> dict:
     if options.data is None:
         beside = Path(__file__).parents[2] / "shared" / "data"
         options.data = Path(os.environ.get("HF_ELMO_SHARED_DATA", beside)) / "ner" / "wnut17"
-    return run_recipe(options, FILES, recipe())
+    return run_recipe(options, FILES, recipe(), DATASET, __file__, arguments)
 
 
 if __name__ == "__main__":

@@ -204,7 +204,12 @@ def load_allennlp_elmo(source: str | Path, *, options: OptionsSource | None = No
 
 
 def convert_allennlp_archive(
-    source: str | Path, destination: str | Path, *, options: OptionsSource | None = None, only_elmo: bool = False
+    source: str | Path,
+    destination: str | Path,
+    *,
+    options: OptionsSource | None = None,
+    only_elmo: bool = False,
+    published: str | None = None,
 ) -> None:
     """Makes a model folder of an archive: of a whole tagger, or else of the ELMo inside, with a warning.
 
@@ -213,9 +218,12 @@ def convert_allennlp_archive(
         destination: The folder, which must not exist yet, or be empty.
         options: As in `load_allennlp_elmo`.
         only_elmo: Take the ELMo out of a tagger, too.
+        published: The name of the published model that it is, for its card, where neither checksum nor name of a file
+            says so (`hf_elmo.published_models`).
 
     Raises:
         ConversionError: as `load_allennlp_elmo` and `load_allennlp_tagger`, or if there is something at `destination`.
+        ValueError: if there is no published model of that name.
         OSError: if a file cannot be read or written. Nothing is left of the folder then.
     """
     from .allennlp_tagger import TAGGERS, tagger_of
@@ -234,7 +242,7 @@ def convert_allennlp_archive(
                     stacklevel=2,
                 )
         read = paths_of(source, _read_files(archive, options, with_vocabulary=tagger is not None))
-    origin = origin_of("allennlp-archive", read)
+    origin = origin_of("allennlp-archive", read, published)
     if tagger is not None:
         write_model_folder(tagger[0], None, destination, tokenizer=tagger[1], origin=origin)
         return

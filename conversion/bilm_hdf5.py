@@ -210,21 +210,25 @@ def convert_to_folder(
     *,
     options: OptionsSource | None = None,
     vocabulary: VocabularySource | None = None,
+    published: str | None = None,
 ) -> None:
     """Makes a model folder (configuration, safetensors, tokenizer) of an ELMo in the original format.
 
     Args:
         source: As in `load_bilm`, like the other arguments.
         destination: The folder, which must not exist yet, or be empty.
+        published: The name of the published model that it is, for its card, where neither checksum nor name of a file
+            says so (`hf_elmo.published_models`).
 
     Raises:
         ConversionError: as `load_bilm`, or if there is something at `destination`.
+        ValueError: if there is no published model of that name.
         OSError: if a file cannot be read or written. Nothing is left of the folder then.
     """
     check_new_folder(destination)
     with bilm_files(source, options, vocabulary) as parts:
         model, words = _load(parts)
-    origin = origin_of("bilm-hdf5", paths_of(source, parts))
+    origin = origin_of("bilm-hdf5", paths_of(source, parts), published)
     write_model_folder(model, words, destination, origin=origin)
 
 

@@ -178,23 +178,30 @@ def _load(
 
 
 def convert_elmoformanylangs(
-    source: str | Path, destination: str | Path, *, options: str | Path | Mapping[str, Any] | None = None
+    source: str | Path,
+    destination: str | Path,
+    *,
+    options: str | Path | Mapping[str, Any] | None = None,
+    published: str | None = None,
 ) -> None:
     """Makes a model folder (configuration, safetensors, tokenizer) of an ELMo of ELMoForManyLangs.
 
     Args:
         source: As in `load_elmoformanylangs`, like `options`.
         destination: The folder, which must not exist yet, or be empty.
+        published: The name of the published model that it is, for its card, where neither checksum nor name of a file
+            says so (`hf_elmo.published_models`).
 
     Raises:
         ConversionError: as `load_elmoformanylangs`, or if there is something at `destination`.
+        ValueError: if there is no published model of that name.
         OSError: if a file cannot be read or written. Nothing is left of the folder then.
     """
     check_new_folder(destination)
     with _files(Path(source)) as files:
         model, tokenizer = _load(source, files, options)
         read = paths_of(source, _read_files(files, options))
-    origin = origin_of("elmoformanylangs", read)
+    origin = origin_of("elmoformanylangs", read, published)
     write_model_folder(model, None, destination, tokenizer=tokenizer, origin=origin)
 
 

@@ -146,21 +146,25 @@ def convert_tf_checkpoint(
     *,
     options: OptionsSource | None = None,
     vocabulary: VocabularySource | None = None,
+    published: str | None = None,
 ) -> None:
     """Makes a model folder (`ElmoForPreTraining`, and its tokenizer) of a checkpoint of bilm-tf's training.
 
     Args:
         source: As in `load_tf_checkpoint`, like the other arguments.
         destination: The folder, which must not exist yet, or be empty.
+        published: The name of the published model that it is, for its card, where neither checksum nor name of a file
+            says so (`hf_elmo.published_models`).
 
     Raises:
         ConversionError: as `load_tf_checkpoint`, or if there is something at `destination`.
+        ValueError: if there is no published model of that name.
         OSError: if a file cannot be read or written. Nothing is left of the folder then.
     """
     check_new_folder(destination)
     parts = _parts(source, options, vocabulary)
     model, words = _load(*parts)
-    origin = origin_of("bilm-tf-checkpoint", paths_of(source, [*parts[0].files, *parts[1:]]))
+    origin = origin_of("bilm-tf-checkpoint", paths_of(source, [*parts[0].files, *parts[1:]]), published)
     write_model_folder(model, words, destination, origin=origin)
 
 

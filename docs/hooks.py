@@ -1,4 +1,7 @@
-"""What mkdocs is told beside mkdocs.yml: the README and the pages that it links to are pages, at the same addresses."""
+"""What mkdocs is told beside mkdocs.yml: the README and the pages that it links to are pages, at the same addresses.
+
+So links lead somewhere in a checkout, too.
+"""
 
 import os
 import re
@@ -71,6 +74,22 @@ def page(name: str, text: str) -> tuple[str, list[str]]:
         return match[2] if match[2].startswith("`") else f"`{target}`"
 
     return LINK.sub(link, HEAD.sub("", text)), linked
+
+
+def on_page_markdown(markdown: str, page, **_) -> str:
+    """Links of pages in `docs/` to files beside that folder, which lead there from a checkout, lead to their pages."""
+    source = Path(page.file.abs_src_path or "")
+    if not source.is_relative_to(CHECKOUT / "docs"):
+        return markdown
+
+    def link(match: re.Match) -> str:
+        path = source.parent.joinpath(match[3]).resolve()
+        if not path.is_relative_to(CHECKOUT) or path.is_relative_to(CHECKOUT / "docs") or not path.is_file():
+            return match[0]
+        target = os.path.relpath(path.relative_to(CHECKOUT), Path(page.file.src_uri).parent)
+        return match[0].replace(match[3], Path(target).as_posix())
+
+    return LINK.sub(link, markdown)
 
 
 def on_post_build(config):

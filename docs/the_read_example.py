@@ -19,7 +19,9 @@ from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging
 
 import hf_elmo
+from hf_elmo.comparison import similarities
 from hf_elmo.embedding import embed_sentences
+from hf_elmo.plot import plot_senses, plot_similarity
 
 plt.rcParams.update({"figure.dpi": 110, "font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
 logging.disable_progress_bar()
@@ -82,37 +84,12 @@ figure.tight_layout()
 # spelling says about meaning; it knows nothing of the sentence. Cosines between such vectors, with two slips of the
 # pen, and two words that nobody has used before:
 
-
 # %%
-def without_context(words):
-    """The first layer's vectors, (words, dim)."""
-    sentences = embed_sentences(model, tokenizer, [[word] for word in words], layers="all")
-    return np.concatenate([sentence.vectors[0] for sentence in sentences])
-
-
-def cosines(a, b):
-    """Cosines between the rows of two matrices."""
-    a, b = (matrix / np.linalg.norm(matrix, axis=-1, keepdims=True) for matrix in (a, b))
-    return a @ b.T
-
-
-def draw_cosines(axis, values, rows, columns):
-    axis.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
-    axis.set_xticks(range(len(columns)), columns, rotation=45, ha="right")
-    axis.set_yticks(range(len(rows)), rows)
-    for (y, x), value in np.ndenumerate(values):
-        color = "white" if abs(value) > 0.6 else "black"
-        axis.text(x, y, f"{round(value, 1) + 0:.1f}", ha="center", va="center", fontsize=6, color=color)
-
-
 words = ["read", "reads", "reader", "raed", "written", "wrote", "wrtoe", "London", "Paris", "glorping", "glorped"]
-similar = cosines(without_context(words), without_context(words))
-figure, axis = plt.subplots(figsize=(5.6, 4.6))
-draw_cosines(axis, similar, words, words)
-axis.set_title("Without context: cosines of spelling")
-figure.tight_layout()
+similar = similarities(model, tokenizer, words, words).layers[0]
 # A typing error is nearer to the word than a word of another spelling is.
 assert similar[words.index("wrote"), words.index("wrtoe")] > similar[words.index("wrote"), words.index("London")]
+plot_similarity(model, tokenizer, words, words, layers=0, title="Without context: cosines of spelling")
 
 # %% [markdown]
 # ## The three layers
@@ -139,15 +116,21 @@ print("\nvectors of read:", read.shape, "(layers, sentences, dim)")
 assert np.allclose(read[0], read[0, 0])  # without context there is one "read"
 
 # %% [markdown]
-# The first layer has only one *read*. For the others, a plane through the cloud of vectors in which they are spread
-# most (principal components):
+# The layer without context (layer 0) has only one *read*. For the others, a plane through the cloud of vectors in which
+# they are spread most (principal components):
+
+# %%
+plot_senses(model, tokenizer, sentences, "read", senses, layers=[0, 1, 2])
+
+# %% [markdown]
+# How often is the nearest neighbour of the same use?
 
 
 # %%
-def plane(vectors):
-    """The first two principal components."""
-    centred = vectors - vectors.mean(axis=0)
-    return centred @ np.linalg.svd(centred, full_matrices=False)[2][:2].T
+def cosines(a, b):
+    """Cosines between the rows of two matrices."""
+    a, b = (matrix / np.linalg.norm(matrix, axis=-1, keepdims=True) for matrix in (a, b))
+    return a @ b.T
 
 
 def nearest_agree(vectors):
@@ -158,19 +141,6 @@ def nearest_agree(vectors):
 
 
 names = ["without context", "first biLSTM layer", "second biLSTM layer"]
-figure, axes = plt.subplots(1, 3, figsize=(9, 3))
-for axis, name, vectors in zip(axes, names, read):
-    points = plane(vectors)
-    for sense, marker in zip(dict.fromkeys(senses), "osD^"):
-        axis.scatter(*points[senses == sense].T, s=28, marker=marker, label=sense, alpha=0.85)
-    axis.set_title(name)
-    axis.set_xticks([])
-    axis.set_yticks([])
-axes[0].set_xlim(-1, 1)
-axes[0].set_ylim(-1, 1)
-axes[2].legend(fontsize=7, loc="best")
-figure.tight_layout()
-
 agree = [nearest_agree(vectors) for vectors in read[1:]]
 for name, share in zip(names[1:], agree):
     print(f"{name}: the nearest neighbour is of the same use in {share:.0%} of the sentences (by chance: {7 / 31:.0%})")
@@ -182,21 +152,14 @@ assert min(agree) > 2 * 7 / 31
 #
 # ## Two sentences, word by word
 #
-# How alike are the words of two sentences, layer by layer? Look at the crossing of *read* and *read*, 1.0 in the first.
+# How alike are the words of two sentences, layer by layer? Look at the crossing of *read* and *read*, 1 in layer 0.
 
 # %%
 pair = [["I", "read", "the", "book", "yesterday", "."], ["Can", "you", "read", "the", "letter", "now", "?"]]
-left, right = (sentence.vectors for sentence in embed_sentences(model, tokenizer, pair, layers="all"))
-figure, axes = plt.subplots(1, 3, figsize=(10, 3.2))
-crossing = []
-for layer, (axis, name) in enumerate(zip(axes, names)):
-    values = cosines(left[layer], right[layer])
-    draw_cosines(axis, values, *pair)
-    axis.set_title(name)
-    crossing.append(values[1, 2])
-figure.tight_layout()
+crossing = similarities(model, tokenizer, *pair).layers[:, 1, 2]
 print("read and read:", ", ".join(f"{value:.3f}" for value in crossing))
 assert crossing[0] > 0.999 > max(crossing[1:])
+plot_similarity(model, tokenizer, *pair)
 
 # %% [markdown]
 # ## The mix that a task learns

@@ -58,7 +58,7 @@ def build_page(explorer: Explorer) -> gradio.Blocks:
                 beginning[1], label="Second sentence", lines=1, max_lines=5, elem_id="second", min_width=280
             )
         with gradio.Row():
-            compare = gradio.Button("Compare", variant="primary", elem_id="compare", min_width=120)
+            compare = gradio.Button("Compare", variant="primary", size="md", elem_id="compare", min_width=120)
             examples = [
                 (gradio.Button(f"Example: {name}", size="md", elem_id=f"example-{name}", min_width=120), pair)
                 for name, *pair in EXAMPLE_PAIRS

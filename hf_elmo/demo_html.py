@@ -11,6 +11,8 @@ from .explorer import Exploration, Neighbour
 #: For `launch`: cards that stand side by side where there is room, and wide tables that scroll within theirs.
 CSS = """
 .gradio-container { max-width: 1240px !important; }
+#compare { background: #b3460b; border-color: #b3460b; color: #fff; }
+#compare:hover { background: #8f3808; border-color: #8f3808; }
 .elmo { font-size: 1rem; }
 #result, #result > div { padding: 0; }
 .elmo h2 { font-size: 1.2rem; font-weight: 600; margin: 1.4rem 0 .3rem; color: var(--body-text-color); }

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from transformers.dynamic_module_utils import get_relative_import_files
 
-from .model_card import make_card
+from .model_card import check_metadata, make_card
 from .remote_code import AUTO_MAP, CUSTOM_PIPELINES, code_files
 
 CARD = "README.md"
@@ -53,13 +53,14 @@ class HubFile:
         return self.content if isinstance(self.content, bytes) else self.content.read_bytes()
 
 
-def files_for_hub(folder: Path) -> list[HubFile]:
+def files_for_hub(folder: Path, repo: str | None = None) -> list[HubFile]:
     """The files that a model folder is uploaded as, by name; the folder itself stays as it is.
 
     Where code for `trust_remote_code` or the card is missing in the folder, it is added.
 
     Args:
         folder: Of a model and its tokenizer, as `save_pretrained` writes it.
+        repo: The id of the repository, for the card.
 
     Raises:
         OSError: if something cannot be read.
@@ -77,7 +78,7 @@ def files_for_hub(folder: Path) -> list[HubFile]:
         for path in [*code_files(), Path(__file__).with_name("tokenization_elmo.py")]:
             files[path.name] = HubFile(path.name, path, "added: code")
     if CARD not in files:
-        files[CARD] = HubFile(CARD, str(make_card(folder)).encode(), "added: card")
+        files[CARD] = HubFile(CARD, str(make_card(folder, name=repo, remote_code=True)).encode(), "added: card")
     return [files[name] for name in sorted(files)]
 
 
@@ -123,44 +124,6 @@ def _has_code(folder: Path, config: dict, tokenizer_config: dict) -> bool:
     return True
 
 
-_TEXTS = ("library_name", "license", "license_link", "license_name", "pipeline_tag")
-_TEXTS_OR_LISTS = ("base_model", "datasets", "language", "metrics", "tags")
-
-
 def check_card(content: bytes, name: str) -> list[str]:
-    """Checks a card's metadata as far as this can be done without the hub.
-
-    Args:
-        content: The card.
-        name: What to call it in messages.
-
-    Returns:
-        What is allowed, but makes the model hard to find or to use.
-
-    Raises:
-        ValueError: for metadata that is missing, or not what the hub takes.
-    """
-    import yaml
-    from huggingface_hub import ModelCard
-    from huggingface_hub.utils import validate_repo_id
-
-    try:
-        data = ModelCard(content.decode()).data.to_dict()
-        for field in ("base_model", "datasets"):
-            for each in [data[field]] if isinstance(data.get(field), str) else data.get(field) or []:
-                validate_repo_id(each)
-    except (ValueError, yaml.YAMLError, AttributeError, TypeError) as error:
-        problem = " ".join(str(error).split())
-        raise ValueError(f"The metadata of {name} is not what the hub takes: {problem}") from None
-    for field in (*_TEXTS, *_TEXTS_OR_LISTS):
-        value = data.get(field, "")
-        each = value if isinstance(value, list) and field in _TEXTS_OR_LISTS else [value]
-        if not all(isinstance(text, str) for text in each):
-            expected = "text" if field in _TEXTS else "text, or a list of texts"
-            raise ValueError(f"The metadata of {name} has {field}: {value!r}, expected {expected} (in quotes).")
-    if "library_name" not in data:
-        raise ValueError(
-            f"The metadata of {name} has no library_name: begin the file with a line ---, a line library_name: "
-            "transformers, further fields of the hub's model cards, and a line ---."
-        )
-    return [f"{name} has no {field}" for field in ("license", "pipeline_tag") if field not in data]
+    """As `model_card.check_metadata`, for a card that is to be uploaded."""
+    return check_metadata(content, name)

@@ -4,7 +4,7 @@ A file holds a JSON object, or a list of such:
 
     {
       "task": {"type": "token-classification", "name": "Entities"},
-      "dataset": {"type": "wnut_17", "name": "WNUT-17", "split": "test"},
+      "dataset": {"type": "leondz/wnut_17", "name": "WNUT-17", "split": "test"},
       "metric": {"type": "f1", "name": "F1 of entities"},
       "value": 27.32,
       "command": "python benchmarks/wnut17.py --threads 1",
@@ -13,15 +13,17 @@ A file holds a JSON object, or a list of such:
 
 Where only the type matters, it may stand for the object: `"task": "token-classification"`. Types are the hub's names of
 tasks, datasets and metrics. The task `speed` is for times and rates, which stand in the card's text only, not in its
-metadata.
+metadata. The benchmarks write such files with `--results FILE`, and `hf-elmo card FOLDER --results FILE` reads them.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
+import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +95,25 @@ def read_results(results: Iterable[str | Path | Result]) -> list[Result]:
     for item in results:
         read += [item] if isinstance(item, Result) else _read_file(Path(item))
     return read
+
+
+def write_results(results: Iterable[Result], path: str | Path) -> None:
+    """Writes a file of results, which replaces one of this name when it is complete.
+
+    Raises:
+        ValueError: if a result has something that `read_results` would not take: the fields that are wrong.
+        OSError: if the file cannot be written.
+    """
+    path = Path(path)
+    entries = [asdict(result) for result in results]
+    for number, entry in enumerate(entries, 1):
+        _result(entry, f"Result {number} for {path}")
+    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        temporary.write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8", newline="\n")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _read_file(path: Path) -> list[Result]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .measured_results import Result, read_results
-from .published_models import Origin, published_models
+from .published_models import Origin, find_published
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
@@ -26,6 +26,10 @@ CARD_NAME = "README.md"
 # The field of metadata in which a card remembers its origin, to be made anew one day.
 ORIGIN_FIELD = "elmo_origin"
 PETERS = "Peters et al. 2018, https://arxiv.org/abs/1802.05365"
+# The owner in the ids of ready cards, which know the model's name but not where it will lie.
+_SOMEBODY = "user/"
+# transformers' card of a model that is pushed, which leaves all to be filled in.
+_UNFILLED = "This model card has been automatically generated."
 
 _PIPELINES = {
     "ElmoModel": ("AutoModel", "feature-extraction"),
@@ -50,6 +54,7 @@ def make_card(
     results: Iterable[str | Path | Result] = (),
     name: str | None = None,
     base_model: str | None = None,
+    remote_code: bool | None = None,
 ) -> ModelCard:
     """The card of a model folder.
 
@@ -61,8 +66,10 @@ def make_card(
         folder: The model folder.
         origin: Where it comes from.
         results: Files of results (`hf_elmo.measured_results`), or results.
-        name: What to call it; the folder's name by default.
+        name: What to call it: a name, or the id `"user/name"` that it has on the hub; the folder's name by default.
         base_model: The id of the model on the hub that it was fine-tuned from.
+        remote_code: Whether the code for `trust_remote_code` lies beside the weights where the card is read; None:
+            whether it does in the folder.
 
     Returns:
         `huggingface_hub.ModelCard`, checked with `check_card`.
@@ -73,28 +80,29 @@ def make_card(
     """
     from huggingface_hub import ModelCard, ModelCardData
 
+    from . import ElmoPreTrainedModel
     from .commands.info import describe
     from .commands.models import find_folder
 
     folder = find_folder(str(folder))
     measured = read_results(results)
-    if origin is None and base_model is None and (ready := _ready_card(folder)) is not None:
+    if origin is None and base_model is None and (ready := _ready_card(folder, name)) is not None:
         return check_card(_with_results(ready, measured))
     facts = describe(folder)
+    if remote_code is not None:
+        facts["remote code"] = "yes" if remote_code else "no"
     before = _metadata(folder)
     measured = _kept_results(before, measured) + measured
     origin = origin or origin_in(folder)
     published = None
     if origin is not None and origin.published is not None:
-        if origin.published not in published_models():
-            raise ValueError(f"No published model is called {origin.published!r}.")
-        published = published_models()[origin.published]
+        published = find_published(origin.published)
     is_other = published is not None and published.parameters not in (None, facts["parameters"]["biLM"])
     known = None if is_other else published
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     auto_class, pipeline_tag = _PIPELINES.get(facts["model"], _PIPELINES["ElmoModel"])
     use_name = _title(name or folder.resolve().name)
-    title = known.title if known else use_name
+    title = known.title if known else use_name.rpartition("/")[2]
     data = ModelCardData(
         language=(known.language if known else None) or before.get("language"),
         license=(known.license if known and known.license != "unknown" else None) or before.get("license") or "unknown",
@@ -102,7 +110,7 @@ def make_card(
         pipeline_tag=pipeline_tag,
         base_model=base_model or before.get("base_model"),
         datasets=(list(known.datasets) if known else None) or before.get("datasets"),
-        tags=["elmo", "bilm", "character-cnn"],
+        tags=list(ElmoPreTrainedModel.model_tags),
         model_name=title,
         eval_results=[result.as_eval_result() for result in measured if not result.is_speed] or None,
     )
@@ -183,8 +191,36 @@ def origin_in(folder: str | Path) -> Origin | None:
     return Origin.from_dict(before[ORIGIN_FIELD]) if ORIGIN_FIELD in before else None
 
 
+def fill_generated_card(folder: str | Path, repo: str, base_model: str | None) -> None:
+    """Puts the card of a folder in the place of the one that transformers makes of a model that it pushes.
+
+    A card that somebody wrote, or of a Trainer, stays.
+
+    Args:
+        folder: Of the model, as it is to be uploaded.
+        repo: Its id on the hub.
+        base_model: Where the model was loaded from.
+    """
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    path = Path(folder) / CARD_NAME
+    before = _read_card(path)
+    if before.data.get("license") or _UNFILLED not in before.text:
+        return
+    try:
+        validate_repo_id(base_model)
+    except HFValidationError:
+        # It is a path.
+        base_model = None
+    if base_model is not None and (base_model == repo or Path(base_model).exists()):
+        base_model = None
+    card = make_card(folder, name=repo, base_model=base_model)
+    card.data.tags = list(dict.fromkeys([*card.data.tags, *(before.data.tags or [])]))
+    path.write_text(str(card), encoding="utf-8", newline="\n")
+
+
 def check_card(card: ModelCard | str | Path) -> ModelCard:
-    """Checks that a card tells the hub what it is.
+    """Checks that a card tells the hub, and people, what it is: more than the hub itself asks for.
 
     Args:
         card: The card, or its file.
@@ -193,54 +229,90 @@ def check_card(card: ModelCard | str | Path) -> ModelCard:
         The card.
 
     Raises:
-        ValueError: naming the fields of metadata that are missing or impossible, or if there is no text.
+        ValueError: as `check_metadata`; naming the fields of metadata that are missing; or if there is no text.
         OSError: if the file cannot be read.
     """
-    from huggingface_hub import ModelCard
-
-    place = "The card"
-    if isinstance(card, (str, Path)):
-        place, card = str(card), _parsed(Path(card).read_text(encoding="utf-8"), str(card))
-    else:
-        # What counts is what is there after writing and reading.
-        card = ModelCard(str(card))
-    fields = card.data.to_dict()
-    missing = [name for name in ("library_name", "license", "pipeline_tag", "tags") if not fields.get(name)]
-    wrong = [name for name in ("library_name", "license", "pipeline_tag") if not isinstance(fields.get(name, ""), str)]
-    for field in ("language", "base_model", "datasets", "tags"):
-        value = fields.get(field, [])
-        items = value if isinstance(value, list) else [value]
-        if not all(isinstance(item, str) and item for item in items):
-            wrong.append(field)
-    if missing or wrong:
-        problems = [f"missing: {', '.join(missing)}"] * bool(missing) + [f"wrong: {', '.join(wrong)}"] * bool(wrong)
-        raise ValueError(f"{place} has fields of metadata {'; '.join(problems)}.")
+    place = str(card) if isinstance(card, (str, Path)) else "the card"
+    # What counts is what is there after writing and reading.
+    content = Path(card).read_bytes() if isinstance(card, (str, Path)) else str(card).encode()
+    if missing := check_metadata(content, place):
+        raise ValueError(f"{'; '.join(missing)}.")
+    card = _parsed(content, place)
     if not card.text.strip():
         raise ValueError(f"{place} has no text.")
     return card
 
 
-def _parsed(text: str, place: str) -> ModelCard:
+_TEXTS = ("library_name", "license", "license_link", "license_name", "pipeline_tag")
+_TEXTS_OR_LISTS = ("base_model", "datasets", "language", "metrics", "tags")
+
+
+def check_metadata(content: bytes, place: str) -> list[str]:
+    """Checks a card's metadata as far as this can be done without the hub.
+
+    Args:
+        content: The card.
+        place: What to call it in messages.
+
+    Returns:
+        What is allowed, but makes the model hard to find or to use.
+
+    Raises:
+        ValueError: for metadata that is missing, or not what the hub takes.
+    """
+    from huggingface_hub.utils import validate_repo_id
+
+    data = _parsed(content, place).data.to_dict()
+    for field in (*_TEXTS, *_TEXTS_OR_LISTS):
+        value = data.get(field, "")
+        each = value if isinstance(value, list) and field in _TEXTS_OR_LISTS else [value]
+        if not all(isinstance(text, str) for text in each):
+            expected = "text" if field in _TEXTS else "text, or a list of texts"
+            raise ValueError(f"The metadata of {place} has {field}: {value!r}, expected {expected} (in quotes).")
+    for field in ("base_model", "datasets"):
+        for each in [data[field]] if isinstance(data.get(field), str) else data.get(field) or []:
+            try:
+                validate_repo_id(each)
+            except ValueError as error:
+                raise _not_taken(place, error) from None
+    if not data.get("library_name"):
+        raise ValueError(
+            f"The metadata of {place} has no library_name: begin the file with a line ---, a line library_name: "
+            "transformers, further fields of the hub's model cards, and a line ---."
+        )
+    return [f"{place} has no {field}" for field in ("license", "pipeline_tag", "tags") if not data.get(field)]
+
+
+def _parsed(content: bytes, place: str) -> ModelCard:
     import yaml
     from huggingface_hub import ModelCard
 
     try:
-        return ModelCard(text)
-    except (ValueError, TypeError, yaml.YAMLError) as error:
-        raise ValueError(f"The metadata of {place} cannot be read: {error}") from None
+        return ModelCard(content.decode())
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{place} is no text in UTF-8: byte {error.start} is {content[error.start]:#x}.") from None
+    except (ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise _not_taken(place, error) from None
+
+
+def _not_taken(place: str, error: Exception) -> ValueError:
+    return ValueError(f"The metadata of {place} is not what the hub takes: {' '.join(str(error).split())}")
+
+
+def _read_card(path: Path) -> ModelCard:
+    return _parsed(path.read_bytes(), str(path))
 
 
 def _metadata(folder: Path) -> dict[str, Any]:
     """What a card in the folder says."""
     path = folder / CARD_NAME
-    if not path.is_file():
-        return {}
-    text = path.read_text(encoding="utf-8")
-    return _parsed(text, str(path)).data.to_dict() if text.startswith("---") else {}
+    # The library would complain of a page that is no card.
+    has_fields = path.is_file() and path.read_bytes().startswith(b"---")
+    return _read_card(path).data.to_dict() if has_fields else {}
 
 
-def _ready_card(folder: Path) -> ModelCard | None:
-    """The card of the bundled model that these weights are, if they are one's."""
+def _ready_card(folder: Path, repo: str | None) -> ModelCard | None:
+    """The card of the bundled model that these weights are, if they are one's; with the id of its repository."""
     from huggingface_hub import ModelCard
 
     from . import bundled
@@ -252,7 +324,9 @@ def _ready_card(folder: Path) -> ModelCard | None:
             continue
         ours = Path(bundled(name)) / "model.safetensors"
         if theirs.is_file() and filecmp.cmp(ours, theirs, shallow=False):
-            return ModelCard(entry.read_text(encoding="utf-8"))
+            text = entry.read_text(encoding="utf-8")
+            is_id = repo is not None and "/" in repo
+            return ModelCard(text.replace(f'"{_SOMEBODY}{name}"', f'"{repo}"') if is_id else text)
     return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass
+from importlib import import_module
 
 import torch
 import torch.nn.functional as F
@@ -83,6 +84,8 @@ class ElmoPreTrainedModel(PreTrainedModel):
     freezes_bilm = False
     supports_gradient_checkpointing = True
     _no_split_modules = ["CharacterEncoder", "BiLstm"]  # noqa: RUF012 (the library's convention)
+    # The hub's tags in cards that the library makes.
+    model_tags = ["elmo", "bilm", "character-cnn"]  # noqa: RUF012
     # A language model's folder is a base model's folder too: its softmax is not missed there.
     _keys_to_ignore_on_load_unexpected = [r"^softmax\."]  # noqa: RUF012
 
@@ -124,6 +127,17 @@ class ElmoPreTrainedModel(PreTrainedModel):
         if is_main_process and not os.path.isfile(save_directory):
             add_remote_code(self.config, save_directory)
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+
+    def _upload_modified_files(self, working_dir, repo_id: str, *args, **kwargs):
+        """As in the library, whose way to the hub this is; a card that it left to be filled in is filled in."""
+        try:
+            # Remote code has no cards, and the library takes a plain import for a file that it has to copy.
+            model_card = import_module(".model_card", __package__)
+        except ModuleNotFoundError:
+            pass
+        else:
+            model_card.fill_generated_card(working_dir, repo_id, self.name_or_path)
+        return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
 
     @classmethod
     def register_for_auto_class(cls, auto_class="AutoModel"):
@@ -184,6 +198,8 @@ class ElmoPreTrainedModel(PreTrainedModel):
 
     def post_init(self):
         super().post_init()
+        # A model's own list: the library adds to it.
+        self.model_tags = list(self.model_tags)
         self._freeze()
 
     def _freeze(self) -> None:

@@ -152,18 +152,35 @@ def _filled(value: Any, places: Mapping[str, str]) -> Any:
     return value
 
 
-def origin_of(format: str, paths: Iterable[str | Path]) -> Origin:
+def find_published(name: str) -> Published:
+    """The published model of a name.
+
+    Raises:
+        ValueError: if there is none; the names that there are.
+    """
+    models = published_models()
+    if name not in models:
+        raise ValueError(f"No published model is called {name!r}; there are: {', '.join(models)}.")
+    return models[name]
+
+
+def origin_of(format: str, paths: Iterable[str | Path], published: str | None = None) -> Origin:
     """Describes the files that a model was made from, and tells which published model they are.
 
     Args:
         format: The format that they were read as.
         paths: The files. Each is read once or twice, for its checksums.
+        published: The name of the published model that they are, as far as whoever gives them knows. None: what
+            checksums and names of files tell.
 
     Raises:
-        OSError: if one cannot be read.
+        ValueError: if there is no published model of that name.
+        OSError: if a file cannot be read.
     """
     paths = [Path(path).absolute() for path in dict.fromkeys(paths)]
     files = tuple(SourceFile(path.name, path.stat().st_size, _digest(path, "sha256")) for path in paths)
+    if published is not None:
+        return Origin(format, files, find_published(published).name, "statement")
     candidates = [model for model in published_models().values() if format in model.formats]
     by_checksum = [model for model in candidates if _has_checksum(model, paths, files)]
     by_name = [model for model in candidates if _has_name(model, paths) and not _contradicts(model, paths, files)]

@@ -59,6 +59,18 @@ def test_pages_of_the_checkout(site):
     assert 'href="model_cards/elmo-mini/"' in home
     card = (site / "model_cards" / "elmo-mini" / "index.html").read_text(encoding="utf-8")
     assert "pipeline_tag" not in card
+    formats = (site / "reference" / "conversion" / "index.html").read_text(encoding="utf-8")
+    assert 'href="../../conversion/SOURCES/"' in formats
+
+
+def test_links_of_pages_lead_somewhere_in_a_checkout_too():
+    links = [
+        (page, target)
+        for page in (CHECKOUT / "docs").rglob("*.md")
+        for target in re.findall(r"\]\(([^)#:\s]+)[)#]", page.read_text(encoding="utf-8"))
+    ]
+    assert len(links) >= 1
+    assert [(page.name, target) for page, target in links if not (page.parent / target).is_file()] == []
 
 
 def test_the_walk_through_was_run(site):

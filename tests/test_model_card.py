@@ -22,7 +22,7 @@ from transformers import DataCollatorForTokenClassification, Trainer, TrainingAr
 from typer.testing import CliRunner
 
 import hf_elmo
-from hf_elmo import ElmoForTokenClassification, ElmoTokenizer, published_models
+from hf_elmo import ElmoForTokenClassification, ElmoTokenizer, measured_results, published_models
 from hf_elmo.cli import app
 from hf_elmo.conversion import convert_to_folder
 from hf_elmo.measured_results import read_results
@@ -36,7 +36,7 @@ PUBLISHED = published_models.published_models()
 SOURCES = (Path(__file__).parents[1] / "conversion" / "SOURCES.md").read_text(encoding="utf-8")
 RESULT = {
     "task": {"type": "token-classification", "name": "Entities"},
-    "dataset": {"type": "wnut_17", "name": "WNUT-17", "split": "test"},
+    "dataset": {"type": "leondz/wnut_17", "name": "WNUT-17", "split": "test"},
     "metric": "f1",
     "value": 27.32,
     "command": "python benchmarks/wnut17.py | tee log",
@@ -78,13 +78,31 @@ class TestReadyCards:
         text = resources.files("hf_elmo.model_cards").joinpath("elmo-mini.md").read_text(encoding="utf-8")
         card = check_card(ModelCard(text))
         assert card.data.license == "apache-2.0"
-        assert card.data.datasets == ["wikipedia", "wikinews"]
+        assert card.data.datasets == ["wikimedia/wikipedia"]
         for result in card.data.eval_results:
             # Every figure of the metadata stands in a table of the text.
             assert re.search(rf"\| {re.escape(str(result.metric_value))}( ±| %|\s\|)", card.text), result
         sizes = load_file(Path(hf_elmo.bundled()) / "model.safetensors")
         assert f"{sum(t.numel() for n, t in sizes.items() if 'softmax' in n):,} parameters, over" in card.text
         assert str(make_card(hf_elmo.bundled())) == str(card)
+        assert str(make_card(hf_elmo.bundled(), name="my-mini")) == str(card)
+
+    def test_the_examples_of_the_bundled_one_run(self, tmp_path):
+        folder = tmp_path / "elmo-mini"
+        hf_elmo.ElmoModel.from_pretrained(hf_elmo.bundled()).save_pretrained(folder)
+        ElmoTokenizer.from_pretrained(hf_elmo.bundled()).save_pretrained(folder)
+        card = make_card(hf_elmo.bundled(), name="somebody/small")
+        hub, installed, state = re.findall(r"```python\n(.*?)```", card.text, flags=re.DOTALL)
+        assert "user/" not in card.text
+        assert hub.count('"somebody/small", trust_remote_code=True') == 2
+        names = {}
+        exec(hub.replace("somebody/small", folder.as_posix()), names)
+        first = names["outputs"].last_hidden_state
+        assert first.shape == (1, 8, 384)
+        exec(installed, names)
+        assert torch.equal(names["model"](**names["inputs"]).last_hidden_state, first)
+        exec(state, names)
+        assert not torch.allclose(names["outputs"].last_hidden_state, first, atol=1e-3)
 
     @pytest.mark.parametrize("name", PUBLISHED)
     def test_every_published_one(self, name, tiny_model_folder):
@@ -107,6 +125,8 @@ class TestReadyCards:
     def test_they_say_what_the_page_of_sources_says(self):
         page = re.sub(r"\s+", " ", SOURCES)
         for model in PUBLISHED.values():
+            # On the hub, a corpus without an owner is none.
+            assert all(re.fullmatch(r"[\w-]+/[\w-]+", name) for name in model.datasets)
             if model.parameters:
                 assert f"{model.parameters:,}" in page
             for entry in model.checksums:
@@ -164,6 +184,7 @@ class TestCards:
         assert names["outputs"].last_hidden_state.shape == first.shape == (1, 8, 32)
         assert not torch.allclose(names["outputs"].last_hidden_state, first, atol=1e-3)
         assert "trust_remote_code=True" in blocks[1]
+        assert "trust_remote_code" not in make_card(folder, remote_code=False).text
 
     def test_results(self, folder, tmp_path):
         speed = {**RESULT, "task": "speed", "metric": "words_per_second", "value": 3200, "machine": "one core | of two"}
@@ -212,6 +233,17 @@ class TestCards:
         assert str(path) in result.output
         assert not (folder / "README.md").exists()
 
+    def test_results_are_written_as_they_are_read(self, tmp_path):
+        path = tmp_path / "results.json"
+        results = read_results([write_results(tmp_path / "given.json", [RESULT, {**RESULT, "value": 1}])])
+        measured_results.write_results(results, path)
+        assert read_results([path]) == results
+        before = path.read_bytes()
+        with pytest.raises(ValueError, match=r"Result 1 for .*: value must be a finite number"):
+            measured_results.write_results([dataclasses.replace(results[0], value=float("nan"))], path)
+        assert path.read_bytes() == before
+        assert {each.name for each in tmp_path.iterdir()} == {"results.json", "given.json"}
+
     def test_results_that_are_no_json(self, tmp_path):
         path = tmp_path / "results.json"
         path.write_text("{", encoding="utf-8")
@@ -221,13 +253,13 @@ class TestCards:
     @pytest.mark.parametrize(
         ("fields", "message"),
         [
-            ("license: mit\ntags: [elmo]\n", "missing: library_name, pipeline_tag"),
-            (
-                "license: [mit]\ntags: [elmo]\nlibrary_name: a\npipeline_tag: b\ndatasets: [3]\n",
-                "wrong: license, datasets",
-            ),
-            ("license: mit\nmodel-index: 3\n", "cannot be read"),
-            ("license: 'mit\n", "cannot be read"),
+            ("license: mit\ntags: [elmo]\n", "has no library_name"),
+            ("license: mit\nlibrary_name: a\n", r"has no pipeline_tag; .* has no tags"),
+            ("license: [mit]\ntags: [elmo]\nlibrary_name: a\npipeline_tag: b\n", r"license: \['mit'\], expected text"),
+            ("library_name: a\ndatasets: [3]\n", r"datasets: \[3\], expected text, or a list"),
+            ("library_name: a\ndatasets: [two words]\n", "two words"),
+            ("license: mit\nmodel-index: 3\n", "not what the hub takes"),
+            ("license: 'mit\n", "not what the hub takes"),
         ],
     )
     def test_fields_that_are_missing_or_wrong_are_named(self, tmp_path, fields, message):
@@ -236,6 +268,14 @@ class TestCards:
         with pytest.raises(ValueError, match=message) as error:
             check_card(path)
         assert str(path) in str(error.value)
+
+    def test_a_card_that_is_no_text(self, folder):
+        path = folder / "README.md"
+        path.write_bytes("---\nlicense: mit\n---\nÄrger".encode("cp1252"))
+        for read in (check_card, lambda path: make_card(path.parent)):
+            with pytest.raises(ValueError, match=r"README\.md is no text in UTF-8: byte 21 is 0xc4") as error:
+                read(path)
+            assert str(path) in str(error.value)
 
     def test_a_name_that_is_no_plain_text(self, tiny_model_folder, tmp_path):
         name = "a {{ 7 * 7 }} `b` #c [d]" if os.name != "nt" else "a {{ 7 }} #c"
@@ -300,13 +340,20 @@ class TestWriting:
         assert "No such file or directory" in result.output
         assert "Traceback" not in result.output
 
-    @pytest.mark.skipif(getattr(os, "geteuid", int)() == 0, reason="root may write everywhere")
+    @pytest.mark.skipif(os.name != "posix", reason="needs POSIX permissions")
     def test_a_folder_that_is_read_only(self, folder):
-        folder.chmod(0o500)
+        user = os.geteuid()
         try:
+            folder.chmod(0o555)
+            if user == 0:
+                # Who may write everywhere becomes nobody, who is to reach the folder.
+                for path in (*folder.iterdir(), *(each for each in folder.parents if each.owner() == "root")):
+                    path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
+                os.seteuid(65534)
             result = run("card", folder)
         finally:
-            folder.chmod(0o700)
+            os.seteuid(user)
+            folder.chmod(0o755)
         assert result.exit_code == 1
         assert "Permission denied" in result.output
         assert not (folder / "README.md").exists()
@@ -330,7 +377,25 @@ class TestConversions:
         card = self.convert(published, tmp_path, "elmo_pt_weights_dgx1.hdf5")
         assert "# ELMo Portuguese, brWaC" in card.text
         assert "by its file name only" in card.text
-        assert (card.data.language, card.data.datasets) == ("pt", ["brwac"])
+        assert (card.data.language, card.data.datasets) == ("pt", ["UFRGS/brwac"])
+
+    def test_by_what_is_said(self, published, tmp_path):
+        result = run("convert", published.weights, tmp_path / "ja", "--options", published.options, "--published", "ja")
+        assert result.exit_code == 0, result.output
+        card = check_card(tmp_path / "ja" / "README.md")
+        assert "# ELMo Japanese" in card.text
+        assert "from whoever made this card" in card.text
+        assert card.data.language == "ja"
+        assert files_listed(card) == as_they_are(published.weights, published.options)
+        # Its size says that it cannot be.
+        target = tmp_path / "small"
+        assert run("convert", published.weights, target, "--published", "small").exit_code == 0
+        assert "It was said to be ELMo small (English)" in check_card(target / "README.md").text
+        result = run("convert", published.weights, tmp_path / "none", "--published", "klingon")
+        assert result.exit_code == 1
+        assert "'klingon'; there are: small, " in result.output
+        assert run("convert", target, tmp_path / "none", "--published", "ja").exit_code == 2
+        assert not (tmp_path / "none").exists()
 
     def test_by_name_of_the_folder(self, published, tmp_path):
         card = self.convert(published, tmp_path, "weights.hdf5", folder="seqvec")
@@ -349,7 +414,6 @@ class TestConversions:
             PUBLISHED["pt-brwac"], name="known", title="A known one", checksums=({"file": "w", "sha256": digest},)
         )
         monkeypatch.setattr(published_models, "published_models", lambda: {**PUBLISHED, "known": known})
-        monkeypatch.setattr("hf_elmo.model_card.published_models", lambda: {**PUBLISHED, "known": known})
         # The name is that of another, and proves less.
         card = self.convert(published, tmp_path, "elmo_pt_weights.hdf5")
         assert "# A known one" in card.text
@@ -408,6 +472,11 @@ class TestConversions:
         assert origin_of("bilm-hdf5", paths[:2]).published is None
         assert origin_of("elmoformanylangs", paths).published is None
 
+    def test_an_archive_that_was_unpacked(self, tmp_path):
+        (tmp_path / "zhs.model").mkdir()
+        (tmp_path / "zhs.model" / "encoder.pkl").write_bytes(b"x")
+        assert origin_of("elmoformanylangs", [tmp_path / "zhs.model" / "encoder.pkl"]).published == "manylangs-zhs"
+
     @pytest.mark.parametrize(("number", "name"), [("144", "manylangs-144"), ("179", "manylangs-179"), ("218", None)])
     def test_numbers_of_archives(self, tmp_path, number, name):
         (tmp_path / f"{number}.zip").write_bytes(b"x")
@@ -454,7 +523,11 @@ def test_the_trainers_card(tmp_path, base):
     trainer.train()
     trainer.save_model()
     trainer.create_model_card(
-        language="en", license="apache-2.0", tasks="token-classification", dataset="WNUT-17", dataset_tags="wnut_17"
+        language="en",
+        license="apache-2.0",
+        tasks="token-classification",
+        dataset="WNUT-17",
+        dataset_tags="leondz/wnut_17",
     )
     card = ModelCard.load(tmp_path / "run" / "README.md")
     assert card.data.base_model == base
@@ -464,7 +537,9 @@ def test_the_trainers_card(tmp_path, base):
     ours = ModelCard.load(write_card(tmp_path / "run", overwrite=True))
     assert (ours.data.base_model, ours.data.language) == (base, ["en"])
     assert ours.data.eval_results == card.data.eval_results
-    assert [(each.metric_type, each.dataset_type) for each in ours.data.eval_results] == [("accuracy", "wnut_17")]
+    assert [(each.metric_type, each.dataset_type) for each in ours.data.eval_results] == [
+        ("accuracy", "leondz/wnut_17")
+    ]
     assert f"| {card.data.eval_results[0].metric_value} | not stated | not stated |" in ours.text
     assert ours.data.pipeline_tag == "token-classification"
     assert "AutoModelForTokenClassification" in ours.text

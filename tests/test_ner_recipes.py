@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_elmo.crf import tag_constraints
+from hf_elmo.measured_results import read_results
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
@@ -114,9 +115,17 @@ def test_wnut17_recipe_runs(shared_data, tiny_model_folder, tmp_path, capsys):
             "2",
             "--output",
             str(output),
+            "--results",
+            str(tmp_path / "results.json"),
         ]
     )
     assert json.loads(output.read_text(encoding="utf-8")) == report
+    viterbi, argmax = read_results([tmp_path / "results.json"])
+    for kind, result in (("viterbi", viterbi), ("argmax", argmax)):
+        mean = sum(run["test"][kind]["f1"] for run in report["arms"]["ELMo, frozen"]) / 2
+        assert result.value == pytest.approx(mean, abs=0.005)
+        assert (result.dataset["type"], result.dataset["split"]) == ("leondz/wnut_17", "test")
+        assert result.command.startswith("python benchmarks/wnut17.py --model ")
     assert list(report["arms"]) == ["ELMo, frozen", "character encoder from scratch"]
     sizes = set()
     for runs in report["arms"].values():

@@ -55,6 +55,11 @@ def test_the_context_free_layer_knows_no_senses_and_the_others_move():
     assert list(shares)[:3] == ["context-free layer", "biLSTM layer 1", "biLSTM layer 2"]
     assert set(shares["context-free layer"].values()) == {0.5}
     assert shares["biLSTM layer 1"]["all senses"] > 0.55
+    rows = {row[2]["name"]: row[3] for row in senses.card_rows(measured)}
+    assert rows == {
+        f"Triples told apart in percent, {name}": pytest.approx(100 * shares[name]["all senses"], abs=0.05)
+        for name in ("biLSTM layer 1", "biLSTM layer 2", "mix")
+    }
 
 
 def test_neighbours_are_ranked_by_cosine(tmp_path):

@@ -30,7 +30,7 @@ def card(
     from dataclasses import replace
 
     from ..model_card import CARD_NAME, origin_in, write_card
-    from ..published_models import Origin, published_models
+    from ..published_models import Origin, find_published
     from .models import find_folder, silence_libraries
 
     silence_libraries()
@@ -40,9 +40,8 @@ def card(
         raise ValueError(f"{target} is there already: --overwrite replaces it, --output FILE writes another.")
     origin = None
     if published is not None:
-        if published not in published_models():
-            raise ValueError(f"No published model is called {published!r}; there are: {', '.join(published_models())}.")
-        before = origin_in(path) or Origin(format=", ".join(published_models()[published].formats) or "another format")
+        formats = find_published(published).formats
+        before = origin_in(path) or Origin(format=", ".join(formats) or "another format")
         origin = replace(before, published=published, matched="statement")
     written = write_card(
         path, origin=origin, results=results or (), overwrite=overwrite, base_model=base_model, output=output

@@ -21,6 +21,10 @@ def convert(
     only_elmo: Annotated[
         bool, typer.Option("--only-elmo", help="Of an AllenNLP archive of a tagger, take the ELMo alone.")
     ] = False,
+    published: Annotated[
+        str | None,
+        typer.Option(help="Name of the published model that it is, if its files do not say so (pt-brwac, ja ...)."),
+    ] = None,
 ) -> None:
     """Convert an ELMo to a model folder, or a model folder to options.json and weights.hdf5.
 
@@ -31,6 +35,7 @@ def convert(
     a folder of ELMoForManyLangs, or its zip of the NLPL repository (--options: the file that its config_path names).
     """
     from ..conversion import is_allennlp_archive, is_elmoformanylangs
+    from ..published_models import find_published
 
     is_archive = is_allennlp_archive(source)
     is_manylangs = is_elmoformanylangs(source)
@@ -39,6 +44,11 @@ def convert(
         raise typer.BadParameter(
             "a model folder has its own; nothing else is read.", param_hint="--options, --vocabulary"
         )
+    if is_model_folder and published:
+        raise typer.BadParameter("the original format has no model card.", param_hint="--published")
+    if published is not None:
+        # Before the files are read, which may take long.
+        find_published(published)
     if is_archive and vocabulary:
         raise typer.BadParameter("an archive has its own; nothing else is read.", param_hint="--vocabulary")
     if is_manylangs and vocabulary:
@@ -61,13 +71,13 @@ def convert(
         if is_model_folder:
             convert_from_folder(source, destination)
         elif is_manylangs:
-            convert_elmoformanylangs(source, destination, options=options)
+            convert_elmoformanylangs(source, destination, options=options, published=published)
         elif is_archive:
-            convert_allennlp_archive(source, destination, options=options, only_elmo=only_elmo)
+            convert_allennlp_archive(source, destination, options=options, only_elmo=only_elmo, published=published)
         elif is_tf_checkpoint(source):
-            convert_tf_checkpoint(source, destination, options=options, vocabulary=vocabulary)
+            convert_tf_checkpoint(source, destination, options=options, vocabulary=vocabulary, published=published)
         else:
-            convert_to_folder(source, destination, options=options, vocabulary=vocabulary)
+            convert_to_folder(source, destination, options=options, vocabulary=vocabulary, published=published)
     for message in dict.fromkeys(str(warning.message) for warning in caught if warning.category is UserWarning):
         note(message)
     files = sorted(entry for entry in destination.iterdir() if entry.suffix != ".py")

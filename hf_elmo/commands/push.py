@@ -36,7 +36,7 @@ def push(
     path = find_folder(folder)
     _, left_out = list_folder(path)
     load_as_saved(path)
-    files = files_for_hub(path)
+    files = files_for_hub(path, repo)
     card = next(file for file in files if file.name == CARD)
     for remark in check_card(card.read(), str(path / CARD) if card.origin == "folder" else CARD):
         note(remark)

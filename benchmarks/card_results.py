@@ -1,0 +1,30 @@
+"""What a benchmark leaves for a model card: `hf-elmo card FOLDER --results FILE` puts it in."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+from machine import facts
+
+from hf_elmo.measured_results import Result, write_results
+
+
+def write_card_results(
+    path: Path, rows: Iterable[tuple[dict, dict, dict, float]], script: str, arguments: Sequence[str] | None
+) -> None:
+    """Writes results, with the command and the machine.
+
+    Args:
+        path: The file.
+        rows: Task, dataset, metric and value of each, as `hf_elmo.measured_results` has them.
+        script: The benchmark's file.
+        arguments: What it was called with; None: what the process was.
+    """
+    given = sys.argv[1:] if arguments is None else arguments
+    command = shlex.join(["python", f"benchmarks/{Path(script).name}", *map(str, given)])
+    machine = f"{facts()['processor']}, torch {torch.__version__} with {torch.get_num_threads()} threads"
+    write_results([Result(*row, command, machine) for row in rows], path)
