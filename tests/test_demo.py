@@ -416,7 +416,7 @@ def test_what_a_visitor_did_wrong_is_shown_and_not_logged(explorer, caplog):
     assert "pick one of its words" in demo._pick(explorer, ["a b", "c"], 0, 1)
     assert "type two sentences" in demo._pick(explorer, [], 0, 0)
     assert "The first sentence is empty" in demo._compare(explorer, " ", "a")[-1]
-    assert caplog.text == ""
+    assert [record for record in caplog.records if record.name == demo.logger.name] == []
 
 
 def test_text_that_is_no_unicode_does_not_show_a_codec(explorer):
@@ -454,7 +454,7 @@ def test_a_space_runs(tiny_model_folder, tagger_folder, tmp_path):
     card = SpaceCard.load(tmp_path / "out" / "README.md").data
     assert (card.sdk, card.app_file, card.title) == ("gradio", "app.py", title)
     assert card.sdk_version == sys.modules["gradio"].__version__
-    assert "hf_elmo[demo] @ git+" in done.stderr
+    assert "package index" in done.stderr
     (line,) = (tmp_path / "out" / "requirements.txt").read_text(encoding="utf-8").splitlines()
     assert_brings_the_demo(Requirement(line))
     # Somewhere else, where the copied models alone can be meant.
@@ -472,7 +472,7 @@ def test_a_space_runs(tiny_model_folder, tagger_folder, tmp_path):
 def test_a_space_of_the_bundled_model_holds_no_copy(tmp_path):
     done = CliRunner().invoke(app, ["space", str(tmp_path / "s"), "--requirement", "hf_elmo @ file:///somewhere"])
     assert done.exit_code == 0, done.output
-    assert "until" not in done.stderr
+    assert "package index" not in done.stderr
     assert sorted(path.name for path in (tmp_path / "s").iterdir()) == ["README.md", "app.py", "requirements.txt"]
     assert (tmp_path / "s/requirements.txt").read_text(encoding="utf-8") == "hf_elmo @ file:///somewhere\n"
     code = (tmp_path / "s/app.py").read_text(encoding="utf-8")
