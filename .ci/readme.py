@@ -1,7 +1,8 @@
-"""Helps .ci/run: prints a command of the README, and sees to it that the tests on original data really ran.
+"""Helps .ci/run: prints a command of the README, and sees to it that tests really ran.
 
 python3 .ci/readme.py command NAME              the shell block behind <!-- command: NAME -->
-python3 .ci/readme.py check-fixture-tests FILE  of pytest's JUnit report
+python3 .ci/readme.py check-fixture-tests FILE  those on original data, by pytest's JUnit report
+python3 .ci/readme.py check-all-ran FILE        all of a JUnit report
 """
 
 import os
@@ -41,11 +42,26 @@ def check_fixture_tests(report: str) -> None:
     print(f"All {len(fidelity)} fixture tests ran, and none was left out for want of shared data.")
 
 
+def check_all_ran(report: str) -> None:
+    """Fails if a test was skipped, or if there was none."""
+    cases = list(ElementTree.parse(report).iter("testcase"))
+    skipped = [
+        f"{case.get('classname')}::{case.get('name')}: {mark.get('message')}"
+        for case in cases
+        if (mark := case.find("skipped")) is not None
+    ]
+    if skipped or not cases:
+        sys.exit("\n".join(["Tests did not run:", *skipped]) if cases else "There were no tests.")
+    print(f"All {len(cases)} tests ran.")
+
+
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["command", name]:
             print(command(name), end="")
         case ["check-fixture-tests", report]:
             check_fixture_tests(report)
+        case ["check-all-ran", report]:
+            check_all_ran(report)
         case _:
             sys.exit(__doc__)

@@ -52,7 +52,7 @@ def measure(row: Row, kind: str, work: Path, threads: int) -> dict:
 
     contestant = HfElmo(threads)
     contestant.load(str(work / row.size), kind, row.is_trained)
-    sentences = json.loads((work / "sentences.json").read_text())
+    sentences = json.loads((work / "sentences.json").read_text(encoding="utf-8"))
     if row.words:
         sentences = [each[: row.words] for each in sentences if len(each) >= row.words]
     words, others = sentences[: row.sentences], sentences[row.sentences : row.sentences + row.batch]
@@ -146,7 +146,7 @@ def main(arguments: list[str] | None = None) -> list[dict]:
                 print(*line(results[-1]), file=sys.stderr, sep=", ", flush=True)
     if options.json:
         partial = options.json.with_name(options.json.name + ".partial")
-        partial.write_text(json.dumps(results, indent=1))
+        partial.write_text(json.dumps(results, indent=1), encoding="utf-8")
         partial.replace(options.json)
     print(table(HEADS, [line(result) for result in results]))
     return results

@@ -41,7 +41,7 @@ class Shape:
     @classmethod
     def of(cls, folder: Path) -> Shape:
         """The sizes of the model in a folder."""
-        fields = json.loads((folder / "config.json").read_text())
+        fields = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         values = {name: fields[name] for name in cls.__dataclass_fields__}
         return cls(**{**values, "filters": tuple(map(tuple, values["filters"]))})
 

@@ -52,10 +52,10 @@ def make_model(folder: Path, config) -> None:
                 parameter.mul_(SCALE)
     partial.mkdir(parents=True)
     save_bilm(model, partial / "hdf5")
-    options = json.loads((partial / "hdf5" / "options.json").read_text())
+    options = json.loads((partial / "hdf5" / "options.json").read_text(encoding="utf-8"))
     # Peers want the number of reading, not that of training.
     options["char_cnn"]["n_characters"] = 262
-    (partial / "hdf5" / "options.json").write_text(json.dumps(options))
+    (partial / "hdf5" / "options.json").write_text(json.dumps(options), encoding="utf-8")
     model, _ = load_bilm(partial / "hdf5")
     for kind, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         model.to(dtype).save_pretrained(partial / kind)
@@ -91,7 +91,7 @@ def make_sentences(path: Path, text: Path) -> None:
     if not sentences:
         raise ValueError(f"{text} has no sentence of {SHORTEST} to {LONGEST} words.")
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(sentences))
+    partial.write_text(json.dumps(sentences), encoding="utf-8")
     partial.rename(path)
 
 

@@ -150,13 +150,15 @@ def main(arguments: list[str] | None = None) -> list[dict]:
     with ExitStack() as stack:
         work = (options.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))).absolute()
         prepare(work, options.text and options.text.absolute())
-        sentences = json.loads((work / "sentences.json").read_text())
+        sentences = json.loads((work / "sentences.json").read_text(encoding="utf-8"))
         results = measure(work / options.size, sentences, options.rounds, options.threads, options.longest)
     machine = facts()
     title = f"{options.size}, fp32, {SENTENCES} x {LENGTH} words unless said otherwise; {machine['processor']}"
     print(f"{title}, {options.threads} threads, {machine['date']}\n\n{report(results)}")
     if options.json:
-        options.json.write_text(json.dumps({"machine": machine, "size": options.size, "points": results}, indent=1))
+        options.json.write_text(
+            json.dumps({"machine": machine, "size": options.size, "points": results}, indent=1), encoding="utf-8"
+        )
     if options.plot:
         plot(results, options.plot, title)
     return results

@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING
 from .registration import register
 
 if TYPE_CHECKING:
-    from . import export
+    from . import embedding as embedding
+    from . import export as export
+    from . import model_card as model_card
+    from . import plot as plot
+    from . import pretraining as pretraining
     from .bilstm import ElmoState
     from .configuration_elmo import ElmoConfig
     from .fill_mask_pipeline import ElmoFillMaskPipeline
@@ -52,6 +56,8 @@ _MODULES = {
     "stream": "incremental",
     "substitutes": "substitution",
 }
+# What is used by the names of its modules. Some want an extra, so `from hf_elmo import *` leaves them alone.
+_PUBLIC_MODULES = ("embedding", "export", "model_card", "plot", "pretraining")
 
 register()
 
@@ -75,7 +81,7 @@ def bundled(name: str = "elmo-mini") -> str:
 def __getattr__(name: str):
     if name in _MODULES:
         value = getattr(import_module(f".{_MODULES[name]}", __name__), name)
-    elif name in _MODULES.values() or name == "export":
+    elif name in _MODULES.values() or name in _PUBLIC_MODULES:
         value = import_module(f".{name}", __name__)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -84,7 +90,7 @@ def __getattr__(name: str):
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_PUBLIC_MODULES})
 
 
 __all__ = [

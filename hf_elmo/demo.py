@@ -21,7 +21,7 @@ except ImportError as error:
 
 from .demo_html import CSS, render, render_problem
 from .example_sentences import EXAMPLE_PAIRS
-from .explorer import Explorer, shared_place
+from .explorer import Explorer, VisitorError, shared_place
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ def _compare(explorer: Explorer, first: str, second: str) -> tuple[dict, dict, l
 def _pick(explorer: Explorer, texts: list[str], first_place: int, second_place: int) -> str:
     def answer():
         if len(texts) != 2:
-            raise ValueError("There is nothing to pick a word of: type two sentences, and compare them.")
+            raise VisitorError("There is nothing to pick a word of: type two sentences, and compare them.")
         sentences = [explorer.split(text) for text in texts]
         return render(explorer.explore(*sentences, (first_place, second_place)))
 
@@ -132,7 +132,7 @@ def _guarded(answer: Callable, otherwise: Callable):
     """The answer, or what is said otherwise: to a visitor what was wrong with the input, and nothing of the inside."""
     try:
         return answer()
-    except ValueError as error:
+    except VisitorError as error:
         return otherwise(render_problem(str(error)))
     except Exception:
         logger.exception("The demo could not answer")

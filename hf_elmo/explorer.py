@@ -20,6 +20,10 @@ MOST_CHARACTERS, MOST_WORDS = 300, 40
 MOST_VOCABULARY = 20_000
 
 
+class VisitorError(ValueError):
+    """Something is wrong with what was asked; the message is for whoever asked it."""
+
+
 class Neighbour(NamedTuple):
     """A word that is near.
 
@@ -104,19 +108,21 @@ class Explorer:
             name: What messages call it.
 
         Raises:
-            ValueError: for a text that is empty or too long, with a message for whoever typed it.
+            VisitorError: for a text that is empty or too long.
         """
         if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"The {name} is empty: type one.")
+            raise VisitorError(f"The {name} is empty: type one.")
         if len(text) > MOST_CHARACTERS:
-            raise ValueError(
+            raise VisitorError(
                 f"The {name} has {len(text):,} characters, but at most {MOST_CHARACTERS} are read here: shorten it."
             )
         words = self.tokenizer.tokenize(text)
         if not words:
-            raise ValueError(f"The {name} has no words: type some.")
+            raise VisitorError(f"The {name} has no words: type some.")
         if len(words) > MOST_WORDS:
-            raise ValueError(f"The {name} has {len(words)} words, but at most {MOST_WORDS} are read here: shorten it.")
+            raise VisitorError(
+                f"The {name} has {len(words)} words, but at most {MOST_WORDS} are read here: shorten it."
+            )
         return words
 
     def explore(self, first: list[str], second: list[str], places: tuple[int, int], count: int = 6) -> Exploration:
@@ -129,12 +135,12 @@ class Explorer:
             count: How many neighbours and substitutes.
 
         Raises:
-            ValueError: for a place that is not in its sentence.
+            VisitorError: for a place that is not in its sentence.
         """
         sentences = [first, second]
         for name, words, place in zip(("first", "second"), sentences, places, strict=True):
             if isinstance(place, bool) or not isinstance(place, int) or not 0 <= place < len(words):
-                raise ValueError(f"There is no such word in the {name} sentence: pick one of its words.")
+                raise VisitorError(f"There is no such word in the {name} sentence: pick one of its words.")
         return Exploration(
             similarities(self.model, self.tokenizer, first, second),
             places,

@@ -85,6 +85,8 @@ def files_for_hub(folder: Path, repo: str | None = None) -> list[HubFile]:
 def list_folder(folder: Path) -> tuple[list[str], list[str]]:
     """Paths below a folder, with slashes: of the files for the hub, and of files and folders that are left out.
 
+    Links to files stand for these; links to folders are left out.
+
     Raises:
         OSError: if something cannot be read.
     """
@@ -97,7 +99,11 @@ def list_folder(folder: Path) -> tuple[list[str], list[str]]:
     for place, folders, files in os.walk(folder, onerror=stop):
         for name in sorted([*folders, *files]):
             path = Path(place, name).relative_to(folder).as_posix()
-            if any(fnmatch.fnmatchcase(name, pattern) for pattern in _LEFT_OUT):
+            is_linked_folder = name in folders and Path(place, name).is_symlink()
+            # Other code may import it.
+            is_module = name in files and name.startswith("_") and name.endswith(".py")
+            is_unneeded = any(fnmatch.fnmatchcase(name, pattern) for pattern in _LEFT_OUT) and not is_module
+            if is_linked_folder or is_unneeded:
                 left_out.append(path)
             elif name in files:
                 names.append(path)

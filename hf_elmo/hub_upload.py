@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import traceback
 import warnings
 from dataclasses import dataclass
 
 from .hub_files import CARD, HubFile
+
+# Weights as `save_pretrained` names them, whole or in shards.
+_WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json")
 
 
 @dataclass(frozen=True)
@@ -19,12 +23,14 @@ class Uploaded:
         commit: The commit's hash.
         is_new: Whether it was made now; else all files were there already.
         remarks: What the hub had to say about the card.
+        deleted: Weights of an earlier upload, which readers might have taken for these.
     """
 
     repo_url: str
     commit: str
     is_new: bool
     remarks: list[str]
+    deleted: list[str]
 
 
 def check_repo_id(repo: str) -> None:
@@ -52,6 +58,9 @@ def upload(
 
     The token is the one that huggingface_hub finds: HF_TOKEN, or that of `hf auth login`. The repository and the branch
     are made if they are missing. After an upload that was cut off, the next one sends only what is missing.
+
+    Other files that are there stay, but for weights (`model.safetensors` beside new shards, or other shards): those are
+    deleted in the same commit, for they would be loaded instead of the new ones, or be of no use.
 
     Args:
         files: The model card among them.
@@ -88,7 +97,7 @@ def upload(
 
 
 def _upload(files, repo: str, token: str, private: bool, revision: str | None, commit_message: str) -> Uploaded:
-    from huggingface_hub import CommitOperationAdd, HfApi, ModelCard
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
 
     from . import __version__
 
@@ -110,12 +119,16 @@ def _upload(files, repo: str, token: str, private: bool, revision: str | None, c
     if revision is not None and not revision.startswith("refs/"):
         api.create_branch(repo, branch=revision, exist_ok=True)
     before = api.model_info(repo, revision=revision).sha
-    additions = [CommitOperationAdd(path_in_repo=file.name, path_or_fileobj=file.content) for file in files]
+    names = {file.name for file in files}
+    there = api.list_repo_files(repo, revision=revision)
+    deleted = sorted(name for name in there if _WEIGHTS.fullmatch(name) and name not in names)
+    operations = [CommitOperationAdd(path_in_repo=file.name, path_or_fileobj=file.content) for file in files]
+    operations += [CommitOperationDelete(path_in_repo=name, is_folder=False) for name in deleted]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        commit = api.create_commit(repo, additions, commit_message=commit_message, revision=revision)
+        commit = api.create_commit(repo, operations, commit_message=commit_message, revision=revision)
     remarks = [" ".join(str(each.message).split()) for each in caught if each.category is UserWarning]
-    return Uploaded(str(url), commit.oid, commit.oid != before, remarks)
+    return Uploaded(str(url), commit.oid, commit.oid != before, remarks, deleted)
 
 
 def _messages(error: ValueError) -> str:

@@ -152,7 +152,7 @@ def map_word(
         layer: `"mix"`, or the number of a layer: 0 is the context-free one (where all vectors of a word are equal), -1
             the last.
         method: `"pca"`: the two directions of largest variance. `"umap"`: UMAP by cosine, which is to be installed
-            (`umap-learn`).
+            (the extra `umap`).
         seed: Chance's in UMAP.
 
     Raises:
@@ -425,11 +425,16 @@ def _umap(matrix: np.ndarray, seed: int) -> np.ndarray:
     try:
         from umap import UMAP
     except ImportError:
-        raise ValueError('UMAP is not installed (python -m pip install umap-learn): take the method "pca".') from None
+        raise ValueError(
+            'UMAP is not installed: take the method "pca", or install the extra, as in '
+            'python -m pip install -e ".[umap]".'
+        ) from None
     # Its own start, by eigenvectors, fails on fewer points than four dimensions ask for.
     start = "spectral" if len(matrix) > 10 else "random"
     neighbours = min(15, len(matrix) - 1)
     return np.asarray(
-        UMAP(2, n_neighbors=neighbours, metric="cosine", random_state=seed, init=start, n_jobs=1).fit_transform(matrix),
+        UMAP(
+            n_components=2, n_neighbors=neighbours, metric="cosine", random_state=seed, init=start, n_jobs=1
+        ).fit_transform(matrix),
         dtype=np.float64,
     )

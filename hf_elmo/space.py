@@ -73,8 +73,8 @@ def write_space(
         model: A model folder, which is copied; None: the bundled model, which comes with the package.
         tagger: The folder of a tagger, which is copied, or None.
         title: The Space's name.
-        requirement: How pip gets hf_elmo, such as "hf_elmo @ git+https://..." (without the extra `demo`: the hub
-            installs gradio itself). None: this version of it, from the package index.
+        requirement: How pip gets hf_elmo with its extra `demo`, such as "hf_elmo[demo] @ git+https://...". (The hub
+            installs gradio by itself; machines elsewhere do not.) None: this version, from the package index.
 
     Returns:
         The files, relative to the folder.
@@ -89,7 +89,7 @@ def write_space(
     if requirement is None:
         from . import __version__
 
-        requirement = f"hf_elmo=={__version__}"
+        requirement = f"hf_elmo[demo]=={__version__}"
     if not requirement.strip() or len(requirement.splitlines()) != 1:
         raise ValueError(f"A requirement must be one line of pip's, was: {requirement!r}.")
     copies = {name: Path(source) for name, source in (("model", model), ("tagger", tagger)) if source is not None}

@@ -1,4 +1,4 @@
-"""What an author with hf_elmo does: pushes models, a tokenizer and a Trainer's run; `test_push.py` runs it.
+"""What an author with hf_elmo does: pushes models, a tokenizer and a Trainer's run; `test_hub.py` runs it.
 
 Arguments: the base model's folder, a folder for copies of what is pushed.
 """

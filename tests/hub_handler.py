@@ -249,6 +249,9 @@ class HubHandler(BaseHTTPRequestHandler):
                     self.hub.stored(_git_oid(content)).write_bytes(content)
                 elif line["key"] == "lfsFile":
                     files[value["path"]] = self._large(value["oid"], value["size"])
+                elif line["key"] == "deletedFile":
+                    if files.pop(value["path"], None) is None:
+                        raise Refusal(404, "A file with this name doesn't exist", "EntryNotFound")
                 else:
                     raise Refusal(400, f"cannot do {line['key']}")
             commit = Commit(secrets.token_hex(20), lines[0]["value"]["summary"], files)

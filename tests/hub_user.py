@@ -1,4 +1,4 @@
-"""What a user does with models of the hub, by their names; `test_push.py` runs it and looks at what it left.
+"""What a user does with models of the hub, by their names; `test_hub.py` runs it and looks at what it left.
 
 Arguments: "installed" or "remote" (whose code is used), a folder for results, and names (or folders) of: a base model,
 a tagger, a reader, a classifier, and a tokenizer.
@@ -28,12 +28,9 @@ trust = {"trust_remote_code": True} if code == "remote" else {}
 if code == "installed":
     import hf_elmo  # noqa: F401
 else:
-    try:
-        importlib.util.find_spec("hf_elmo")
-    except ModuleNotFoundError:
-        pass
-    else:
-        raise SystemExit("hf_elmo can be imported: this shows nothing")
+    found = [name for name in ("hf_elmo", "h5py", "datasets") if importlib.util.find_spec(name)]
+    if found:
+        raise SystemExit(f"{found} can be imported: this shows nothing")
 
 assert AutoConfig.from_pretrained(base, **trust).model_type == "elmo"
 modules = []
@@ -55,7 +52,7 @@ for name, source, auto_class in [
 head, report = AutoModelForTokenClassification.from_pretrained(base, output_loading_info=True, **trust)
 assert not [key for key in report["missing_keys"] if key.startswith("elmo.")], report
 modules.append(type(head).__module__)
-(results / "modules.json").write_text(json.dumps(modules))
+(results / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
 
 asked = {"question": "Who sat ?", "context": TEXT}
 question_answering = "elmo-question-answering" if code == "installed" else "question-answering"
@@ -68,4 +65,4 @@ answers = {
     "words": AutoTokenizer.from_pretrained(words, **trust)(TEXT).input_ids,
 }
 # Scores of tokens are numbers of numpy.
-(results / "answers.json").write_text(json.dumps(answers, default=float))
+(results / "answers.json").write_text(json.dumps(answers, default=float), encoding="utf-8")

@@ -1,33 +1,47 @@
-"""Python processes in which hf_elmo cannot be imported, however it is installed: what users of remote code have."""
+"""Python processes in which hf_elmo cannot be found, however it is installed: what users of remote code have."""
 
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-# Python runs a module of this name at every start, in child processes as well.
+# What comes with hf_elmo, but with neither transformers nor torch, and none of what models may use where it is.
+WITH_HF_ELMO = ("h5py", "nupunkt", "datasets", "pyarrow", "accelerate", "peft")
+# What the library's Trainer wants.
+TRAINING = ("datasets", "pyarrow", "accelerate")
+# Python runs a module of this name at every start, in child processes as well. Whoever asks must be told that there is
+# no such package, rather than get an error: the library looks for many.
 _HIDE = """
 import sys
 
-class HideHfElmo:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "hf_elmo":
-            raise ModuleNotFoundError(f"No module named {name!r}: hidden by the tests", name=name)
+class Without:
+    def __init__(self, finder):
+        self.finder = finder
 
-sys.meta_path.insert(0, HideHfElmo())
+    def find_spec(self, name, path=None, target=None):
+        return None if name.partition(".")[0] in HIDDEN else self.finder.find_spec(name, path, target)
+
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+sys.meta_path[:] = map(Without, sys.meta_path)
 """
 
 
-def isolated_environment(folder: Path, **variables: str) -> dict[str, str]:
+def isolated_environment(folder: Path, also: Sequence[str] = (), **variables: str) -> dict[str, str]:
     """Environment variables under which every Python process is without hf_elmo, the hub, and the user's caches.
 
     Args:
         folder: An empty folder for the caches.
+        also: Of what is hidden with hf_elmo (`WITH_HF_ELMO`), that which stays.
         variables: More of them.
     """
     hidden = folder / "hidden"
     hidden.mkdir(parents=True, exist_ok=True)
-    (hidden / "sitecustomize.py").write_text(_HIDE, encoding="utf-8")
+    names = {"hf_elmo", *WITH_HF_ELMO} - set(also)
+    hook = _HIDE.replace("HIDDEN", repr(sorted(names)))
+    (hidden / "sitecustomize.py").write_text(hook, encoding="utf-8")
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(("HF_", "PYTHON", "TRANSFORMERS_"))
     }
@@ -42,13 +56,26 @@ def isolated_environment(folder: Path, **variables: str) -> dict[str, str]:
 
 
 def run_isolated(
-    arguments: list, folder: Path, timeout: float = 300, check: bool = True, **variables: str
+    arguments: list,
+    folder: Path,
+    timeout: float = 300,
+    check: bool = True,
+    also: Sequence[str] = (),
+    **variables: str,
 ) -> subprocess.CompletedProcess:
-    """Runs Python without hf_elmo, in `folder`; fails with its output if it fails, unless `check` is off."""
+    """Runs Python without hf_elmo, in `folder`; fails with its output if it fails, unless `check` is off.
+
+    Args:
+        arguments: Of Python.
+        folder: Where, and for caches.
+        timeout: Seconds.
+        check: Whether it must not fail.
+        also: As for `isolated_environment`, as are `variables`.
+    """
     process = subprocess.run(
         [sys.executable, *map(str, arguments)],
         cwd=folder,
-        env=isolated_environment(folder, **variables),
+        env=isolated_environment(folder, also, **variables),
         capture_output=True,
         text=True,
         timeout=timeout,

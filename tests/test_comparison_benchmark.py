@@ -29,7 +29,7 @@ TEXT = "The sentence has seven words in it. " * 3 + "\n" + "Another one has thes
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
     folder = tmp_path_factory.mktemp("work")
-    (folder / "text.txt").write_text(TEXT)
+    (folder / "text.txt").write_text(TEXT, encoding="utf-8")
     make_sentences(folder / "sentences.json", folder / "text.txt")
     make_model(folder / "tiny", ElmoConfig(**CONFIG))
     return folder

@@ -12,10 +12,12 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
+from importlib.metadata import requires
 
 import numpy as np
 import pytest
 import torch
+from packaging.requirements import Requirement
 from typer.testing import CliRunner
 
 import hf_elmo
@@ -394,16 +396,48 @@ def test_places_that_are_none_are_refused(explorer, places):
         explorer.explore(["a", "b"], ["c", "d"], places)
 
 
-def test_an_error_inside_is_logged_and_not_shown(explorer, monkeypatch, caplog):
-    monkeypatch.setattr(explorer, "explore", lambda *a, **k: 1 / 0)
-    *_, shown = demo._compare(explorer, "a b", "a c")
-    assert "Something went wrong" in shown
-    assert "division" not in shown
-    assert "ZeroDivisionError" in caplog.text
-    assert "pick one of its words" in demo.render_problem("pick one of its words")
+@pytest.mark.parametrize("error", [ZeroDivisionError("inside"), ValueError("inside"), KeyError("inside")])
+def test_an_error_inside_is_logged_and_not_shown(explorer, monkeypatch, caplog, error):
+    """Libraries raise errors of every kind, also of the kind that the project's own messages are."""
+
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(explorer, "explore", fail)
+    for answer in (lambda: demo._compare(explorer, "a b", "a c")[-1], lambda: demo._pick(explorer, ["a b", "c"], 0, 0)):
+        caplog.clear()
+        shown = answer()
+        assert "Something went wrong" in shown
+        assert "inside" not in shown
+        assert type(error).__name__ in caplog.text
+
+
+def test_what_a_visitor_did_wrong_is_shown_and_not_logged(explorer, caplog):
+    assert "pick one of its words" in demo._pick(explorer, ["a b", "c"], 0, 1)
+    assert "type two sentences" in demo._pick(explorer, [], 0, 0)
+    assert "The first sentence is empty" in demo._compare(explorer, " ", "a")[-1]
+    assert [record for record in caplog.records if record.name == demo.logger.name] == []
+
+
+def test_text_that_is_no_unicode_does_not_show_a_codec(explorer):
+    """Half a surrogate pair, which JSON can carry."""
+    shown = demo._compare(explorer, "a \ud800 b", "a c")[-1]
+    assert "codec" not in shown
+    assert "surrogate" not in shown
 
 
 # --- the Space
+
+
+def assert_brings_the_demo(requirement):
+    """That pip installs this version of the package with it, and what `app.py` imports."""
+    assert requirement.name == "hf_elmo"
+    assert requirement.specifier.contains(hf_elmo.__version__, prereleases=True)
+    assert not requirement.specifier.contains("999")
+    for module in ("gradio", "torch", "transformers"):
+        of_module = [each for each in map(Requirement, requires("hf_elmo")) if each.name == module]
+        extras = ["", *requirement.extras]
+        assert any(not each.marker or each.marker.evaluate({"extra": extra}) for each in of_module for extra in extras)
 
 
 def test_a_space_runs(tiny_model_folder, tagger_folder, tmp_path):
@@ -413,15 +447,16 @@ def test_a_space_runs(tiny_model_folder, tagger_folder, tmp_path):
     arguments = ["space", str(tmp_path / "out"), "-m", str(tiny_model_folder), "--ner", str(tagger_folder)]
     done = CliRunner().invoke(app, [*arguments, "--title", title])
     assert done.exit_code == 0, done.output
-    files = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    files = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     weights = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
     expected = {".gitattributes", "README.md", "app.py", "requirements.txt"}
     assert files == expected | {f"{folder}/{name}" for folder in ("model", "tagger") for name in weights}
     card = SpaceCard.load(tmp_path / "out" / "README.md").data
     assert (card.sdk, card.app_file, card.title) == ("gradio", "app.py", title)
     assert card.sdk_version == sys.modules["gradio"].__version__
-    requirements = (tmp_path / "out" / "requirements.txt").read_text(encoding="utf-8")
-    assert requirements == f"hf_elmo=={hf_elmo.__version__}\n"
+    assert "package index" in done.stderr
+    (line,) = (tmp_path / "out" / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    assert_brings_the_demo(Requirement(line))
     # Somewhere else, where the copied models alone can be meant.
     shutil.move(tmp_path / "out", tmp_path / "space")
     port = free_port()
@@ -437,6 +472,7 @@ def test_a_space_runs(tiny_model_folder, tagger_folder, tmp_path):
 def test_a_space_of_the_bundled_model_holds_no_copy(tmp_path):
     done = CliRunner().invoke(app, ["space", str(tmp_path / "s"), "--requirement", "hf_elmo @ file:///somewhere"])
     assert done.exit_code == 0, done.output
+    assert "package index" not in done.stderr
     assert sorted(path.name for path in (tmp_path / "s").iterdir()) == ["README.md", "app.py", "requirements.txt"]
     assert (tmp_path / "s/requirements.txt").read_text(encoding="utf-8") == "hf_elmo @ file:///somewhere\n"
     code = (tmp_path / "s/app.py").read_text(encoding="utf-8")

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from isolated import run_isolated
+from isolated import TRAINING, run_isolated
 from safetensors.torch import load_file
 from transformers import BertConfig, BertModel, BertTokenizer
 
@@ -68,7 +68,7 @@ def start_example(script: Path, folder: Path, check: bool = True, **options) -> 
     arguments = []
     for key, value in options.items():
         arguments += [f"--{key}"] if value is True else [f"--{key}", value]
-    return run_isolated([script, "--trust_remote_code", *arguments], folder, timeout=1200, check=check)
+    return run_isolated([script, "--trust_remote_code", *arguments], folder, timeout=1200, check=check, also=TRAINING)
 
 
 def run_example(script: Path, folder: Path, **options) -> dict:

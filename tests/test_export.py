@@ -220,14 +220,13 @@ def test_the_command_writes_what_its_readme_says(tmp_path, needs_onnx):
     assert not list(tmp_path.glob(".hf_elmo-*"))
     texts = ["I read the book yesterday .", "Can you read the letter now ?"]
     wanted = expected(model, tokenizer(texts, padding=True, return_tensors="pt"))
-    blocks = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), flags=re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
     assert len(blocks) == 2
     for number, block in enumerate(blocks):
-        save = (
-            f"\nnp.savez('{tmp_path}/{number}.npz', **{{name: np.asarray(value) for name, value in outputs.items()}})"
-        )
+        target = str(tmp_path / f"{number}.npz")
+        save = f"\nnp.savez({target!r}, **{{name: np.asarray(value) for name, value in outputs.items()}})"
         script = tmp_path / f"{number}.py"
-        script.write_text(f"import os\nos.chdir('{folder}')\n{block}{save}")
+        script.write_text(f"import os\nos.chdir({str(folder)!r})\n{block}{save}", encoding="utf-8")
         process = run_isolated([script], tmp_path)
         assert f"'last_hidden_state': {tuple(wanted['last_hidden_state'].shape)}" in process.stdout
         with np.load(tmp_path / f"{number}.npz") as found:

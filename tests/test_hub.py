@@ -35,7 +35,7 @@ def hub_environment(hub, folder, with_package, **variables):
     common = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_TOKEN": TOKEN, "NO_PROXY": "*"}
     environment = isolated_environment(folder, **{**common, **variables})
     hook = folder / "hidden" / "sitecustomize.py"
-    hook.write_text(_LOOPBACK_ONLY + ("" if with_package else hook.read_text()))
+    hook.write_text(_LOOPBACK_ONLY + ("" if with_package else hook.read_text(encoding="utf-8")), encoding="utf-8")
     if with_package:
         paths = [str(folder / "hidden"), str(Path(hf_elmo.__file__).parents[1])]
         environment["PYTHONPATH"] = os.pathsep.join(paths)
@@ -97,7 +97,7 @@ def check_weights(folder, copies, tiny_model_folder):
     """All weights are those that were pushed, bit for bit."""
     sources = {"base": tiny_model_folder, **{Path(name).stem: copies / name for name in NAMES[1:4]}}
     for name, weights in weights_of(folder).items():
-        config = json.loads((sources[name] / "config.json").read_text())
+        config = json.loads((sources[name] / "config.json").read_text(encoding="utf-8"))
         expected = getattr(hf_elmo, config["architectures"][0]).from_pretrained(sources[name]).state_dict()
         assert weights.keys() == expected.keys()
         for key, tensor in weights.items():
@@ -136,12 +136,12 @@ def test_the_token_goes_to_the_hub_alone(published, left_by_user):
 def test_without_the_package(published, left_by_user, tiny_model_folder):
     for folder in left_by_user:
         check_weights(folder, published[1], tiny_model_folder)
-        modules = json.loads((folder / "modules.json").read_text())
+        modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
         assert len(modules) == 9
         assert all(module.startswith("transformers_modules.") for module in modules)
         for name in ("base", "tagger", "reader", "classifier"):
             assert code_of(folder / name) == model_code()
-    first, second = (json.loads((folder / "answers.json").read_text()) for folder in left_by_user)
+    first, second = (json.loads((folder / "answers.json").read_text(encoding="utf-8")) for folder in left_by_user)
     assert_same(first, second)
 
 
@@ -150,10 +150,12 @@ def test_with_the_package_no_code_of_the_hub_is_used(published, left_by_user, ti
     before = len(hub.requests)
     run([HERE / "hub_user.py", "installed", tmp_path, *NAMES], hub_environment(hub, tmp_path, True), tmp_path)
     check_weights(tmp_path, copies, tiny_model_folder)
-    modules = json.loads((tmp_path / "modules.json").read_text())
+    modules = json.loads((tmp_path / "modules.json").read_text(encoding="utf-8"))
     assert all(module.startswith("hf_elmo.") for module in modules)
     assert not [each.path for each in hub.requests[before:] if each.path.endswith(".py")]
-    answers = [json.loads((folder / "answers.json").read_text()) for folder in (tmp_path, left_by_user[0])]
+    answers = [
+        json.loads((folder / "answers.json").read_text(encoding="utf-8")) for folder in (tmp_path, left_by_user[0])
+    ]
     assert_same(*answers)
 
 

@@ -113,7 +113,7 @@ def test_a_map_of_equal_vectors_is_one_point(model, tokenizer):
 
 
 def test_umap(model, tokenizer):
-    pytest.importorskip("umap", reason="umap-learn is not installed")
+    pytest.importorskip("umap", reason="umap-learn is not installed (the extra umap)")
     found = plot.map_word(model, tokenizer, SENTENCES * 4, "read", 2, "umap")
     assert found.points.shape == (20, 2)
     assert np.isfinite(found.points).all()

@@ -2,8 +2,10 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,15 @@ import hf_elmo
 PACKAGE = Path(hf_elmo.__file__).parent
 CHECKOUT = Path(__file__).parents[1]
 PACKAGED = [*PACKAGE.rglob("*.py"), *(CHECKOUT / "conversion").glob("*.py")]
+BESIDE = [*(CHECKOUT / "tests").rglob("*.py"), *(CHECKOUT / "benchmarks").glob("*.py")]
+# Linux' own files, members of archives, which are opened in bytes, and what a process printed in whatever encoding.
+NO_TEXT_OF_OURS = ("/proc/", "archive.open", "opened.open", "self.log.read_text")
+# Where they may be absent, they are not needed: torch brings Triton for the GPUs that have it.
+OPTIONAL = {"triton"}
+# What a module is installed as, if not by its name.
+INSTALLED_AS = {"umap": "umap_learn", "yaml": "pyyaml"}
+# Extras for those who work on the project, rather than with it.
+FOR_DEVELOPERS = {"browser", "docs", "release", "test"}
 
 
 def opens_text_in_any_encoding(call: ast.Call) -> bool:
@@ -51,15 +62,38 @@ def test_the_check_itself(code, expected):
 def test_text_files_are_utf8():
     found = [
         f"{path.name}:{node.lineno}"
-        for path in PACKAGED
+        for path in [*PACKAGED, *BESIDE]
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call)
         and opens_text_in_any_encoding(node)
-        # The members of archives are opened in bytes.
-        and not any(word in ast.unparse(node) for word in ("archive.open", "opened.open"))
+        and not any(word in ast.unparse(node) for word in NO_TEXT_OF_OURS)
     ]
     assert len(PACKAGED) > 50
+    assert len(BESIDE) > 80
     assert found == []
+
+
+def test_all_that_is_imported_is_declared():
+    """Also what others bring today. An extra's packages are imported by those who installed it."""
+    if not (CHECKOUT / "pyproject.toml").is_file():
+        pytest.skip("only a checkout has what is declared")
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    assert extras.keys() >= FOR_DEVELOPERS
+    needs = list(project["dependencies"])
+    for name in extras.keys() - FOR_DEVELOPERS:
+        needs += extras[name]
+    declared = {re.match(r"[\w-]+", each)[0].replace("-", "_").lower() for each in needs}
+    imported = {}
+    for path in PACKAGED:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                modules = [node.module]
+            for name in {module.partition(".")[0] for module in modules} - {"hf_elmo", *sys.stdlib_module_names}:
+                imported.setdefault(INSTALLED_AS.get(name, name), f"{path.name}:{node.lineno}")
+    assert {"torch", "pyyaml", "rich", "umap_learn"} <= imported.keys()
+    assert {name: place for name, place in imported.items() if name not in declared | OPTIONAL} == {}
 
 
 def test_no_command_needs_posix():

@@ -5,11 +5,13 @@ import json
 import os
 import shutil
 import socket
+import tempfile
 import traceback
 from pathlib import Path
 
 import huggingface_hub
 import pytest
+import torch
 from hub_server import HubServer
 from hub_storage import READ_ONLY_TOKEN, TOKEN
 from huggingface_hub.utils import close_session
@@ -104,8 +106,10 @@ def test_code_and_card_are_added_on_the_hub_alone(hub, push, folder):
 
 def test_own_code_and_card_are_kept(hub, push, tiny_model_folder, tmp_path):
     shutil.copytree(tiny_model_folder, tmp_path / "own")
-    (tmp_path / "own" / "README.md").write_text("---\nlibrary_name: transformers\nlicense: mit\n---\nMine: Ärger\n")
-    with open(tmp_path / "own" / "modeling_elmo.py", "a") as file:
+    (tmp_path / "own" / "README.md").write_text(
+        "---\nlibrary_name: transformers\nlicense: mit\n---\nMine: Ärger\n", encoding="utf-8"
+    )
+    with open(tmp_path / "own" / "modeling_elmo.py", "a", encoding="utf-8") as file:
         file.write("# my change\n")
     push(tmp_path / "own", "tester/tiny")
     expected = content_of(tmp_path / "own")
@@ -116,7 +120,9 @@ def test_own_code_and_card_are_kept(hub, push, tiny_model_folder, tmp_path):
 def test_incomplete_code_is_replaced_as_a_whole(tiny_model_folder, tmp_path):
     shutil.copytree(tiny_model_folder, tmp_path / "own")
     (tmp_path / "own" / "bilstm.py").unlink()
-    (tmp_path / "own" / "modeling_elmo.py").write_text("# from another version\nfrom .bilstm import BiLstm\n")
+    (tmp_path / "own" / "modeling_elmo.py").write_text(
+        "# from another version\nfrom .bilstm import BiLstm\n", encoding="utf-8"
+    )
     files = files_for_hub(tmp_path / "own")
     assert {file.name: file.read() for file in files if file.name.endswith(".py")} == model_code()
 
@@ -126,13 +132,40 @@ def test_what_nobody_needs_stays_here(hub, push, folder):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(b"x")
     (folder / "runs").mkdir()
-    (folder / "runs" / "log.txt").write_text("loss")
+    (folder / "runs" / "log.txt").write_text("loss", encoding="utf-8")
     result = push(folder, "tester/tiny")
     assert "left out: " in result.stderr
     assert "training_args.bin" in result.stderr
     names = hub.files("tester/tiny").keys()
     assert "runs/log.txt" in names
     assert not [name for name in names if name.startswith(("training", ".s", "opt", "check", ".git/"))]
+
+
+def test_code_that_begins_with_an_underscore_goes_along(tiny_model_folder, tmp_path):
+    """A folder's own code may import it."""
+    own = shutil.copytree(tiny_model_folder, tmp_path / "own")
+    (own / "_helper.py").write_text("ANSWER = 42\n", encoding="utf-8")
+    with open(own / "modeling_elmo.py", "a", encoding="utf-8") as file:
+        file.write("from ._helper import ANSWER\n")
+    (own / "__pycache__").mkdir()
+    (own / "__pycache__" / "_helper.cpython-311.pyc").write_bytes(b"x")
+    (own / "_notes.txt").write_text("x", encoding="utf-8")
+    names = [file.name for file in files_for_hub(own)]
+    assert "_helper.py" in names
+    assert not {"_notes.txt", "__pycache__/_helper.cpython-311.pyc"} & set(names)
+
+
+def test_linked_folders_are_left_out_and_said(hub, push, folder, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "log.txt").write_text("loss", encoding="utf-8")
+    try:
+        (folder / "runs").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+        (folder / "log.txt").symlink_to(tmp_path / "elsewhere" / "log.txt")
+    except OSError as error:
+        pytest.skip(f"links cannot be made here: {error}")
+    assert "left out: runs\n" in push(folder, "tester/tiny").stderr
+    assert hub.read("tester/tiny", "log.txt") == b"loss"
+    assert "runs/log.txt" not in hub.files("tester/tiny")
 
 
 def test_dry_run_shows_all_and_asks_nobody(hub, push, folder, monkeypatch):
@@ -170,10 +203,55 @@ def test_a_second_push_sends_nothing(hub, push, folder):
     assert "all there already" in result.stderr
     assert hub.counts()["PUT lfs"] == first["PUT lfs"] >= 2
     assert hub.counts()["POST commit"] == 1
-    (folder / "README.md").write_text("---\nlibrary_name: transformers\n---\n")
+    (folder / "README.md").write_text("---\nlibrary_name: transformers\n---\n", encoding="utf-8")
     push(folder, "tester/tiny")
     assert hub.counts()["PUT lfs"] == first["PUT lfs"]
     assert hub.counts()["POST commit"] == 2
+
+
+def test_weights_of_an_earlier_push_do_not_stay(hub, push, folder, tiny_model_folder, tmp_path):
+    """transformers takes `model.safetensors` where it is, even beside an index; others' files are nobody's business."""
+    old = ElmoModel.from_pretrained(tiny_model_folder)
+    with torch.no_grad():
+        old.scalar_mixes[0].gamma.fill_(7.0)
+    old.save_pretrained(tmp_path / "old")
+    ElmoTokenizer.from_pretrained(tiny_model_folder).save_pretrained(tmp_path / "old")
+    others = {"model_old/model.safetensors": b"x", "model-fp16.safetensors": b"y", "notes.txt": b"z"}
+    for name, content in others.items():
+        (tmp_path / "old" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "old" / name).write_bytes(content)
+    shards = {path.name for path in folder.glob("model*")}
+
+    def pushed_weights(source):
+        """What is said, the weights that are on the hub now, and the model that they make."""
+        result = push(source, "tester/tiny")
+        content = {name: hub.read("tester/tiny", name) for name in hub.files("tester/tiny")}
+        assert {name: content[name] for name in others} == others
+        place = Path(tempfile.mkdtemp(dir=tmp_path))
+        for name in content.keys() - others.keys():
+            (place / name).write_bytes(content[name])
+        weights = {path.name for path in place.glob("model*") if path.suffix != ".py"}
+        return result.stderr, weights, ElmoModel.from_pretrained(place)
+
+    said, names, model = pushed_weights(tmp_path / "old")
+    assert "deleted" not in said
+    assert names == {"model.safetensors"}
+    assert model.scalar_mixes[0].gamma.item() == 7.0
+
+    huggingface_hub.HfApi(endpoint=hub.url, token=TOKEN).create_branch("tester/tiny", branch="before")
+    said, names, model = pushed_weights(folder)
+    assert "deleted there, as weights of an earlier upload: model.safetensors\n" in said
+    assert names == shards
+    expected = ElmoModel.from_pretrained(tiny_model_folder).state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in model.state_dict().items())
+    # That was one commit, and of this branch alone.
+    assert [len(commits) for commits in hub.repos["tester/tiny"].branches.values()] == [3, 2]
+    assert "model.safetensors" in hub.files("tester/tiny", "before")
+
+    said, names, model = pushed_weights(tmp_path / "old")
+    assert all(name in said for name in shards)
+    assert names == {"model.safetensors"}
+    assert model.scalar_mixes[0].gamma.item() == 7.0
 
 
 def test_private_and_revision(hub, push, folder):
@@ -195,7 +273,7 @@ def test_private_is_not_promised_for_a_public_repository(hub, push, folder):
 def test_the_token_is_found_where_the_library_has_it(hub, push, folder, tmp_path, monkeypatch):
     monkeypatch.delenv("HF_TOKEN")
     assert "hf auth login" in push(folder, "tester/tiny", status=1).stderr
-    (tmp_path / "token").write_text(TOKEN + "\n")
+    (tmp_path / "token").write_text(TOKEN + "\n", encoding="utf-8")
     push(folder, "tester/tiny")
     assert not unchanged(hub)
 
@@ -251,12 +329,14 @@ def test_what_is_no_whole_model(hub, push, folder, tmp_path):
     (folder / "tokenizer.json").rename(tmp_path / "tokenizer.json")
     says("has no tokenizer.json")
     (tmp_path / "tokenizer.json").rename(folder / "tokenizer.json")
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "architectures": ["BertModel"]}))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, "architectures": ["BertModel"]}), encoding="utf-8")
     says("'BertModel', which is no model of hf_elmo")
-    (folder / "config.json").write_text(json.dumps({**config, "architectures": ["ElmoForPreTraining"]}))
+    (folder / "config.json").write_text(
+        json.dumps({**config, "architectures": ["ElmoForPreTraining"]}), encoding="utf-8"
+    )
     says("holds no language model")
-    (folder / "config.json").write_text(json.dumps({**config, "model_type": "bert"}))
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "bert"}), encoding="utf-8")
     says("expected 'elmo'")
     assert hub.requests == []
 
@@ -265,7 +345,7 @@ def test_what_is_no_whole_model(hub, push, folder, tmp_path):
 @pytest.mark.parametrize("part", [".", "logs", "notes.txt"])
 def test_what_may_not_be_read(hub, push, folder, part):
     (folder / "logs").mkdir()
-    (folder / "notes.txt").write_text("x")
+    (folder / "notes.txt").write_text("x", encoding="utf-8")
     (folder / part).chmod(0)
     user = os.geteuid()
     try:
@@ -279,6 +359,30 @@ def test_what_may_not_be_read(hub, push, folder, part):
         os.seteuid(user)
         (folder / part).chmod(0o755)
     assert hub.requests == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX permissions")
+def test_a_folder_that_is_read_only(hub, push, folder):
+    """Nothing is written beside the model, also for who could not."""
+    before = content_of(folder)
+    user = os.geteuid()
+    try:
+        folder.chmod(0o555 if user == 0 else 0o500)
+        if user == 0:
+            if not os.access(folder.parent, os.X_OK):
+                pytest.skip("another user cannot reach the folder")
+            _let_others_pass(folder)
+            # The hub is in this process, so it becomes that user, too.
+            hub.folder.chmod(0o777)
+            os.seteuid(65534)
+        with pytest.raises(PermissionError):
+            (folder / "new").touch()
+        push(folder, "tester/tiny")
+    finally:
+        os.seteuid(user)
+        folder.chmod(0o755)
+    assert content_of(folder) == before
+    assert {"README.md", *before, *model_code()} <= hub.files("tester/tiny").keys()
 
 
 def _let_others_pass(folder):
@@ -308,18 +412,18 @@ def _let_others_pass(folder):
     ],
 )
 def test_cards_that_the_hub_would_not_take(hub, push, folder, metadata, expected):
-    (folder / "README.md").write_text(metadata + "# Mine\n")
+    (folder / "README.md").write_text(metadata + "# Mine\n", encoding="utf-8")
     assert expected in push(folder, "tester/tiny", status=1).stderr
     assert hub.repos == {}
 
 
 def test_what_a_card_lacks_is_said(hub, push, folder):
-    (folder / "README.md").write_text("---\nlibrary_name: transformers\n---\n# Mine\n")
+    (folder / "README.md").write_text("---\nlibrary_name: transformers\n---\n# Mine\n", encoding="utf-8")
     assert "README.md has no license" in push(folder, "tester/tiny").stderr
 
 
 def test_a_file_with_the_token_is_not_sent(hub, push, folder):
-    (folder / "notes.txt").write_text(f"login with {TOKEN}")
+    (folder / "notes.txt").write_text(f"login with {TOKEN}", encoding="utf-8")
     assert "notes.txt holds your token" in push(folder, "tester/tiny", status=1).stderr
     assert hub.requests == []
 

@@ -1,5 +1,6 @@
 """Importing hf_elmo is light, and transformers knows ELMo however and in whatever order things are imported."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -78,6 +79,16 @@ def test_whatever_is_imported_first(first):
     assert auto_class == "AutoTokenizer"
     assert tasks == ["elmo-fill-mask", "elmo-question-answering"]
     assert all(module.startswith("hf_elmo.") for module in modules)
+
+
+def test_modules_are_there_without_a_further_import():
+    """In a process that has imported nothing else of the package."""
+    names = list(hf_elmo._PUBLIC_MODULES)
+    assert set(names) <= set(dir(hf_elmo))
+    if importlib.util.find_spec("matplotlib") is None:
+        names.remove("plot")
+    code = f"import hf_elmo, sys; print([getattr(hf_elmo, name) is sys.modules['hf_elmo.' + name] for name in {names}])"
+    assert lines_of(code) == [str([True] * len(names))]
 
 
 def test_public_names():

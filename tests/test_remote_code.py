@@ -1,6 +1,7 @@
 """Saved folders are complete: they work where hf_elmo is not installed, and so do those saved from there."""
 
 import ast
+import importlib.util
 import json
 import os
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from isolated import isolated_environment, run_isolated
+from isolated import TRAINING, WITH_HF_ELMO, isolated_environment, run_isolated
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer, pipeline
 from transformers.dynamic_module_utils import get_relative_import_files
 
@@ -47,22 +48,43 @@ def model_code():
 
 @pytest.fixture(scope="module")
 def left_by_user(tiny_model_folder, tmp_path_factory):
-    """What `remote_code_user.py` left."""
+    """What `remote_code_user.py`, with transformers and torch alone, and `remote_code_trainer.py` left."""
     folder = tmp_path_factory.mktemp("user")
-    script = Path(__file__).with_name("remote_code_user.py")
-    run_isolated([script, tiny_model_folder, folder, PACKAGE], folder)
+    for name, also in (("remote_code_user.py", ()), ("remote_code_trainer.py", TRAINING)):
+        run_isolated([Path(__file__).with_name(name), tiny_model_folder, folder, PACKAGE], folder, also=also)
     return folder
 
 
-def test_the_package_is_really_hidden(tmp_path):
-    """Also if Python is told where it is."""
-    find = [sys.executable, "-c", "import importlib.util; assert importlib.util.find_spec('hf_elmo')"]
-    subprocess.run(find, check=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)})
-    hidden = isolated_environment(tmp_path)
-    hidden["PYTHONPATH"] += os.pathsep + str(PACKAGE.parent)
-    process = subprocess.run(find, cwd=tmp_path, env=hidden, capture_output=True, text=True)
-    assert process.returncode == 1
-    assert "No module named 'hf_elmo': hidden by the tests" in process.stderr
+_FIND = """
+import importlib.util, sys
+for name in sys.argv[1:]:
+    if importlib.util.find_spec(name):
+        print(name)
+    else:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError:
+            pass
+        else:
+            print(name, "all the same")
+"""
+
+
+def test_the_package_and_what_comes_with_it_are_really_hidden(tmp_path):
+    """Also if Python is told where they are."""
+    names = ["hf_elmo", *WITH_HF_ELMO, "transformers"]
+
+    def found(environment):
+        environment["PYTHONPATH"] = os.pathsep.join([environment.get("PYTHONPATH", ""), str(PACKAGE.parent)])
+        find = [sys.executable, "-c", _FIND, *names]
+        return subprocess.run(
+            find, check=True, cwd=tmp_path, env=environment, capture_output=True, text=True
+        ).stdout.splitlines()
+
+    assert {"hf_elmo", "h5py", "nupunkt", "datasets", "pyarrow", "transformers"} <= set(found(dict(os.environ)))
+    assert found(isolated_environment(tmp_path)) == ["transformers"]
+    trainers = found(isolated_environment(tmp_path, TRAINING))
+    assert set(trainers) == {"transformers", *(name for name in TRAINING if importlib.util.find_spec(name))}
 
 
 def test_every_folder_has_the_code_of_all_models(tiny_model_folder, left_by_user):

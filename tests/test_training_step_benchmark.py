@@ -21,10 +21,12 @@ def benchmark():
 
 def run(benchmark, folder, size, *contestants):
     text, output = folder / "text.txt", folder / "results.json"
-    text.write_text("Too short .\n" + "".join(f"Sentence {i} has six words , no less .\n" for i in range(4)))
+    text.write_text(
+        "Too short .\n" + "".join(f"Sentence {i} has six words , no less .\n" for i in range(4)), encoding="utf-8"
+    )
     options = ["--size", size, "--batch", "3", "--words", "6", "--rounds", "1", "--threads", "1"]
     benchmark.main([*options, "--text", str(text), "--output", str(output), "--contestants", *contestants])
-    return json.loads(output.read_text())
+    return json.loads(output.read_text(encoding="utf-8"))
 
 
 def check(results, contestants):
@@ -48,6 +50,6 @@ def test_the_gradients_of_allennlp(benchmark, tmp_path):
 
 def test_a_text_with_too_few_sentences(benchmark, tmp_path):
     text = tmp_path / "text.txt"
-    text.write_text("Only one sentence .\n")
+    text.write_text("Only one sentence .\n", encoding="utf-8")
     with pytest.raises(SystemExit, match="only 1 lines of 3 words"):
         benchmark.main(["--batch", "2", "--words", "3", "--text", str(text)])

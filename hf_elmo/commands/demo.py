@@ -60,7 +60,11 @@ def space(
     ner: Tagger = None,
     title: Annotated[str, typer.Option(help="The Space's name, of at most 60 characters.")] = "ELMo: how a word moves",
     requirement: Annotated[
-        str | None, typer.Option(help="How pip gets hf_elmo there. [default: this version, from the package index]")
+        str | None,
+        typer.Option(
+            help='How pip gets hf_elmo there, such as "hf_elmo[demo] @ git+https://...". '
+            "[default: this version, from the package index]"
+        ),
     ] = None,
 ) -> None:
     """Write the demo as a Space of the hub: app.py, requirements.txt, README.md with metadata, and the models.
@@ -75,7 +79,12 @@ def space(
     if ner is not None:
         load_tagger(ner, "cpu")
     files = write_space(output, folder, ner, title, requirement)
-    note(f"{output}: " + ", ".join(map(str, files)))
+    note(f"{output}: " + ", ".join(file.as_posix() for file in files))
+    if requirement is None:
+        note(
+            "requirements.txt names this version of hf_elmo. Until it is in the package index, say where it is: "
+            '--requirement "hf_elmo[demo] @ git+https://..."'
+        )
 
 
 def _check_gradio() -> None:

@@ -58,7 +58,7 @@ def senses(
     ],
     output: Output,
     layer: Layers = None,
-    method: Annotated[str, typer.Option(help="pca, or umap (if umap-learn is installed).")] = "pca",
+    method: Annotated[str, typer.Option(help="pca, or umap (the extra umap).")] = "pca",
     numbers: Annotated[
         bool | None,
         typer.Option("--numbers/--no-numbers", help="Write sentences' numbers at points. [default: without senses]"),

@@ -23,8 +23,9 @@ def push(
     """Upload a model to the Hugging Face hub, in one commit.
 
     The folder is checked first, and stays as it is. Code for trust_remote_code=True, and a model card (README.md), are
-    added on the hub where the folder has none. The token is that of `hf auth login`, or HF_TOKEN. After an upload that
-    was cut off, the same command sends what is missing.
+    added on the hub where the folder has none. Weights that are there in other files (one instead of several, or
+    reversed) are deleted in the same commit; other files stay. The token is that of `hf auth login`, or HF_TOKEN. After
+    an upload that was cut off, the same command sends what is missing.
     """
     from huggingface_hub.utils import enable_progress_bars, logging
 
@@ -55,6 +56,8 @@ def push(
     done = upload(files, repo, private, revision, commit_message)
     for remark in done.remarks:
         note(remark)
+    if done.deleted:
+        note(f"deleted there, as weights of an earlier upload: {', '.join(done.deleted)}")
     was = f"commit {done.commit[:12]}" if done.is_new else f"all there already, in commit {done.commit[:12]}"
     note(f"{counted(len(files), 'file')}, {size}: {was}")
     say(done.repo_url)
