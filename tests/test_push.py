@@ -260,7 +260,7 @@ def test_private_and_revision(hub, push, folder):
     assert repo.is_private
     assert len(repo.branches["main"]) == 1
     assert "config.json" in hub.files("tester/tiny", "trial/2")
-    push(folder, "tester/tiny", "--revision", "trial/2")
+    push(folder, "tiny", "--revision", "trial/2")
     assert len(repo.branches["trial/2"]) == 2
 
 
