@@ -112,7 +112,7 @@ def main(arguments: list[str] | None = None) -> dict:
         data = Path(os.environ.get("HF_ELMO_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
     model_folder = options.model or hf_elmo.bundled()
     with gzip.open(data / "lm" / "wikinews_en" / "valid.txt.gz", "rt", encoding="utf-8") as lines:
-        text = [line.split() for line, _ in zip(lines, range(options.sentences))]
+        text = [line.strip() for line, _ in zip(lines, range(options.sentences))]
     tokenizer = hf_elmo.ElmoTokenizer.from_pretrained(model_folder)
     perplexities = {}
     for kind in KINDS:
