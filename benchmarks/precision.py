@@ -5,7 +5,7 @@
 A tagger on a frozen ELMo is trained in float32 as `wnut17.py` trains it, and saved. Then it tags the test set from
 words, biLM included, as it was trained, in bfloat16 (`dtype=torch.bfloat16`) and in 8 bits (`hf_elmo.quantize`). What
 is told is the F1 of entities in percent, and how many of the words' tags are those of float32. The language model's
-perplexity, both directions, is that of the first sentences of a text that it was not trained on.
+perplexity, both directions, is that of the first paragraphs of a text that it was not trained on.
 
 Data is looked for as in `wnut17.py`; the text is `lm/wikinews_en/valid.txt.gz` in the same folder.
 """
@@ -100,7 +100,7 @@ def main(arguments: list[str] | None = None) -> dict:
     options.add_argument("--data", type=Path, help="the folder of which ner/wnut17 and lm/wikinews_en are parts")
     options.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     options.add_argument("--limit", type=int, help="most sentences of each file, for a quick try")
-    options.add_argument("--sentences", type=int, default=500, help="sentences of the perplexity")
+    options.add_argument("--paragraphs", type=int, default=500, help="paragraphs of the perplexity")
     options.add_argument("--threads", type=int, help="threads of torch (default: all cores)")
     options.add_argument("--output", type=Path, help="JSON file for all scores")
     options = options.parse_args(arguments)
@@ -112,7 +112,7 @@ def main(arguments: list[str] | None = None) -> dict:
         data = Path(os.environ.get("HF_ELMO_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
     model_folder = options.model or hf_elmo.bundled()
     with gzip.open(data / "lm" / "wikinews_en" / "valid.txt.gz", "rt", encoding="utf-8") as lines:
-        text = [line.strip() for line, _ in zip(lines, range(options.sentences))]
+        text = [line.strip() for line, _ in zip(lines, range(options.paragraphs))]
     tokenizer = hf_elmo.ElmoTokenizer.from_pretrained(model_folder)
     perplexities = {}
     for kind in KINDS:
