@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from hf_elmo import ElmoConfig
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks import peers, report, run, scaling
+from benchmarks import breakdown, peers, report, run, scaling
 from benchmarks.floor import Shape, floor
 from benchmarks.material import make_model, make_sentences
 
@@ -135,6 +136,19 @@ def test_ratios_and_spread():
     assert report.ratios(row, "hf_elmo fp32") == [3, 4, 10]
     assert report.speeds(row, "hf_elmo fp32") == [5, 5, 10]
     assert report.spread([3, 4, 10]) == "4.0 (3.0..10.0)"
+
+
+def test_where_time_goes(work):
+    threads = torch.get_num_threads()
+    try:
+        for task, batch in (("batch", 2), ("corpus", 4), ("train", 2)):
+            row = run.Row(task, "tiny", task, batch, 4, 1, ("fp32",), 5 if task == "train" else None)
+            result = breakdown.measure(row, "fp32", work, 1)
+            assert 0 < result["products"] < result["products"] + result["operators"] < result["seconds"]
+            assert result["operations"] > result["weight_bytes"] > 0
+            assert len(breakdown.line(result)) == len(breakdown.HEADS)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_scaling(work):
