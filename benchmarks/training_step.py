@@ -75,24 +75,10 @@ class AllenNlp:
     """AllenNLP's biLM, with the weights that were exported for it."""
 
     def __init__(self, name: str, folder: Path):
-        import importlib.machinery
-        from unittest.mock import MagicMock
+        # Beside this file, which is run as a program here.
+        from contestant import hide_torchvision
 
-        class Absent:
-            # AllenNLP imports torchvision for pictures alone.
-            def find_spec(self, name, path=None, target=None):
-                if name.split(".")[0] == "torchvision":
-                    return importlib.machinery.ModuleSpec(name, self, is_package=True)
-
-            def create_module(self, spec):
-                module = MagicMock(name=spec.name)
-                module.__path__, module.__spec__ = [], spec
-                return module
-
-            def exec_module(self, module):
-                pass
-
-        sys.meta_path.insert(0, Absent())
+        hide_torchvision()
         from allennlp.modules.elmo import _ElmoBiLm
 
         files = (str(folder / "hdf5" / file) for file in ("options.json", "weights.hdf5"))

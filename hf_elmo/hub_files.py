@@ -11,7 +11,7 @@ from pathlib import Path
 
 from transformers.dynamic_module_utils import get_relative_import_files
 
-from .model_card import check_metadata, make_card
+from .model_card import make_card
 from .remote_code import AUTO_MAP, CUSTOM_PIPELINES, code_files
 
 CARD = "README.md"
@@ -128,8 +128,3 @@ def _has_code(folder: Path, config: dict, tokenizer_config: dict) -> bool:
     except OSError:
         return False
     return True
-
-
-def check_card(content: bytes, name: str) -> list[str]:
-    """As `model_card.check_metadata`, for a card that is to be uploaded."""
-    return check_metadata(content, name)

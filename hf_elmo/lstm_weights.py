@@ -40,6 +40,10 @@ class LaidOut:
         layer: The layer.
         make: Makes a weight into its product.
         lays_out_all: Whether the input weight gets a layout too.
+
+    Attributes:
+        dtype: That of the weights.
+        has_projection: Whether there is a projection.
     """
 
     def __init__(self, layer: LstmLayer, make: Callable[[Tensor], Product], lays_out_all: bool):
@@ -96,6 +100,10 @@ class LaidOut:
     def steps_with(self, other: LaidOut, batch_sizes: list[int]) -> int:
         """How many of the last steps are read quicker in one product with those of the other direction.
 
+        Args:
+            other: The other direction's weights.
+            batch_sizes: Number of sentences at each time step; falls.
+
         Only where there is MKL, whose product of a pair of matrices gives each a thread and reads the weights of a
         single row about as fast as the memory lets it, which neither its other products nor oneDNN's do.
         """
@@ -123,6 +131,10 @@ class Together:
     Args:
         forward: The weights of the forward direction.
         backward: The weights of the other.
+
+    Attributes:
+        recur: As `LaidOut.recur`, of either dtype.
+        project: As `LaidOut.project`, of either dtype.
     """
 
     def __init__(self, forward: LaidOut, backward: LaidOut):

@@ -29,8 +29,9 @@ def push(
     """
     from huggingface_hub.utils import enable_progress_bars, logging
 
-    from ..hub_files import CARD, check_card, files_for_hub, list_folder
+    from ..hub_files import CARD, files_for_hub, list_folder
     from ..hub_upload import check_repo_id, upload
+    from ..model_card import check_metadata
     from .models import find_folder, load_as_saved
 
     check_repo_id(repo)
@@ -39,7 +40,7 @@ def push(
     load_as_saved(path)
     files = files_for_hub(path, repo)
     card = next(file for file in files if file.name == CARD)
-    for remark in check_card(card.read(), str(path / CARD) if card.origin == "folder" else CARD):
+    for remark in check_metadata(card.read(), str(path / CARD) if card.origin == "folder" else CARD):
         note(remark)
     if left_out:
         note(f"left out: {', '.join(left_out)}")
