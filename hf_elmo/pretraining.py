@@ -23,6 +23,7 @@ from .configuration_elmo import ElmoConfig
 from .corpus import Corpus, prepare
 from .language_model import perplexity
 from .modeling_elmo import ElmoForPreTraining
+from .muon import MuonWithAdamW, is_hidden_matrix
 from .text_streams import BatchLoader, RunningText, WholeSentences, WordTable
 from .tokenization_elmo import ElmoTokenizer
 
@@ -49,17 +50,34 @@ class LanguageModelTrainingArguments(TrainingArguments):
         shuffle_sentences: Rows of running text are sentences in random order, as in the original. False: they are the
             text as it stands, so that a sentence is read after the one before it.
         multiply_loss: Multiply the loss by `unroll_steps`, as bilm-tf does; it matters where gradients are clipped.
+        matrix_learning_rate: Train the matrices between vectors with Muon, at this peak rate, and AdamW, at
+            `learning_rate`, on the rest (`MuonWithAdamW`). None: `optim` trains all.
     """
 
     unroll_steps: int = field(default=20, metadata={"help": "Words of a row in a batch."})
     carry_state: bool = field(default=True, metadata={"help": "Carry the LSTM state from batch to batch."})
     shuffle_sentences: bool = field(default=True, metadata={"help": "Shuffle the sentences of running text."})
     multiply_loss: bool = field(default=False, metadata={"help": "Multiply the loss by unroll_steps, as bilm-tf does."})
+    matrix_learning_rate: float | None = field(default=None, metadata={"help": "Muon on matrices, at this rate."})
 
     def __post_init__(self):
         super().__post_init__()
         if self.unroll_steps < 1:
             raise ValueError(f"unroll_steps must be at least 1, was: {self.unroll_steps}.")
+        if self.matrix_learning_rate is not None and not self.optim.startswith("adamw_torch"):
+            raise ValueError(
+                f"With matrix_learning_rate Muon and AdamW train, but optim was {self.optim.value}: give one."
+            )
+
+    @property
+    def optimizer_name(self) -> str:
+        """What a checkpoint records of the optimiser."""
+        return self.optim.value if self.matrix_learning_rate is None else "muon"
+
+    @property
+    def precision_name(self) -> str:
+        """What a checkpoint records of the precision of matrix products."""
+        return "bf16" if self.bf16 else "fp16" if self.fp16 else "fp32"
 
 
 class LanguageModelTrainer(WholeCheckpoints, Trainer):
@@ -122,6 +140,8 @@ class LanguageModelTrainer(WholeCheckpoints, Trainer):
             "shuffle_sentences": args.shuffle_sentences,
             "seed": args.seed,
             "processes": args.world_size,
+            "optimizer": args.optimizer_name,
+            "precision": args.precision_name,
             "words": len(corpus.words),
             "sentences": len(corpus.ends),
         }
@@ -132,13 +152,39 @@ class LanguageModelTrainer(WholeCheckpoints, Trainer):
         return BatchLoader(self.batches, num_workers=workers, pin_memory=self.args.device.type == "cuda")
 
     def create_optimizer(self, *arguments, **options) -> torch.optim.Optimizer:
-        """As in `Trainer`; Adagrad begins with squares of 1, as in TensorFlow, not 0 (which makes first steps huge)."""
+        """As in `Trainer`, or `MuonWithAdamW` for its arguments.
+
+        Adagrad begins with squares of 1, as in TensorFlow, not 0 (which makes first steps huge).
+        """
         fresh = self.optimizer is None
+        if fresh and self.args.matrix_learning_rate is not None:
+            self.optimizer = self._muon(*arguments, **options)
+            return self.optimizer
         optimizer = super().create_optimizer(*arguments, **options)
         if fresh and isinstance(optimizer, torch.optim.Adagrad):
             for state in optimizer.state.values():
                 state["sum"].fill_(1.0)
         return optimizer
+
+    def _muon(self, model: torch.nn.Module | None = None) -> MuonWithAdamW:
+        model = self.model if model is None else model
+        trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        matrices = {name for name, parameter in trained.items() if is_hidden_matrix(name, parameter, model)}
+        decays = set(self.get_decay_parameter_names(model))
+        others = [name for name in trained if name not in matrices]
+        return MuonWithAdamW(
+            [parameter for name, parameter in trained.items() if name in matrices],
+            [
+                {"params": [trained[name] for name in others if name in decays]},
+                {"params": [trained[name] for name in others if name not in decays], "weight_decay": 0.0},
+            ],
+            self.args.matrix_learning_rate,
+            self.args.learning_rate,
+            self.args.weight_decay,
+            betas=(self.args.adam_beta1, self.args.adam_beta2),
+            eps=self.args.adam_epsilon,
+            fused=self.args.optim == "adamw_torch_fused",
+        )
 
     def train(self, *arguments, **options):
         """As in `Trainer`; the state begins with zeros."""
@@ -213,10 +259,19 @@ class LanguageModelTrainer(WholeCheckpoints, Trainer):
         tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
         save_file(tensors, self._state_file(output_dir), {"stream": json.dumps(self._stream)})
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        # `Trainer` reads this first of a checkpoint, so one of another training is refused before it is mixed in.
+        if checkpoint is not None:
+            self._stored_state(checkpoint)
+        super()._load_optimizer_and_scheduler(checkpoint)
+
     def _load_rng_state(self, checkpoint: str | None) -> None:
         super()._load_rng_state(checkpoint)
-        if checkpoint is None:
-            return
+        if checkpoint is not None:
+            tensors = self._stored_state(checkpoint)
+            self.lstm_state = ElmoState(**tensors) if tensors else None
+
+    def _stored_state(self, checkpoint: str) -> dict[str, torch.Tensor]:
         file = self._state_file(checkpoint)
         try:
             with safe_open(file, framework="pt", device=str(self.args.device)) as stored:
@@ -229,11 +284,11 @@ class LanguageModelTrainer(WholeCheckpoints, Trainer):
             ) from None
         if changed := [name for name in self._stream if stream.get(name) != self._stream[name]]:
             raise ValueError(
-                f"{checkpoint} cannot be resumed so, because the text would not go on where it stopped: "
+                f"{checkpoint} cannot be resumed so, because the training would not go on as it began: "
                 + ", ".join(f"{name} was {stream.get(name)}, now {self._stream[name]}" for name in changed)
                 + ". Resume with the values of before, or begin in another folder, with --model for these weights."
             )
-        self.lstm_state = ElmoState(**tensors) if tensors else None
+        return tensors
 
     def _state_file(self, folder: str) -> str:
         return os.path.join(folder, f"lstm_state_{self.args.process_index}.safetensors")

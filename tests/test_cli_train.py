@@ -68,6 +68,19 @@ def test_from_text_to_a_language_model(run, tmp_path):
     assert f"{log[-2]['eval_forward_perplexity']:.3f}"[:5] in result.stdout
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "rates"),
+    [("muon", [0.006, 0.004, 0.004]), ("adamw", [0.002, 0.002]), ("adagrad", [0.2, 0.2])],
+)
+def test_optimizers_and_their_rates(run, tmp_path, optimizer, rates):
+    """The rates stand in the checkpoint: of Muon's matrices, and of the parameters with and without weight decay."""
+    run("train", "text.txt", "-o", "out", *COMMON, "--optimizer", optimizer, "--steps", "2", "--warmup-steps", "0")
+    state = torch.load(tmp_path / "out" / "checkpoint-2" / "optimizer.pt", weights_only=True)
+    assert [group["initial_lr"] for group in state["param_groups"]] == rates
+    log = json.loads((tmp_path / "out" / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
+    assert log[0]["loss"] > 0
+
+
 def test_a_finished_training_is_resumed_with_more_epochs(run, tmp_path):
     run("train", "text.txt", "-o", "out", *COMMON, "--whole-sentences", "--epochs", "1", "--save-steps", "5")
     steps = json.loads((tmp_path / "out" / "trainer_state.json").read_text(encoding="utf-8"))["global_step"]

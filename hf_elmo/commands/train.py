@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,6 +18,17 @@ KeepLines = Annotated[bool, typer.Option("--keep-lines", help="A line is a sente
 Pretokenized = Annotated[
     bool, typer.Option("--pretokenized", help="Words stand between spaces, and a line is a sentence.")
 ]
+
+
+class Optimizer(StrEnum):
+    """What trains the weights."""
+
+    MUON = "muon"
+    ADAMW = "adamw"
+    ADAGRAD = "adagrad"
+
+
+_LEARNING_RATES = {Optimizer.MUON: 4e-3, Optimizer.ADAMW: 2e-3, Optimizer.ADAGRAD: 0.2}
 
 # As many as in the original, which has a vocabulary of 800,000.
 _SAMPLES = 8192
@@ -53,14 +65,21 @@ def train(
     in_order: Annotated[
         bool, typer.Option("--in-order", help="Rows are the text as it stands: do not shuffle its sentences.")
     ] = False,
+    optimizer: Annotated[
+        Optimizer, typer.Option(help="muon: Muon on matrices and AdamW on the rest. adagrad: as the original.")
+    ] = Optimizer.ADAMW,
     original_recipe: Annotated[
-        bool, typer.Option("--original-recipe", help="Adagrad at 0.2, as bilm-tf, instead of AdamW.")
+        bool, typer.Option("--original-recipe", help="All of bilm-tf's recipe: Adagrad at a constant rate of 0.2.")
     ] = False,
     learning_rate: Annotated[
-        float | None, typer.Option(min=0.0, help="At its peak. [default: 0.002, of Adagrad 0.2]")
+        float | None,
+        typer.Option(min=0.0, help="At its peak. [default: 0.004; 0.002 of AdamW alone, 0.2 of Adagrad]"),
     ] = None,
-    warmup_steps: Annotated[int, typer.Option(min=0, help="Updates until the peak, with AdamW.")] = 200,
-    weight_decay: Annotated[float, typer.Option(min=0.0, help="Of AdamW.")] = 0.01,
+    matrix_learning_rate: Annotated[
+        float, typer.Option(min=0.0, help="Muon's on matrices, at its peak, with --optimizer muon.")
+    ] = 6e-3,
+    warmup_steps: Annotated[int, typer.Option(min=0, help="Updates until the peak, but for --original-recipe.")] = 200,
+    weight_decay: Annotated[float, typer.Option(min=0.0, help="Of Muon and AdamW.")] = 0.01,
     max_grad_norm: Annotated[
         float | None, typer.Option(min=0.0, help="Bound of the gradient's norm. [default: 1, of Adagrad 10]")
     ] = None,
@@ -97,14 +116,19 @@ def train(
         sizes.num_negative_samples = chosen or None
     elif samples is not None:
         raise ValueError("--samples belongs to the sizes of a fresh model; a model that is trained further keeps its.")
-    recipe = {
-        "learning_rate": 2e-3,
+    recipe: dict[str, Any] = {
+        "learning_rate": _LEARNING_RATES[optimizer],
         "lr_scheduler_type": "cosine",
         "warmup_steps": warmup_steps,
         "weight_decay": weight_decay,
         "max_grad_norm": 1.0,
     }
-    recipe = dict(ORIGINAL_RECIPE) if original_recipe else recipe
+    if original_recipe:
+        recipe = dict(ORIGINAL_RECIPE)
+    elif optimizer is Optimizer.MUON:
+        recipe["matrix_learning_rate"] = matrix_learning_rate
+    elif optimizer is Optimizer.ADAGRAD:
+        recipe |= {"optim": "adagrad", "weight_decay": 0.0}
     given = {"learning_rate": learning_rate, "max_grad_norm": max_grad_norm}
     recipe |= {name: value for name, value in given.items() if value is not None}
     sentences = None
