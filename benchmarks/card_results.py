@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from machine import facts
 
-from hf_elmo.measured_results import Result, write_results
+from hf_elmo.hub.measured_results import Result, write_results
 
 
 def write_card_results(
@@ -20,7 +20,7 @@ def write_card_results(
 
     Args:
         path: The file.
-        rows: Task, dataset, metric and value of each, as `hf_elmo.measured_results` has them.
+        rows: Task, dataset, metric and value of each, as `hf_elmo.hub.measured_results` has them.
         script: The benchmark's file.
         arguments: What it was called with; None: what the process was.
     """

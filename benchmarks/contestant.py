@@ -89,15 +89,15 @@ class HfElmo(Contestant):
         import transformers
         from transformers import AutoModel, AutoTokenizer
 
-        import hf_elmo.embedding
+        import hf_elmo.vectors.embedding
         from hf_elmo import ElmoModel, ElmoTokenizer  # noqa: F401  (whatever is imported late is imported now)
-        from hf_elmo.tokenization_elmo import character_rows
+        from hf_elmo.model.tokenization_elmo import character_rows
 
         torch.set_num_threads(self.threads)
         transformers.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
         self.torch, self.auto_model, self.auto_tokenizer = torch, AutoModel, AutoTokenizer
-        self.embed_sentences, self.rows = hf_elmo.embedding.embed_sentences, character_rows
+        self.embed_sentences, self.rows = hf_elmo.vectors.embedding.embed_sentences, character_rows
 
     def load(self, folder: str, kind: str, trained: bool) -> None:
         if kind == "int8":

@@ -35,7 +35,7 @@ from tagging import (
 from wnut17 import FILES, recipe
 
 import hf_elmo
-from hf_elmo.layer_store import precompute_layers
+from hf_elmo.vectors.layer_store import precompute_layers
 
 KINDS = ("fp32", "bf16", "int8")
 

@@ -30,7 +30,7 @@ import torch
 from card_results import write_card_results
 
 import hf_elmo
-from hf_elmo.embedding import embed_sentences
+from hf_elmo.vectors.embedding import embed_sentences
 
 SENTENCES = Path(__file__).with_name("read_senses.tsv")
 WORD = "read"

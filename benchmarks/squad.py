@@ -30,7 +30,7 @@ from datasets import Dataset
 from transformers import DataCollatorWithPadding, Trainer, TrainingArguments, pipeline, set_seed
 
 import hf_elmo
-from hf_elmo.layer_store import precompute_layers
+from hf_elmo.vectors.layer_store import precompute_layers
 
 HEAD = {
     "task_encoder_layers": 1,

@@ -31,7 +31,7 @@ from transformers import (
 )
 
 import hf_elmo
-from hf_elmo.layer_store import precompute_layers
+from hf_elmo.vectors.layer_store import precompute_layers
 
 Sentence = tuple[list[str], list[str]]
 

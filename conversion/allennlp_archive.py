@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..configuration_elmo import ElmoConfig
-from ..modeling_elmo import ElmoModel
-from ..published_models import origin_of
+from ..model.configuration_elmo import ElmoConfig
+from ..model.modeling_elmo import ElmoModel
+from ..hub.published_models import origin_of
 from .bilm_files import OptionsSource, is_bilm_tar
 from .errors import ConversionError
 from .files import InputFile, check_new_folder, paths_of, read_json_object
@@ -219,7 +219,7 @@ def convert_allennlp_archive(
         options: As in `load_allennlp_elmo`.
         only_elmo: Take the ELMo out of a tagger, too.
         published: The name of the published model that it is, for its card, where neither checksum nor name of a file
-            says so (`hf_elmo.published_models`).
+            says so (`hf_elmo.hub.published_models`).
 
     Raises:
         ConversionError: as `load_allennlp_elmo` and `load_allennlp_tagger`, or if there is something at `destination`.

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..configuration_elmo import ElmoConfig
-from ..crf import tag_constraints
-from ..token_classification_elmo import ElmoForTokenClassification
-from ..tokenization_elmo import SPECIAL_WORDS, ElmoTokenizer
+from ..model.configuration_elmo import ElmoConfig
+from ..model.crf import tag_constraints
+from ..model.token_classification_elmo import ElmoForTokenClassification
+from ..model.tokenization_elmo import SPECIAL_WORDS, ElmoTokenizer
 from .allennlp_archive import VOCABULARY_FOLDER, Archive, ElmoInside, find_elmo, opened_archive, read_parameters
 from .bilm_files import OptionsSource
 from .errors import ConversionError

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..configuration_elmo import ElmoConfig
-from ..modeling_elmo import ElmoModel
-from ..published_models import origin_of
-from ..scalar_mix import ScalarMix
+from ..model.configuration_elmo import ElmoConfig
+from ..model.modeling_elmo import ElmoModel
+from ..hub.published_models import origin_of
+from ..model.scalar_mix import ScalarMix
 from .bilm_files import (
     OPTIONS_NAME,
     VOCABULARY_NAME,
@@ -218,7 +218,7 @@ def convert_to_folder(
         source: As in `load_bilm`, like the other arguments.
         destination: The folder, which must not exist yet, or be empty.
         published: The name of the published model that it is, for its card, where neither checksum nor name of a file
-            says so (`hf_elmo.published_models`).
+            says so (`hf_elmo.hub.published_models`).
 
     Raises:
         ConversionError: as `load_bilm`, or if there is something at `destination`.

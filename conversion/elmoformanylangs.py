@@ -23,10 +23,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..configuration_elmo import ElmoConfig
-from ..modeling_elmo import ElmoForPreTraining, ElmoModel
-from ..published_models import origin_of
-from ..tokenization_elmo import (
+from ..model.configuration_elmo import ElmoConfig
+from ..model.modeling_elmo import ElmoForPreTraining, ElmoModel
+from ..hub.published_models import origin_of
+from ..model.tokenization_elmo import (
     BEGIN_SENTENCE,
     BEGIN_WORD,
     END_SENTENCE,
@@ -190,7 +190,7 @@ def convert_elmoformanylangs(
         source: As in `load_elmoformanylangs`, like `options`.
         destination: The folder, which must not exist yet, or be empty.
         published: The name of the published model that it is, for its card, where neither checksum nor name of a file
-            says so (`hf_elmo.published_models`).
+            says so (`hf_elmo.hub.published_models`).
 
     Raises:
         ConversionError: as `load_elmoformanylangs`, or if there is something at `destination`.

@@ -8,10 +8,10 @@ from pathlib import Path
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
-from ..model_card import write_card
-from ..modeling_elmo import ElmoModel
-from ..published_models import Origin
-from ..tokenization_elmo import SPECIAL_WORDS, ElmoTokenizer
+from ..hub.model_card import write_card
+from ..model.modeling_elmo import ElmoModel
+from ..hub.published_models import Origin
+from ..model.tokenization_elmo import SPECIAL_WORDS, ElmoTokenizer
 from .errors import ConversionError
 from .files import InputFile, new_folder, read_json_object
 

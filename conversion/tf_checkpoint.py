@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..configuration_elmo import ElmoConfig
-from ..modeling_elmo import ElmoForPreTraining
-from ..published_models import origin_of
+from ..model.configuration_elmo import ElmoConfig
+from ..model.modeling_elmo import ElmoForPreTraining
+from ..hub.published_models import origin_of
 from .bilm_files import OPTIONS_NAME, OptionsSource, VocabularySource
 from .bilm_hdf5 import bilm_links, initial_mixes, read_config, read_parameters
 from .errors import ConversionError
@@ -154,7 +154,7 @@ def convert_tf_checkpoint(
         source: As in `load_tf_checkpoint`, like the other arguments.
         destination: The folder, which must not exist yet, or be empty.
         published: The name of the published model that it is, for its card, where neither checksum nor name of a file
-            says so (`hf_elmo.published_models`).
+            says so (`hf_elmo.hub.published_models`).
 
     Raises:
         ConversionError: as `load_tf_checkpoint`, or if there is something at `destination`.

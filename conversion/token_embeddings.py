@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..hdf5_output import Hdf5Output
-from ..vector_files import check_target
-from ..word_cache import WordCache, cache_words, word_vectors
+from ..vectors.hdf5_output import Hdf5Output
+from ..vectors.files import check_target
+from ..vectors.word_cache import WordCache, cache_words, word_vectors
 from .errors import ConversionError
 from .files import InputFile
 from .hdf5_arrays import list_arrays, opened_hdf5, read_float32

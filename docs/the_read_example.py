@@ -19,9 +19,9 @@ from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging
 
 import hf_elmo
-from hf_elmo.comparison import similarities
-from hf_elmo.embedding import embed_sentences
-from hf_elmo.plot import plot_senses, plot_similarity
+from hf_elmo.explore.word_comparison import similarities
+from hf_elmo.vectors.embedding import embed_sentences
+from hf_elmo.explore.plot import plot_senses, plot_similarity
 
 plt.rcParams.update({"figure.dpi": 110, "font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
 logging.disable_progress_bar()
@@ -172,7 +172,7 @@ plot_similarity(model, tokenizer, *pair)
 torch.manual_seed(0)
 layers = [torch.from_numpy(vectors).unsqueeze(0) for vectors in read]
 labels = torch.from_numpy(np.unique(senses, return_inverse=True)[1])
-mix = hf_elmo.modeling_elmo.ScalarMix(len(layers))
+mix = hf_elmo.model.modeling_elmo.ScalarMix(len(layers))
 linear = torch.nn.Linear(model.config.hidden_size, 4)
 optimizer = torch.optim.Adam([*mix.parameters(), *linear.parameters()], lr=0.02, weight_decay=1e-3)
 shares, losses = [], []

@@ -7,57 +7,79 @@ from typing import TYPE_CHECKING
 from .registration import register
 
 if TYPE_CHECKING:
-    from . import embedding as embedding
+    from . import commands as commands
+    from . import compat as compat
+    from . import conversion as conversion
+    from . import explore as explore
     from . import export as export
-    from . import model_card as model_card
-    from . import plot as plot
-    from . import pretraining as pretraining
-    from .bilstm import ElmoState
-    from .configuration_elmo import ElmoConfig
-    from .fill_mask_pipeline import ElmoFillMaskPipeline
-    from .incremental import ForwardReader, generate, stream
-    from .language_model import Perplexity, perplexity, score_sentences
-    from .layer_store import precompute_layers
-    from .modeling_elmo import ElmoForPreTraining, ElmoModel, ElmoPreTrainedModel
-    from .quantization import quantize
-    from .question_answering_elmo import ElmoForQuestionAnswering
-    from .question_answering_pipeline import ElmoQuestionAnsweringPipeline
-    from .sequence_classification_elmo import ElmoForMultipleChoice, ElmoForSequenceClassification
-    from .substitution import substitutes
-    from .token_classification_elmo import ElmoForTokenClassification
-    from .tokenization_elmo import ElmoTokenizer
-    from .word_cache import remember_words
+    from . import hub as hub
+    from . import language_model as language_model
+    from . import model as model
+    from . import training as training
+    from . import vectors as vectors
+    from .language_model.fill_mask_pipeline import ElmoFillMaskPipeline
+    from .language_model.generation import ForwardReader, generate, stream
+    from .language_model.scoring import Perplexity, perplexity, score_sentences
+    from .language_model.substitution import substitutes
+    from .model.bilstm import ElmoState
+    from .model.configuration_elmo import ElmoConfig
+    from .model.modeling_elmo import ElmoForPreTraining, ElmoModel, ElmoPreTrainedModel
+    from .model.quantization import quantize
+    from .model.question_answering_elmo import ElmoForQuestionAnswering
+    from .model.question_answering_pipeline import ElmoQuestionAnsweringPipeline
+    from .model.sequence_classification_elmo import ElmoForMultipleChoice, ElmoForSequenceClassification
+    from .model.token_classification_elmo import ElmoForTokenClassification
+    from .model.tokenization_elmo import ElmoTokenizer
+    from .training.trainer import LanguageModelTrainer, LanguageModelTrainingArguments, train
+    from .vectors.embedding import embed_sentences
+    from .vectors.layer_store import precompute_layers
+    from .vectors.word_cache import remember_words
 
 __version__ = "0.1.0"
 
 # Where the public names are. Each is imported when it is first asked for, as are the parts of transformers: all of them
 # together take seconds, and nobody needs all.
 _MODULES = {
-    "ElmoConfig": "configuration_elmo",
-    "ElmoFillMaskPipeline": "fill_mask_pipeline",
-    "ElmoForMultipleChoice": "sequence_classification_elmo",
-    "ElmoForPreTraining": "modeling_elmo",
-    "ElmoForQuestionAnswering": "question_answering_elmo",
-    "ElmoForSequenceClassification": "sequence_classification_elmo",
-    "ElmoForTokenClassification": "token_classification_elmo",
-    "ElmoModel": "modeling_elmo",
-    "ElmoPreTrainedModel": "modeling_elmo",
-    "ElmoQuestionAnsweringPipeline": "question_answering_pipeline",
-    "ElmoState": "bilstm",
-    "ElmoTokenizer": "tokenization_elmo",
-    "ForwardReader": "incremental",
-    "Perplexity": "language_model",
-    "generate": "incremental",
-    "perplexity": "language_model",
-    "precompute_layers": "layer_store",
-    "quantize": "quantization",
-    "remember_words": "word_cache",
-    "score_sentences": "language_model",
-    "stream": "incremental",
-    "substitutes": "substitution",
+    "ElmoConfig": "model.configuration_elmo",
+    "ElmoFillMaskPipeline": "language_model.fill_mask_pipeline",
+    "ElmoForMultipleChoice": "model.sequence_classification_elmo",
+    "ElmoForPreTraining": "model.modeling_elmo",
+    "ElmoForQuestionAnswering": "model.question_answering_elmo",
+    "ElmoForSequenceClassification": "model.sequence_classification_elmo",
+    "ElmoForTokenClassification": "model.token_classification_elmo",
+    "ElmoModel": "model.modeling_elmo",
+    "ElmoPreTrainedModel": "model.modeling_elmo",
+    "ElmoQuestionAnsweringPipeline": "model.question_answering_pipeline",
+    "ElmoState": "model.bilstm",
+    "ElmoTokenizer": "model.tokenization_elmo",
+    "ForwardReader": "language_model.generation",
+    "LanguageModelTrainer": "training.trainer",
+    "LanguageModelTrainingArguments": "training.trainer",
+    "Perplexity": "language_model.scoring",
+    "embed_sentences": "vectors.embedding",
+    "generate": "language_model.generation",
+    "perplexity": "language_model.scoring",
+    "precompute_layers": "vectors.layer_store",
+    "quantize": "model.quantization",
+    "remember_words": "vectors.word_cache",
+    "score_sentences": "language_model.scoring",
+    "stream": "language_model.generation",
+    "substitutes": "language_model.substitution",
+    "train": "training.trainer",
 }
-# What is used by the names of its modules. Some want an extra, so `from hf_elmo import *` leaves them alone.
-_PUBLIC_MODULES = ("embedding", "export", "model_card", "plot", "pretraining")
+# The rooms of the package: `hf_elmo.conversion` works after `import hf_elmo` alone.
+_ROOMS = (
+    "commands",
+    "compat",
+    "conversion",
+    "explore",
+    "export",
+    "hub",
+    "language_model",
+    "model",
+    "training",
+    "vectors",
+)
 
 register()
 
@@ -81,7 +103,7 @@ def bundled(name: str = "elmo-mini") -> str:
 def __getattr__(name: str):
     if name in _MODULES:
         value = getattr(import_module(f".{_MODULES[name]}", __name__), name)
-    elif name in _MODULES.values() or name in _PUBLIC_MODULES:
+    elif name in _ROOMS:
         value = import_module(f".{name}", __name__)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -90,7 +112,7 @@ def __getattr__(name: str):
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_PUBLIC_MODULES})
+    return sorted({*globals(), *__all__, *_ROOMS})
 
 
 __all__ = [
@@ -107,9 +129,11 @@ __all__ = [
     "ElmoState",
     "ElmoTokenizer",
     "ForwardReader",
+    "LanguageModelTrainer",
+    "LanguageModelTrainingArguments",
     "Perplexity",
     "bundled",
-    "export",
+    "embed_sentences",
     "generate",
     "perplexity",
     "precompute_layers",
@@ -118,4 +142,5 @@ __all__ = [
     "score_sentences",
     "stream",
     "substitutes",
+    "train",
 ]

@@ -1,6 +1,6 @@
 """`python -m hf_elmo`: the command line."""
 
-from .cli import main
+from .commands.app import main
 
 if __name__ == "__main__":
     main()

@@ -16,11 +16,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .bilstm import ElmoState
-from .character_cnn import UnicodeCharacters
-from .modeling_elmo import ElmoForPreTraining, ElmoModel, ElmoPreTrainedModel
-from .question_answering_elmo import ElmoForQuestionAnswering
-from .sequence_classification_elmo import ElmoForMultipleChoice
+from .model.bilstm import ElmoState
+from .model.unicode_characters import UnicodeCharacters
+from .model.modeling_elmo import ElmoForPreTraining, ElmoModel, ElmoPreTrainedModel
+from .model.question_answering_elmo import ElmoForQuestionAnswering
+from .model.sequence_classification_elmo import ElmoForMultipleChoice
 
 OPSET = 20
 ONNX_FILE, PROGRAM_FILE = "model.onnx", "model.pt2"

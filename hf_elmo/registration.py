@@ -15,12 +15,12 @@ from importlib.machinery import PathFinder
 
 #: The Auto classes of models, and our module and class for each.
 MODELS = {
-    "AutoModel": ("modeling_elmo", "ElmoModel"),
-    "AutoModelForMultipleChoice": ("sequence_classification_elmo", "ElmoForMultipleChoice"),
-    "AutoModelForPreTraining": ("modeling_elmo", "ElmoForPreTraining"),
-    "AutoModelForQuestionAnswering": ("question_answering_elmo", "ElmoForQuestionAnswering"),
-    "AutoModelForSequenceClassification": ("sequence_classification_elmo", "ElmoForSequenceClassification"),
-    "AutoModelForTokenClassification": ("token_classification_elmo", "ElmoForTokenClassification"),
+    "AutoModel": ("model.modeling_elmo", "ElmoModel"),
+    "AutoModelForMultipleChoice": ("model.sequence_classification_elmo", "ElmoForMultipleChoice"),
+    "AutoModelForPreTraining": ("model.modeling_elmo", "ElmoForPreTraining"),
+    "AutoModelForQuestionAnswering": ("model.question_answering_elmo", "ElmoForQuestionAnswering"),
+    "AutoModelForSequenceClassification": ("model.sequence_classification_elmo", "ElmoForSequenceClassification"),
+    "AutoModelForTokenClassification": ("model.token_classification_elmo", "ElmoForTokenClassification"),
 }
 
 
@@ -36,10 +36,10 @@ def register() -> None:
         "transformers.models.auto.tokenization_auto": _register_tokenizer,
         "transformers.models.auto.modeling_auto": _register_models,
         "transformers.pipelines": _register_pipelines,
-        f"{__package__}.tokenization_elmo": _name_auto_tokenizer,
+        f"{__package__}.model.tokenization_elmo": _name_auto_tokenizer,
         # They import transformers.pipelines, which is told of them when they are there.
-        f"{__package__}.question_answering_pipeline": _register_pipelines,
-        f"{__package__}.fill_mask_pipeline": _register_pipelines,
+        f"{__package__}.model.question_answering_pipeline": _register_pipelines,
+        f"{__package__}.language_model.fill_mask_pipeline": _register_pipelines,
     }
     for name, action in actions.items():
         if _is_imported(name):
@@ -83,7 +83,7 @@ class _AfterImport(MetaPathFinder):
 def _register_configuration() -> None:
     from transformers.models.auto.configuration_auto import AutoConfig
 
-    from .configuration_elmo import ElmoConfig
+    from .model.configuration_elmo import ElmoConfig
 
     AutoConfig.register("elmo", ElmoConfig)
 
@@ -91,14 +91,14 @@ def _register_configuration() -> None:
 def _register_tokenizer() -> None:
     from transformers.models.auto.tokenization_auto import AutoTokenizer
 
-    from .configuration_elmo import ElmoConfig
-    from .tokenization_elmo import ElmoTokenizer
+    from .model.configuration_elmo import ElmoConfig
+    from .model.tokenization_elmo import ElmoTokenizer
 
     AutoTokenizer.register(ElmoConfig, tokenizer_class=ElmoTokenizer)
 
 
 def _name_auto_tokenizer() -> None:
-    from .tokenization_elmo import ElmoTokenizer
+    from .model.tokenization_elmo import ElmoTokenizer
 
     # Folders that it is saved to then hold its code, for trust_remote_code=True.
     ElmoTokenizer.register_for_auto_class()
@@ -118,7 +118,7 @@ def _register_models() -> None:
 
 
 def _register_model(auto: type, module: str, name: str) -> None:
-    from .configuration_elmo import ElmoConfig
+    from .model.configuration_elmo import ElmoConfig
 
     auto.register(ElmoConfig, getattr(import_module(f".{module}", __package__), name), exist_ok=True)
 
@@ -169,7 +169,7 @@ class _Content(dict):
 
 
 def _register_pipelines() -> None:
-    ours = f"{__package__}.question_answering_pipeline", f"{__package__}.fill_mask_pipeline"
+    ours = f"{__package__}.model.question_answering_pipeline", f"{__package__}.language_model.fill_mask_pipeline"
     if not _is_imported("transformers.pipelines") or any(
         name in sys.modules and not _is_imported(name) for name in ours
     ):
@@ -180,8 +180,8 @@ def _register_pipelines() -> None:
 
     if "elmo-fill-mask" in PIPELINE_REGISTRY.supported_tasks:
         return
-    from .fill_mask_pipeline import ElmoFillMaskPipeline
-    from .question_answering_pipeline import ElmoQuestionAnsweringPipeline
+    from .language_model.fill_mask_pipeline import ElmoFillMaskPipeline
+    from .model.question_answering_pipeline import ElmoQuestionAnsweringPipeline
 
     # "question-answering" itself is refused by the library, which keeps it among the tasks that it has removed.
     PIPELINE_REGISTRY.register_pipeline(

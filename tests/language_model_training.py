@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from hf_elmo import ElmoConfig
-from hf_elmo.pretraining import train
+from hf_elmo.training.trainer import train
 
 STEPS = 40
 

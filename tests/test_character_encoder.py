@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from small_models import fill, random_words, small_config
 from torch.func import functional_call
 
-from hf_elmo.character_encoder import CharacterEncoder, Highway, distinct_rows
+from hf_elmo.model.character_encoder import CharacterEncoder, Highway, distinct_rows
 
 
 def word_rows(words, chars):

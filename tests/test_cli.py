@@ -15,10 +15,10 @@ from transformers.utils import logging
 from typer.testing import CliRunner
 
 from hf_elmo import ElmoConfig, ElmoForPreTraining, ElmoModel, ElmoTokenizer, __version__
-from hf_elmo.cli import app
+from hf_elmo.commands.app import app
 from hf_elmo.commands.embed import Format, Layers
-from hf_elmo.embedding import LAYERS
-from hf_elmo.vector_files import FORMATS
+from hf_elmo.vectors.embedding import LAYERS
+from hf_elmo.vectors.files import FORMATS
 
 TEXT = "I read a book .\n\nShe didn't read it yesterday, and he will (maybe).\nYes!\n   \nÄrger in 東京\n"
 
@@ -540,7 +540,7 @@ def test_an_error_that_nobody_expected_is_one_line_unless_asked_for(run, monkeyp
     def fail(*arguments, **options):
         raise TypeError("something")
 
-    monkeypatch.setattr("hf_elmo.embedding.embed_sentences", fail)
+    monkeypatch.setattr("hf_elmo.vectors.embedding.embed_sentences", fail)
     assert "unexpected TypeError: something" in run("embed", "a", status=1).stderr
     result = CliRunner().invoke(app, ["--traceback", "embed", "a", "--model", str(tiny_model_folder)])
     assert isinstance(result.exception, TypeError)

@@ -9,7 +9,7 @@ from small_models import fill, small_config
 from typer.testing import CliRunner
 
 from hf_elmo import ElmoForPreTraining, ElmoTokenizer, generate, perplexity, substitutes
-from hf_elmo.cli import app
+from hf_elmo.commands.app import app
 
 WORDS = ["the", "cat", "sat", "on", "mat", "a", "dog", "."]
 TEXT = "the cat sat. The dog sat on a mat.\n\n  \na cat\n"

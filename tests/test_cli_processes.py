@@ -51,7 +51,7 @@ def test_a_failure_has_status_1_and_one_line(tmp_path, tiny_model_folder):
 
 
 def test_the_package_does_not_import_the_command_line():
-    names = ["hf_elmo.cli", "hf_elmo.commands", "hf_elmo.embedding", "nupunkt", "h5py"]
+    names = ["hf_elmo.commands.app", "hf_elmo.commands", "hf_elmo.vectors.embedding", "nupunkt", "h5py"]
     code = f"import sys, hf_elmo; print([name for name in {names} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout == "[]\n"

@@ -8,7 +8,7 @@ import torch
 from typer.testing import CliRunner
 
 from hf_elmo import ElmoForPreTraining, ElmoTokenizer
-from hf_elmo.cli import app
+from hf_elmo.commands.app import app
 
 TEXT = "the cat sat on the mat .\nthe dog sat on the cat .\na dog ate the mat .\n"
 SIZES = {"model_type": "elmo", "filters": [[1, 4]], "num_highway_layers": 1, "cell_size": 12, "projection_dim": 6}

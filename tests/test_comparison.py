@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from hf_elmo import ElmoModel, ElmoTokenizer
-from hf_elmo.comparison import compare_words
+from hf_elmo.explore.word_comparison import compare_words
 
 
 @pytest.fixture(scope="module")

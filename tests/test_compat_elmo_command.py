@@ -9,7 +9,7 @@ from published_elmo import DIM, LAYERS, TOLERANCE, PublishedElmo
 from transformers.utils import logging
 from typer.testing import CliRunner
 
-from hf_elmo.cli import app
+from hf_elmo.commands.app import app
 from hf_elmo.conversion import convert_to_folder
 
 LINES = [

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_elmo import ElmoTokenizer
-from hf_elmo.corpus import Corpus, by_frequency, prepare, read_sentences, word_counts, words_of
+from hf_elmo.training.corpus import Corpus, by_frequency, prepare, read_sentences, word_counts, words_of
 
 TEXT = "The cat sat on the mat. The dog sat on the cat.\n\n   \nA dog ate the mat.\n"
 SENTENCES = [

@@ -21,12 +21,12 @@ from packaging.requirements import Requirement
 from typer.testing import CliRunner
 
 import hf_elmo
-from hf_elmo.cli import app
-from hf_elmo.comparison import similarities
+from hf_elmo.commands.app import app
+from hf_elmo.explore.word_comparison import similarities
 
 pytest.importorskip("gradio", reason="gradio is not installed (the extra demo)")
-from hf_elmo import demo
-from hf_elmo.explorer import MOST_CHARACTERS, MOST_WORDS, Explorer
+from hf_elmo.explore import demo
+from hf_elmo.explore.explorer import MOST_CHARACTERS, MOST_WORDS, Explorer
 
 FIRST, SECOND = "George Bush read it in New York.", "Did they read it?"
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]

@@ -49,7 +49,7 @@ def test_everything_public_is_documented(site):
     expected = {f"hf_elmo.{name}" for name in hf_elmo.__all__}
     expected |= {f"hf_elmo.conversion.{name}" for name in hf_elmo.conversion.__all__}
     assert expected <= documented
-    assert "hf_elmo.modeling_elmo.ElmoModel.forward" in documented
+    assert "hf_elmo.model.modeling_elmo.ElmoModel.forward" in documented
 
 
 def test_pages_of_the_checkout(site):

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, DataCollatorForTokenClassification, Trai
 
 import hf_elmo
 from hf_elmo import ElmoForPreTraining, ElmoForTokenClassification, ElmoModel, ElmoTokenizer
-from hf_elmo.embedding import embed_sentences
+from hf_elmo.vectors.embedding import embed_sentences
 
 WORDS = ["the", "cat", "sat", "on", "mat", "dog", "ran", "."]
 SENTENCES = [["the", "cat", "sat", "."], ["the", "dog", "ran", "on", "the", "mat", "."], ["."]]

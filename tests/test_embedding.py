@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_elmo import ElmoForPreTraining, ElmoModel, ElmoTokenizer
-from hf_elmo.embedding import LAYERS, embed_sentences
+from hf_elmo.vectors.embedding import LAYERS, embed_sentences
 
 SENTENCES = [
     "I read a book .",

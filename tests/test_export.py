@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import hf_elmo
 from hf_elmo import ElmoModel, ElmoState, ElmoTokenizer
-from hf_elmo.cli import app
+from hf_elmo.commands.app import app
 from hf_elmo.export import ElmoGraph, export_folder, export_onnx, export_program
 
 TAGS = dict(enumerate(["O", "B-x", "I-x", "B-y", "I-y"]))

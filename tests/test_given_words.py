@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, processors
 from transformers import BatchEncoding
 
-from hf_elmo import ElmoTokenizer, tokenization_elmo
-from hf_elmo.given_words import LaterEncodings
+from hf_elmo import ElmoTokenizer
+from hf_elmo.model import tokenization_elmo
+from hf_elmo.model.tokenization_fast_path import LaterEncodings
 
 VOCABULARY = ["the", "of", "Haus", "naïve", "x" * 60]
 WORDS = [*VOCABULARY, "", "other", "y" * 70, "é" * 30, "\ud800a", "<S>", "</S>", "[PAD]", "[UNK]", "New York", "added"]

@@ -11,7 +11,7 @@ from transformers import AutoModelForPreTraining, Trainer, TrainingArguments
 
 import hf_elmo
 from hf_elmo import ElmoForPreTraining, ElmoModel, ElmoTokenizer
-from hf_elmo.remote_code import AUTO_MAP
+from hf_elmo.model.remote_code import AUTO_MAP
 
 # All of them, so that a new one is tested too.
 HEADS = [name for name in AUTO_MAP if name.startswith("AutoModelFor") and name != "AutoModelForPreTraining"]

@@ -10,7 +10,7 @@ from small_models import fill, small_config
 
 import hf_elmo
 from hf_elmo import ElmoForPreTraining, ElmoModel, ElmoTokenizer, ForwardReader, generate, stream
-from hf_elmo.incremental import _draw
+from hf_elmo.language_model.generation import _draw
 
 WORDS = ["the", "cat", "sat", "on", "mat", "a", "dog", "."]
 SENTENCE = ["the", "zebra", "don't", "sat on", "", "the", "mat", "."]

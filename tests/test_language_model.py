@@ -8,8 +8,9 @@ import torch
 from small_models import fill, small_config
 
 import hf_elmo
-from hf_elmo import ElmoForPreTraining, ElmoModel, ElmoTokenizer, language_model, perplexity
-from hf_elmo.language_model import score_sentences, target_log_probabilities
+from hf_elmo import ElmoForPreTraining, ElmoModel, ElmoTokenizer, perplexity
+from hf_elmo.language_model import scoring as language_model
+from hf_elmo.language_model.scoring import score_sentences, target_log_probabilities
 
 WORDS = ["the", "cat", "sat", "on", "mat", "a", "dog", "."]
 SENTENCES = ["the cat sat on the mat .", "a dog", "the zebra sat .", "cat", "a cat sat on a dog on a mat on a cat ."]

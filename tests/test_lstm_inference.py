@@ -11,13 +11,15 @@ from hypothesis import strategies as st
 from small_models import fill, random_words, small_config
 
 import hf_elmo
-from hf_elmo import ElmoModel, ElmoState, lstm_inference, lstm_weights
-from hf_elmo.bilstm import BiLstm, Packing, Words
-from hf_elmo.character_encoder import CharacterEncoder
-from hf_elmo.character_inference import encode_for_inference, encodes_for_inference
-from hf_elmo.embedding import embed_sentences
-from hf_elmo.matrix_products import Fingerprint, has_onednn, packed_product
-from hf_elmo.word_cache import RecentWords
+from hf_elmo import ElmoModel, ElmoState
+from hf_elmo.model import lstm_inference
+from hf_elmo.model import lstm_weights
+from hf_elmo.model.bilstm import BiLstm, Packing, Words
+from hf_elmo.model.character_encoder import CharacterEncoder
+from hf_elmo.model.character_inference import encode_for_inference, encodes_for_inference
+from hf_elmo.vectors.embedding import embed_sentences
+from hf_elmo.model.matrix_products import Fingerprint, has_onednn, packed_product
+from hf_elmo.vectors.word_cache import RecentWords
 
 SIZES = [{}, {"cell_size": 5}, {"cell_clip": None, "proj_clip": None}, {"num_layers": 3, "use_skip_connections": False}]
 TOLERANCES = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 0.15}
@@ -200,7 +202,7 @@ def test_it_is_said_which_way_is_taken(caplog):
     logger = logging.getLogger(lstm_weights.__name__)
     bilstm = fill(BiLstm(small_config()))
     packing, words = batch([3], torch.float32, None, 5)
-    hf_elmo_logger = logging.getLogger("hf_elmo.bilstm")
+    hf_elmo_logger = logging.getLogger("hf_elmo.model.bilstm")
     for one in (logger, hf_elmo_logger):
         one.setLevel(logging.INFO)
         one.addHandler(caplog.handler)
@@ -240,7 +242,7 @@ encoders = st.sampled_from(
 @example(["a" * number for number in range(61)], {}, torch.float32, 50)
 def test_characters_equal_the_convolutions(words, sizes, dtype, chars):
     encoder = fill(CharacterEncoder(small_config(**sizes, max_characters_per_token=chars))).to(dtype)
-    rows = torch.from_numpy(hf_elmo.tokenization_elmo.character_rows(words, chars)[0])
+    rows = torch.from_numpy(hf_elmo.model.tokenization_elmo.character_rows(words, chars)[0])
     with torch.no_grad():
         assert encodes_for_inference(encoder, rows) == (sizes.get("filters") != [[1, 40], [6, 2]])
         if not encodes_for_inference(encoder, rows):

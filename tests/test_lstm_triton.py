@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from small_models import fill, mask_of, small_config
 from torch import nn
 
-from hf_elmo import lstm_triton
-from hf_elmo.bilstm import BiLstm, ElmoState, Packing
+from hf_elmo.model import lstm_gpu as lstm_triton
+from hf_elmo.model.bilstm import BiLstm, ElmoState, Packing
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"

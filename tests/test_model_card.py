@@ -22,12 +22,14 @@ from transformers import DataCollatorForTokenClassification, Trainer, TrainingAr
 from typer.testing import CliRunner
 
 import hf_elmo
-from hf_elmo import ElmoForTokenClassification, ElmoTokenizer, measured_results, published_models
-from hf_elmo.cli import app
+from hf_elmo import ElmoForTokenClassification, ElmoTokenizer
+from hf_elmo.hub import measured_results
+from hf_elmo.hub import published_models
+from hf_elmo.commands.app import app
 from hf_elmo.conversion import convert_to_folder
-from hf_elmo.measured_results import read_results
-from hf_elmo.model_card import check_card, make_card, write_card
-from hf_elmo.published_models import Origin, Published, SourceFile, origin_of
+from hf_elmo.hub.measured_results import read_results
+from hf_elmo.hub.model_card import check_card, make_card, write_card
+from hf_elmo.hub.published_models import Origin, Published, SourceFile, origin_of
 
 sys.path.append(str(Path(__file__).parent / "conversion"))
 from allennlp_format import members_of, write_archive

@@ -8,8 +8,8 @@ import torch
 from language_model_training import STEPS, small_training
 from safetensors.torch import load_file
 
-from hf_elmo.muon import MuonWithAdamW, is_hidden_matrix, orthogonalized
-from hf_elmo.pretraining import LanguageModelTrainingArguments
+from hf_elmo.training.muon import MuonWithAdamW, is_hidden_matrix, orthogonalized
+from hf_elmo.training.trainer import LanguageModelTrainingArguments
 
 
 def newton_schulz(matrix: torch.Tensor) -> torch.Tensor:

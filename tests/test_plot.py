@@ -13,12 +13,12 @@ from typer.testing import CliRunner
 
 import hf_elmo
 from hf_elmo import ElmoModel, ElmoTokenizer
-from hf_elmo.cli import app
+from hf_elmo.commands.app import app
 
 pytest.importorskip("matplotlib", reason="Matplotlib is not installed (the extra plot)")
 from matplotlib.image import imread
 
-from hf_elmo import plot
+from hf_elmo.explore import plot
 
 FIRST, SECOND = ["I", "read", "it", "."], ["They", "read", "books", "and", "I", "read"]
 SENTENCES = [["I", "read", "it"], ["to", "read", "or", "read"], ["nothing"], ["a", "good", "read"], ["read", "now"]]
@@ -172,7 +172,8 @@ def test_files_are_whole_and_the_same_every_time(model, tokenizer, tmp_path):
 def test_neither_pyplot_nor_a_display_is_needed_and_notebooks_see_an_image(tiny_model_folder):
     code = f"""
 import sys, matplotlib
-from hf_elmo import ElmoModel, ElmoTokenizer, plot
+from hf_elmo import ElmoModel, ElmoTokenizer
+from hf_elmo.explore import plot
 before = matplotlib.rcParams.copy()
 model, tokenizer = ElmoModel.from_pretrained({str(tiny_model_folder)!r}), ElmoTokenizer.from_pretrained(
     {str(tiny_model_folder)!r})
@@ -262,10 +263,10 @@ importlib.util.find_spec = lambda name, package=None: None if name == "matplotli
 sys.meta_path.insert(0, Hide())
 sys.argv = ["hf-elmo", "plot", "weights", {json.dumps(str(tiny_model_folder))}, "-o", "x.png"]
 try:
-    import hf_elmo.plot
+    import hf_elmo.explore.plot
 except ImportError as error:
     print(error, file=sys.stderr)
-from hf_elmo.cli import main
+from hf_elmo.commands.app import main
 main()
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)

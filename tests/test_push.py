@@ -20,8 +20,8 @@ from typer.testing import CliRunner
 
 import hf_elmo
 from hf_elmo import ElmoForPreTraining, ElmoModel, ElmoTokenizer
-from hf_elmo.cli import app
-from hf_elmo.hub_files import files_for_hub
+from hf_elmo.commands.app import app
+from hf_elmo.hub.upload_files import files_for_hub
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from transformers import AutoModelForTokenClassification, DataCollatorForTokenCl
 from typer.testing import CliRunner
 
 from hf_elmo import ElmoForTokenClassification, ElmoModel, ElmoTokenizer
-from hf_elmo.cli import app
-from hf_elmo.model_card import check_card, check_metadata
+from hf_elmo.commands.app import app
+from hf_elmo.hub.model_card import check_card, check_metadata
 
 TAGS = {"elmo", "bilm", "character-cnn"}
 

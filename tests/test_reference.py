@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy_elmo import NumpyElmo, characters, random_weights
 
 from hf_elmo import ElmoConfig, ElmoModel
-from hf_elmo.tokenization_elmo import character_rows
+from hf_elmo.model.tokenization_elmo import character_rows
 
 SENTENCES = [
     ["The", "U.S.", "Centers", "for", "Disease", "Control", "advised", "schools", "to", "close", "."],

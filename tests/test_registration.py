@@ -12,7 +12,7 @@ import hf_elmo
 HEAVY = (
     "datasets",
     "h5py",
-    "hf_elmo.modeling_elmo",
+    "hf_elmo.model.modeling_elmo",
     "matplotlib",
     "pandas",
     "scipy",
@@ -66,7 +66,7 @@ def test_importing_is_light():
     [
         "import hf_elmo",
         "from hf_elmo import ElmoModel",
-        "import hf_elmo.question_answering_pipeline",
+        "import hf_elmo.model.question_answering_pipeline",
         "from hf_elmo import *",
         "from transformers import AutoModel, AutoTokenizer, pipeline; import hf_elmo",
     ],
@@ -96,6 +96,6 @@ def test_public_names():
     for name in hf_elmo.__all__:
         assert getattr(hf_elmo, name) is not None
     assert set(hf_elmo._MODULES) | {"bundled", "export"} == set(hf_elmo.__all__)
-    assert hf_elmo.modeling_elmo.ElmoModel is hf_elmo.ElmoModel
+    assert hf_elmo.model.modeling_elmo.ElmoModel is hf_elmo.ElmoModel
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = hf_elmo.nothing

@@ -101,7 +101,7 @@ class TestPackages:
         assert {name.partition("/")[0] for name in names} == {"hf_elmo"}
         assert not [name for name in names if name.endswith(".pyc") or "test" in Path(name).name]
         assert headers["Version"] == hf_elmo.__version__
-        assert "hf-elmo = hf_elmo.cli:main" in scripts
+        assert "hf-elmo = hf_elmo.commands.app:main" in scripts
         assert {"train", "peft", "docs", "release", "test"} <= set(headers.get_all("Provides-Extra"))
 
     def test_the_sdist_can_be_tested_and_built(self, packages):

@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 from transformers.dynamic_module_utils import get_relative_import_files
 
 import hf_elmo
-from hf_elmo import remote_code
+from hf_elmo.model import remote_code
 
 PACKAGE = Path(hf_elmo.__file__).parent
 # As in remote_code_user.py.

@@ -16,8 +16,9 @@ from small_models import fill, random_words, small_config
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import Trainer, TrainingArguments
 
-from hf_elmo import ElmoConfig, ElmoForPreTraining, sampled_softmax
-from hf_elmo.sampled_softmax import LogUniformSampler, Sample, sampled_softmax_loss, sampled_softmax_losses
+from hf_elmo import ElmoConfig, ElmoForPreTraining
+from hf_elmo.model import sampled_softmax
+from hf_elmo.model.sampled_softmax import LogUniformSampler, Sample, sampled_softmax_loss, sampled_softmax_losses
 
 VOCABULARY = 41  # [PAD] and 40 classes
 BILM_TF_TRAINING = {

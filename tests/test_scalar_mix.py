@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from small_models import mask_of
 from torch.func import functional_call
 
-from hf_elmo.scalar_mix import ScalarMix
+from hf_elmo.model.scalar_mix import ScalarMix
 
 
 def random_layers(count=3, shape=(2, 4, 5), dtype=torch.float64):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from hf_elmo.cli import app
+from hf_elmo.commands.app import app
 
 PAGE = (Path(__file__).parents[1] / "conversion" / "SOURCES.md").read_text(encoding="utf-8")
 COMMANDS = [

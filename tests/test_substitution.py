@@ -153,8 +153,8 @@ def test_the_softmax_is_taken_in_parts(model, tokenizer, monkeypatch):
     text = "She wrote the letter on the mat with a cat ."
     expected = substitutes(model, tokenizer, text, 4, word_index="all")
     rows = []
-    monkeypatch.setattr("hf_elmo.language_model.MOST_LOGITS", 8 * len(tokenizer))
-    monkeypatch.setattr("hf_elmo.language_model.FEWEST_ROWS", 1)
+    monkeypatch.setattr("hf_elmo.language_model.scoring.MOST_LOGITS", 8 * len(tokenizer))
+    monkeypatch.setattr("hf_elmo.language_model.scoring.FEWEST_ROWS", 1)
     hook = model.softmax.register_forward_hook(lambda module, inputs, output: rows.append(len(inputs[0])))
     try:
         found = substitutes(model, tokenizer, text, 4, word_index="all")

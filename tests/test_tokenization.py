@@ -25,9 +25,9 @@ from transformers import (
     default_data_collator,
 )
 
-import hf_elmo.tokenization_elmo
+import hf_elmo.model.tokenization_elmo
 from hf_elmo import ElmoConfig, ElmoTokenizer
-from hf_elmo.tokenization_elmo import character_rows
+from hf_elmo.model.tokenization_elmo import character_rows
 
 WORDS = ["the", "read", "book", "don", "'t", "New York", "a", "\ufffd", "\ufffe", "é", "日", "don't"]
 
@@ -151,7 +151,7 @@ def test_max_characters_per_token(tmp_path):
 
 def test_truncated_words_are_told_or_logged(plain, monkeypatch):
     logged = []
-    monkeypatch.setattr(hf_elmo.tokenization_elmo.logger, "warning_once", logged.append)
+    monkeypatch.setattr(hf_elmo.model.tokenization_elmo.logger, "warning_once", logged.append)
     batch = [["x" * 48, "y"], ["é" * 25]]
     encoded = plain(batch, is_split_into_words=True, padding=True, return_truncated_words=True)
     assert encoded["truncated_words"] == [[0, 0, 0, 0], [0, 1, 0, 0]]

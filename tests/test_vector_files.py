@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
 
-from hf_elmo import vector_writers
-from hf_elmo.embedding import EmbeddedSentence
-from hf_elmo.hdf5_output import Hdf5Output
-from hf_elmo.vector_files import FORMATS, check_target, format_of, open_vector_file
+from hf_elmo.vectors import writers as vector_writers
+from hf_elmo.vectors.embedding import EmbeddedSentence
+from hf_elmo.vectors.hdf5_output import Hdf5Output
+from hf_elmo.vectors.files import FORMATS, check_target, format_of, open_vector_file
 
 DIM = 8
 WORDS = [["I", "read", "it", "."], [], ["Ärger", "in", "東京", "a\u00a0b", '"'], ["one"], [], ["I", "read", "it", "."]]
@@ -266,8 +266,8 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path):
         """
         import resource, sys
         import numpy as np
-        from hf_elmo.embedding import EmbeddedSentence
-        from hf_elmo.vector_files import FORMATS, open_vector_file
+        from hf_elmo.vectors.embedding import EmbeddedSentence
+        from hf_elmo.vectors.files import FORMATS, open_vector_file
 
         resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
         vectors = np.random.default_rng(0).random((1, 10, 100), dtype=np.float32)
@@ -313,8 +313,8 @@ def test_memory_does_not_grow_with_the_file(tmp_path, format):
         import sys
         from pathlib import Path
         import numpy as np
-        from hf_elmo.embedding import EmbeddedSentence
-        from hf_elmo.vector_files import open_vector_file
+        from hf_elmo.vectors.embedding import EmbeddedSentence
+        from hf_elmo.vectors.files import open_vector_file
 
         def peak():
             lines = Path("/proc/self/status").read_text().splitlines()

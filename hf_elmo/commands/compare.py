@@ -28,8 +28,8 @@ def compare(
     Prints the cosine of the word's vectors in the two sentences, in each layer: layer 0 knows the word alone, so it is
     1 there; the higher layers know the sentence. Other words of both sentences follow for contrast.
     """
-    from ..comparison import compare_words
-    from .models import load
+    from ..explore.word_comparison import compare_words
+    from ..hub.folders import load
     from .sentences import lines_of_arguments, sentences_of
 
     texts = list(lines_of_arguments([first, second]))

@@ -35,7 +35,7 @@ def convert(
     a folder of ELMoForManyLangs, or its zip of the NLPL repository (--options: the file that its config_path names).
     """
     from ..conversion import is_allennlp_archive, is_elmoformanylangs
-    from ..published_models import find_published
+    from ..hub.published_models import find_published
 
     is_archive = is_allennlp_archive(source)
     is_manylangs = is_elmoformanylangs(source)
@@ -63,7 +63,7 @@ def convert(
         convert_to_folder,
         is_tf_checkpoint,
     )
-    from .models import silence_libraries
+    from ..hub.folders import silence_libraries
 
     silence_libraries()
     with warnings.catch_warnings(record=True) as caught:

@@ -41,8 +41,8 @@ def demo(
     It runs on this machine, for this machine alone, and sends nothing anywhere. Interrupt the command to end it.
     """
     _check_gradio()
-    from ..demo import build_page, launch, load_explorer
-    from .models import silence_libraries
+    from ..explore.demo import build_page, launch, load_explorer
+    from ..hub.folders import silence_libraries
 
     silence_libraries()
     page = build_page(load_explorer(model, ner))
@@ -72,8 +72,8 @@ def space(
     Upload it with hf upload --repo-type space USER/NAME FOLDER, or run python app.py in it.
     """
     _check_gradio()
-    from ..space import write_space
-    from .models import find_folder, load_tagger
+    from ..explore.space import write_space
+    from ..hub.folders import find_folder, load_tagger
 
     folder = None if model is None else find_folder(model)
     if ner is not None:

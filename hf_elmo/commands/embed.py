@@ -17,7 +17,7 @@ from .console import counted, note, print_table, printable
 from .progress import Progress
 
 if TYPE_CHECKING:
-    from ..embedding import EmbeddedSentence
+    from ..vectors.embedding import EmbeddedSentence
 
 # What a summary shows of a sentence, and of a vector.
 _MOST_WORDS = 100
@@ -25,7 +25,7 @@ _FIRST_NUMBERS = 4
 
 
 class Layers(StrEnum):
-    """Values of `hf_elmo.embedding.LAYERS`."""
+    """Values of `hf_elmo.vectors.embedding.LAYERS`."""
 
     mix = "mix"
     top = "top"
@@ -34,7 +34,7 @@ class Layers(StrEnum):
 
 
 class Format(StrEnum):
-    """Names in `hf_elmo.vector_files.FORMATS`."""
+    """Names in `hf_elmo.vectors.files.FORMATS`."""
 
     npz = "npz"
     safetensors = "safetensors"
@@ -84,9 +84,9 @@ def embed(
     printed.
     """
     layers = _check_usage(text, file, pretokenized, split_sentences, output, format, layers)
-    from ..embedding import embed_sentences
-    from ..vector_files import check_target, format_of, open_vector_file
-    from .models import load
+    from ..vectors.embedding import embed_sentences
+    from ..vectors.files import check_target, format_of, open_vector_file
+    from ..hub.folders import load
     from .sentences import lines_of_arguments, open_input, read_lines, sentences_of
 
     # What can fail at once is to fail before the model is loaded.
@@ -131,7 +131,7 @@ def _check_usage(text, file, pretokenized, split_sentences, output, format, laye
     if output is None and format is not None:
         raise typer.BadParameter("there is no --output to write in that format.", param_hint="--format")
     if output is not None and format is None:
-        from ..vector_files import format_of
+        from ..vectors.files import format_of
 
         try:
             format_of(output)

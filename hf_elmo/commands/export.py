@@ -31,7 +31,7 @@ def export(
         raise typer.BadParameter("say what to write.", param_hint="--onnx, --program")
     from ..conversion.files import check_new_folder
     from ..export import check_onnx, export_folder
-    from .models import load, load_with_head
+    from ..hub.folders import load, load_with_head
 
     # What needs no model is found out before it is loaded.
     check_new_folder(destination)

@@ -20,7 +20,7 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show the sizes and switches of a model, its parameters, vocabulary and files."""
-    from .models import find_folder
+    from ..hub.folders import find_folder
 
     facts = describe(find_folder(folder))
     if as_json:

@@ -46,7 +46,7 @@ def perplexity(
     if not files:
         _refuse_terminal("FILES", "nothing to score: give files, or text on stdin.")
     language_model, tokenizer = _load(model, device)
-    from ..language_model import perplexity as score
+    from ..language_model.scoring import perplexity as score
 
     results = []
     for file in files or [Path("-")]:
@@ -109,8 +109,8 @@ def substitutes(
     if not texts:
         raise ValueError("There is no text: nothing to find substitutes in.")
     language_model, tokenizer = _load(model, device)
-    from ..substitution import MASK, mask_words
-    from ..substitution import substitutes as find
+    from ..language_model.substitution import MASK, mask_words
+    from ..language_model.substitution import substitutes as find
     from .sentences import sentences_of
 
     sentences = list(sentences_of(texts, pretokenized))
@@ -168,7 +168,7 @@ def generate(
     language_model, tokenizer = _load(model, device)
     import torch
 
-    from ..incremental import generate as draw
+    from ..language_model.generation import generate as draw
 
     chance = None if seed is None else torch.Generator().manual_seed(seed)
     rows = []
@@ -192,7 +192,7 @@ def generate(
 
 
 def _load(model: str | None, device: str | None):
-    from .models import load_language_model
+    from ..hub.folders import load_language_model
 
     return load_language_model(model, device)
 

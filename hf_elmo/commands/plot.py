@@ -38,7 +38,7 @@ def weights(
 ) -> None:
     """Draw how much each layer counts in the models' mixes, and the factor gamma of each mix."""
     plot = _plot(output, force)
-    from .models import load
+    from ..hub.folders import load
 
     named = {}
     for name in models:
@@ -78,7 +78,7 @@ def senses(
     plot = _plot(output, force)
     layers = _layers(layer)
     names, texts = _read_senses(file)
-    from .models import load
+    from ..hub.folders import load
     from .sentences import sentences_of
 
     elmo, tokenizer = load(model, device)
@@ -113,7 +113,7 @@ def similarity(
     """Draw the cosine of each word of a sentence with each word of another one, a heat map for each layer."""
     plot = _plot(output, force)
     layers = _layers(layer)
-    from .models import load
+    from ..hub.folders import load
     from .sentences import lines_of_arguments, sentences_of
 
     texts = list(lines_of_arguments([first, second]))
@@ -128,7 +128,7 @@ def _plot(output: Path, force: bool):
     """The module of figures, if it can be used and its figure be written: before anything slow begins."""
     if find_spec("matplotlib") is None:
         raise ValueError('Figures need Matplotlib: install the extra, as in python -m pip install -e ".[plot]".')
-    from .. import plot
+    from ..explore import plot
 
     plot.check_output(output, force)
     return plot

@@ -99,11 +99,11 @@ def train(
     """Train a biLM on text, both directions, from scratch or further."""
     if find_spec("accelerate") is None:
         raise ValueError('Training needs accelerate: install the extra, as in python -m pip install -e ".[train]".')
-    from ..configuration_elmo import PRESETS, ElmoConfig
-    from ..corpus import read_sentences
-    from ..pretraining import ORIGINAL_RECIPE
-    from ..pretraining import train as train_bilm
-    from .models import find_folder
+    from ..model.configuration_elmo import PRESETS, ElmoConfig
+    from ..training.corpus import read_sentences
+    from ..training.trainer import ORIGINAL_RECIPE
+    from ..training.trainer import train as train_bilm
+    from ..hub.folders import find_folder
 
     if output.is_dir() and any(output.iterdir()) and not resume:
         raise ValueError(f"{output} is not empty: give another folder, or --resume to go on with the training there.")
@@ -181,7 +181,7 @@ def vocab(
     from .. import ElmoTokenizer
     from ..conversion.errors import ConversionError
     from ..conversion.vocabulary import write_bilm_vocabulary
-    from ..corpus import by_frequency, read_texts, with_progress, word_counts, words_of
+    from ..training.corpus import by_frequency, read_texts, with_progress, word_counts, words_of
 
     tokenizer = None if pretokenized else ElmoTokenizer.create()
     split = not (keep_lines or pretokenized)

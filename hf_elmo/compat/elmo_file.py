@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..embedding import EmbeddedSentence
-from ..vector_files import new_vector_file
-from ..vector_writers import AllenNlpHdf5Writer, Hdf5Writer, VectorWriter
+from ..vectors.embedding import EmbeddedSentence
+from ..vectors.files import new_vector_file
+from ..vectors.writers import AllenNlpHdf5Writer, Hdf5Writer, VectorWriter
 
 #: What of the layers ``(layers, words, dim)`` is written, by the name of the command's option.
 FORMATS: dict[str, Callable[[np.ndarray], np.ndarray]] = {

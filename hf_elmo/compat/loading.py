@@ -8,7 +8,7 @@ from typing import Any
 
 from ..conversion import ConversionError, load_bilm
 from ..conversion.model_folder import load_model_folder
-from ..modeling_elmo import ElmoModel
+from ..model.modeling_elmo import ElmoModel
 
 
 def load_model(

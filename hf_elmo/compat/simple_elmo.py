@@ -22,11 +22,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..batching import evaluating
+from ..vectors.batching import evaluating
 from ..conversion import ConversionError
-from ..language_model import encode, rows_at_once
-from ..modeling_elmo import ElmoForPreTraining
-from ..tokenization_elmo import UNK, ElmoTokenizer
+from ..language_model.scoring import encode, rows_at_once
+from ..model.modeling_elmo import ElmoForPreTraining
+from ..model.tokenization_elmo import UNK, ElmoTokenizer
 from .allennlp import ElmoEmbedder
 from .elmo_file import FORMATS
 from .loading import load_model

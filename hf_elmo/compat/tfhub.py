@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..modeling_elmo import ElmoModel
+from ..model.modeling_elmo import ElmoModel
 from .allennlp import _ElmoBiLm, batch_to_ids, remove_sentence_boundaries
 from .loading import load_model
 

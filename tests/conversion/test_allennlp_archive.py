@@ -28,7 +28,7 @@ from transformers import AutoModelForTokenClassification, AutoTokenizer, pipelin
 from typer.testing import CliRunner
 
 from hf_elmo import ElmoForTokenClassification, ElmoModel, ElmoTokenizer
-from hf_elmo.cli import app
+from hf_elmo.commands.app import app
 from hf_elmo.conversion import (
     convert_allennlp_archive,
     convert_from_folder,

@@ -25,7 +25,7 @@ from transformers import AutoModel, AutoTokenizer
 from typer.testing import CliRunner
 
 from hf_elmo import ElmoForPreTraining, ElmoModel, ElmoTokenizer, score_sentences
-from hf_elmo.cli import app
+from hf_elmo.commands.app import app
 from hf_elmo.compat.elmoformanylangs import Embedder
 from hf_elmo.conversion import (
     ConversionError,

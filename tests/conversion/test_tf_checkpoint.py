@@ -16,9 +16,9 @@ from transformers import AutoModel, AutoTokenizer
 from typer.testing import CliRunner
 
 from hf_elmo import ElmoForPreTraining, ElmoModel, ElmoTokenizer, perplexity, score_sentences
-from hf_elmo.cli import app
+from hf_elmo.commands.app import app
 from hf_elmo.conversion import ConversionError, convert_from_folder, convert_tf_checkpoint, load_tf_checkpoint
-from hf_elmo.model_card import origin_in
+from hf_elmo.hub.model_card import origin_in
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*left out")
 

@@ -11,7 +11,7 @@ from original_format import OPTIONS, read_arrays, write_arrays, write_original
 from typer.testing import CliRunner
 
 from hf_elmo import ElmoForTokenClassification, ElmoModel, ElmoTokenizer
-from hf_elmo.cli import app
+from hf_elmo.commands.app import app
 from hf_elmo.conversion import (
     ConversionError,
     convert_to_folder,
@@ -20,8 +20,8 @@ from hf_elmo.conversion import (
     read_token_embeddings,
     write_token_embeddings,
 )
-from hf_elmo.word_cache import WordCache, cache_words
-from hf_elmo.word_vectors import read_word_vectors
+from hf_elmo.vectors.word_cache import WordCache, cache_words
+from hf_elmo.model.glove import read_word_vectors
 
 ARRAYS = random_weights(OPTIONS, seed=1)
 WORDS = ["the", "cat", "naïve", "日本語", "x" * 60]

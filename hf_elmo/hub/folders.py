@@ -1,0 +1,182 @@
+"""Finding and loading the model that a command works with."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+
+
+def find_folder(name: str | None) -> Path:
+    """The model folder that was asked for; None asks for the bundled model, and the name of a bundled one for that.
+
+    Raises:
+        ValueError: if it is no folder of an ELMo in the Hugging Face format, with what to do.
+    """
+    from .. import bundled
+
+    if name is None:
+        return Path(bundled())
+    folder = Path(name)
+    if not folder.exists():
+        try:
+            return Path(bundled(name))
+        except ValueError as error:
+            raise ValueError(f"There is no model folder {name}. ({error})") from None
+    config = folder / "config.json"
+    if not config.is_file():
+        is_foreign = folder.suffix in (".hdf5", ".h5", ".zip") or any(folder.glob("*.hdf5"))
+        remedy = f"convert it first: hf-elmo convert {name} NEW_FOLDER" if is_foreign else "give a model folder."
+        raise ValueError(f"{name} is no model folder (it has no config.json): {remedy}")
+    try:
+        model_type = json.loads(config.read_text(encoding="utf-8")).get("model_type")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{config} is no configuration: {error}") from None
+    if model_type is None and (folder / "token_embedder.pkl").is_file():
+        raise ValueError(f"{name} is a folder of ELMoForManyLangs: convert it first: hf-elmo convert {name} NEW_FOLDER")
+    if model_type != "elmo":
+        raise ValueError(f"{config} has the model_type {model_type!r}, expected 'elmo': this is another kind of model.")
+    return folder
+
+
+def load(name: str | None, device: str | None = None):
+    """Loads the biLM of a model folder, whatever head it was saved with, and its tokenizer.
+
+    Args:
+        name: As for `find_folder`.
+        device: A device of torch's; None: a GPU if there is one.
+
+    Returns:
+        `ElmoModel`, in evaluation mode, and `ElmoTokenizer`.
+
+    Raises:
+        ValueError: for a folder that is not complete and sound, and for a device that is not there.
+    """
+    from .. import ElmoModel
+
+    return _load(ElmoModel, find_folder(name), device)
+
+
+def load_language_model(name: str | None, device: str | None = None):
+    """Loads the language model of a folder and its tokenizer; arguments as for `load`.
+
+    Returns:
+        `ElmoForPreTraining`, in evaluation mode, and `ElmoTokenizer`.
+
+    Raises:
+        ValueError: as `load`, and for a folder without the softmax over words.
+    """
+    from .. import ElmoForPreTraining
+
+    return _load(ElmoForPreTraining, find_folder(name), device)
+
+
+def load_as_saved(folder: Path):
+    """Loads the model of a folder with the head that it was saved with, on the CPU, and its tokenizer.
+
+    Raises:
+        ValueError: as `load`, and for a head that this package does not know.
+    """
+    import hf_elmo
+
+    content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    name = (content.get("architectures") or ["ElmoModel"])[0]
+    model_class = getattr(hf_elmo, str(name), None)
+    if not isinstance(model_class, type) or not issubclass(model_class, hf_elmo.ElmoPreTrainedModel):
+        raise ValueError(f"{folder / 'config.json'} names the architecture {name!r}, which is no model of hf_elmo.")
+    return _load(model_class, folder, "cpu")
+
+
+def load_tagger(name: str, device: str | None = None):
+    """Loads a tagger of words and its tokenizer; arguments as for `load`.
+
+    Returns:
+        `ElmoForTokenClassification`, in evaluation mode, and `ElmoTokenizer`.
+
+    Raises:
+        ValueError: as `load`, and for a folder of another kind of model.
+    """
+    from .. import ElmoForTokenClassification
+
+    folder = find_folder(name)
+    content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    kinds = content.get("architectures") or ["ElmoModel"]
+    if "ElmoForTokenClassification" not in kinds:
+        raise ValueError(f"{folder} holds no tagger of words (ElmoForTokenClassification), but: {', '.join(kinds)}.")
+    return _load(ElmoForTokenClassification, folder, device)
+
+
+def load_with_head(name: str | None, device: str | None = None):
+    """Loads the model of a folder with its task head, if it has one; arguments as for `load`.
+
+    Returns:
+        A model of the class that its config.json names (of a language model the biLM), in evaluation mode, and
+        `ElmoTokenizer`.
+
+    Raises:
+        ValueError: as `load`.
+    """
+    from ..model import elmo_models
+
+    folder = find_folder(name)
+    named = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures") or []
+    heads = {each for each in elmo_models.__all__ if each.startswith("ElmoFor") and each != "ElmoForPreTraining"}
+    chosen = next((each for each in named if each in heads), "ElmoModel")
+    return _load(getattr(elmo_models, chosen), folder, device)
+
+
+def _load(model_class, folder: Path, device: str | None):
+    silence_libraries()
+    import torch
+
+    from .. import ElmoTokenizer
+
+    if not (folder / "tokenizer.json").is_file():
+        raise ValueError(
+            f"{folder} has no tokenizer.json. Make one with ElmoTokenizer.create(...).save_pretrained({str(folder)!r})."
+        )
+    try:
+        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"The device {device} cannot be used: {_first_line(error)}") from None
+    try:
+        tokenizer = ElmoTokenizer.from_pretrained(folder, local_files_only=True)
+        model, report = model_class.from_pretrained(
+            folder,
+            output_loading_info=True,
+            local_files_only=True,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,
+        )
+    # Every library below has errors of its own; to the user all mean that the folder is damaged.
+    except Exception as error:
+        raise ValueError(f"The model in {folder} cannot be loaded: {_first_line(error)}") from error
+    if report["missing_keys"] and all(key.startswith("softmax.") for key in report["missing_keys"]):
+        raise ValueError(
+            f"{folder} holds no language model: the softmax over words is missing. (Published ELMo weights come "
+            "without it. hf-elmo train makes a language model.)"
+        )
+    if wrong := sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}):
+        raise ValueError(
+            f"The weights in {folder} are not those of its config.json: {len(wrong)} are missing or of another shape, "
+            f"such as {wrong[0]}."
+        )
+    for parameter_name, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            raise ValueError(f"The model in {folder} is damaged: {parameter_name} holds numbers that are not finite.")
+    return model.to(device).eval(), tokenizer
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def silence_libraries() -> None:
+    """Keeps progress bars and warnings of libraries off the terminal: what matters here is said as an error."""
+    from transformers.utils import logging
+
+    warnings.simplefilter("ignore")
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()

@@ -1,0 +1,1 @@
+"""ELMo itself: all that a saved folder carries. It imports transformers, torch, numpy, tokenizers and itself, nothing else."""

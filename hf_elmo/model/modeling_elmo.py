@@ -1,0 +1,704 @@
+"""ELMo as a transformers model: the biLM with its scalar mixes, and the language model that it was trained as."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from importlib import import_module
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.utils import ModelOutput, can_return_tuple
+
+from .bilstm import BiLstm, ElmoState, LstmLayer, Packing, Words
+from .character_encoder import CharacterEncoder, ScaledLinear
+from .configuration_elmo import ElmoConfig
+from .tracing import is_traced_whole, read_layers_padded
+from .lstm_weights import is_quantized
+from .remote_code import add_remote_code
+from .sampled_softmax import LogUniformSampler, sampled_softmax_losses
+from .scalar_mix import ScalarMix
+from .word_vocabulary import resize_word_vocabulary
+
+
+@dataclass
+class ElmoModelOutput(ModelOutput):
+    """What `ElmoModel` returns. All tensors are in the dtype of the weights; rows of padding are zeros.
+
+    Attributes:
+        last_hidden_state: ``(batch, words, 2 * projection_dim)``: the ELMo representation, which is the first mix.
+        further_representations: ``(batch, num_representations - 1, words, 2 * projection_dim)``: the other mixes, if
+            there are any.
+        hidden_states: With `output_hidden_states`: the `num_layers + 1` layers, each of that shape. The first is the
+            context-free word vector, twice side by side, so that all layers are of one size.
+        state: With `return_state`: the LSTM state after the last word of each row.
+    """
+
+    last_hidden_state: torch.FloatTensor | None = None
+    # Pipelines cut an output into rows along the first dimension; a tuple of mixes would have another one there.
+    further_representations: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    state: ElmoState | None = None
+
+    @property
+    def elmo_representations(self) -> tuple[Tensor, ...]:
+        """All `num_representations` mixes, ``(batch, words, 2 * projection_dim)`` each."""
+        further = self.further_representations
+        return (self.last_hidden_state, *(() if further is None else further.unbind(dim=1)))
+
+
+@dataclass
+class ElmoForPreTrainingOutput(ModelOutput):
+    """What `ElmoForPreTraining` returns.
+
+    Attributes:
+        loss: With labels: mean of `forward_loss` and `backward_loss`.
+        forward_loss: Cross entropy of the next word, in nats per word; in training, against the sample if one is drawn.
+        backward_loss: Cross entropy of the previous word, likewise.
+        logits: Without labels, or on request: ``(batch, words, vocab_size)``: at each word, scores of the next one.
+        backward_logits: Likewise, scores of the previous word.
+        hidden_states: With `output_hidden_states`, as in `ElmoModelOutput`.
+        state: With `return_state`, as in `ElmoModelOutput`.
+    """
+
+    loss: torch.FloatTensor | None = None
+    forward_loss: torch.FloatTensor | None = None
+    backward_loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+    backward_logits: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    state: ElmoState | None = None
+
+
+class ElmoPreTrainedModel(PreTrainedModel):
+    """What all ELMo models share: configuration, initialisation, loading and saving."""
+
+    config_class = ElmoConfig
+    base_model_prefix = "elmo"
+    main_input_name = "input_ids"
+    # Task heads take the biLM as it is (section 3.2) unless the configuration says otherwise; base models train it.
+    freezes_bilm = False
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["CharacterEncoder", "BiLstm"]  # noqa: RUF012 (the library's convention)
+    # The hub's tags in cards that the library makes.
+    model_tags = ["elmo", "bilm", "character-cnn"]  # noqa: RUF012
+    # A language model's folder is a base model's folder too: its softmax is not missed there.
+    _keys_to_ignore_on_load_unexpected = [r"^softmax\."]  # noqa: RUF012
+
+    @classmethod
+    def from_pretrained(cls, *args, output_loading_info: bool = False, **kwargs):
+        """As in `transformers.PreTrainedModel`; parameters that are not to be trained stay frozen.
+
+        Raises:
+            ValueError: for a folder with a model of another task.
+        """
+        model, report = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        if model.base_model is not model:
+            model._check_task(report)
+        # Loading makes new parameters, all of which require gradients.
+        model._freeze()
+        return (model, report) if output_loading_info else model
+
+    def _check_task(self, report: dict) -> None:
+        """Raises ValueError if a checkpoint has a biLM and a head, but another head than this class."""
+        name, prefix = type(self).__name__, self.base_model_prefix + "."
+        missing, surplus = (
+            sorted(key for key in report[kind] if not key.startswith(prefix))
+            for kind in ("missing_keys", "unexpected_keys")
+        )
+        # Weights of anything else are no other task's: the library itself reports that every single one is missing.
+        has_bilm = any(key.startswith(prefix) and key not in report["missing_keys"] for key in self.state_dict())
+        # A base model has no head, and of any model the base may be loaded: then only one of the two is there.
+        if has_bilm and missing and surplus:
+            raise ValueError(
+                f"This is no checkpoint of {name}: it has {surplus[0]} and lacks {missing[0]}. Load it with "
+                "the class that its config.json names (architectures). To train another head on its biLM, save its "
+                f"base model, ElmoModel.from_pretrained(...).save_pretrained(folder), and make {name} of it."
+            )
+
+    def save_pretrained(self, save_directory, is_main_process: bool = True, **kwargs):
+        """As in `transformers.PreTrainedModel`; the folder also gets the code of all ELMo models (`remote_code.py`)."""
+        if any(map(is_quantized, self.base_model.bilstm.forward_layers)):
+            raise ValueError("A quantised model has no weights to save: save the model that it was made of.")
+        if is_main_process and not os.path.isfile(save_directory):
+            add_remote_code(self.config, save_directory)
+        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+
+    def _upload_modified_files(self, working_dir, repo_id: str, *args, **kwargs):
+        """As in the library, whose way to the hub this is; a card that it left to be filled in is filled in."""
+        try:
+            # Remote code has no cards, and the library takes a plain import for a file that it has to copy.
+            model_card = import_module("hf_elmo.hub.model_card")
+        except ModuleNotFoundError:
+            pass
+        else:
+            model_card.fill_generated_card(working_dir, repo_id, self.name_or_path)
+        return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class="AutoModel"):
+        """As in `transformers.PreTrainedModel`; without effect on the models of this package."""
+        # The library calls it on loading remote code. It would then save the one file of this class, and the next model
+        # loaded from there could not save the others any more.
+        if cls.__module__.rpartition(".")[0] != __name__.rpartition(".")[0]:
+            super().register_for_auto_class(auto_class)
+
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
+    ) -> nn.Module:
+        """Makes the word vocabulary larger or smaller, as after `tokenizer.add_tokens`.
+
+        ELMo reads the characters of words, so for most models this is no more than the count in the configuration. What
+        has a row for each word gets rows, or loses its last ones: the softmax of `ElmoForPreTraining`, a word embedding
+        (`word_embed_dim`), and the word vectors of a tagger (`word_vector_size`).
+
+        Args:
+            new_num_tokens: Words of the vocabulary, special words included: `len(tokenizer)`. None: as it is.
+            pad_to_multiple_of: Is refused: each row of a softmax is a word that can be predicted.
+            mean_resizing: As in `transformers.PreTrainedModel`: new rows come from a normal distribution around the
+                mean of the old ones, or else from that of a fresh layer.
+
+        Returns:
+            The input embeddings, which are of characters, and not resized.
+
+        Raises:
+            ValueError: for less than the special words, for rows beyond the vocabulary, and for parts that cannot be
+                resized where they are (within an adapter, or offloaded).
+        """
+        if pad_to_multiple_of is not None:
+            raise ValueError(
+                f"pad_to_multiple_of is {pad_to_multiple_of}, but every row of the word vocabulary is a word that can "
+                "be predicted: leave it out, and give len(tokenizer)."
+            )
+        if new_num_tokens is not None and new_num_tokens != self.config.vocab_size:
+            resize_word_vocabulary(self, self._word_tables(), new_num_tokens, mean_resizing)
+        return self.get_input_embeddings()
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs belong: the device of the parameters, or that to which `accelerate` loads offloaded ones."""
+        device = super().device
+        if device.type != "meta":
+            return device
+        for module in self.modules():
+            hook = getattr(module, "_hf_hook", None)
+            for part in getattr(hook, "hooks", [hook]):
+                if getattr(part, "execution_device", None) is not None:
+                    return torch.device(part.execution_device)
+        return device
+
+    def _word_tables(self) -> list[nn.Module]:
+        """What has a row for each word of the vocabulary."""
+        embedding = self.base_model.character_encoder.word_embedding
+        return [] if embedding is None else [embedding]
+
+    def post_init(self):
+        super().post_init()
+        # A model's own list: the library adds to it.
+        self.model_tags = list(self.model_tags)
+        self._freeze()
+
+    def _freeze(self) -> None:
+        """Freezes what the configuration says is fixed: the mixes' weights if given, the biLM in task heads."""
+        if self.base_model is not self and self.freezes_bilm and self.config.freeze_bilm:
+            self.base_model.character_encoder.requires_grad_(False)
+            self.base_model.bilstm.requires_grad_(False)
+        for module in self.modules():
+            if isinstance(module, ScalarMix):
+                module.requires_grad_(self.config.scalar_mix_parameters is None)
+        # A frozen biLM is to leave training mode.
+        self.train(self.training)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """The original's initialisation (bilm-tf, `bilm/training.py`)."""
+        # Only modules with parameters of their own come here: the library passes over those that hold others.
+        config = self.config
+        if isinstance(module, nn.Embedding):
+            init.uniform_(module.weight, -1.0, 1.0)
+            # The library also initialises embeddings of new words alone, none of which is padding.
+            if module.padding_idx is not None and not getattr(module.weight, "_is_hf_initialized", False):
+                module.weight[module.padding_idx].zero_()
+        elif isinstance(module, nn.Conv1d):
+            if config.activation == "relu":
+                init.uniform_(module.weight, -0.05, 0.05)
+            else:
+                init.normal_(module.weight, std=math.sqrt(1 / (module.in_channels * module.kernel_size[0])))
+            init.zeros_(module.bias)
+        elif isinstance(module, ScaledLinear):
+            init.normal_(module.weight, std=math.sqrt(1 / module.in_features))
+            init.constant_(module.bias, module.initial_bias)
+        elif isinstance(module, LstmLayer):
+            # Glorot-uniform of TensorFlow's one kernel over input and output together.
+            bound = math.sqrt(6 / (2 * config.projection_dim + 4 * config.cell_size))
+            init.uniform_(module.weight_ih, -bound, bound)
+            init.uniform_(module.weight_hh, -bound, bound)
+            init.zeros_(module.bias)
+            if module.weight_hr is not None:
+                init.xavier_uniform_(module.weight_hr)
+        elif isinstance(module, ScalarMix):
+            init.copy_(module.weights, torch.tensor(module.initial_weights))
+            init.ones_(module.gamma)
+        else:
+            super()._init_weights(module)
+
+    @property
+    def dummy_inputs(self) -> dict[str, Tensor]:
+        """Two short sentences, as `input_ids` and `character_ids`."""
+        characters = torch.full((2, 3, self.config.row_length), 1)
+        return {"input_ids": torch.ones(2, 3, dtype=torch.long), "character_ids": characters}
+
+
+class ElmoModel(ElmoPreTrainedModel):
+    """The biLM and its scalar mixes: one vector per word, from its characters and its whole sentence.
+
+    By default it keeps no state and has no chance in it: a sentence's vectors depend on that sentence alone. The
+    original programs instead carried the LSTM state from batch to batch; pass `state` to do the same.
+
+    `torch.compile` leaves the biLM out of its graphs, where it is faster (`read`); `torch.compile(fullgraph=True)` and
+    `torch.export` trace it whole (`tracing.py`), one graph for all lengths.
+    """
+
+    _can_compile_fullgraph = True
+
+    def __init__(self, config: ElmoConfig):
+        super().__init__(config)
+        self.character_encoder = CharacterEncoder(config)
+        self.bilstm = BiLstm(config)
+        self.scalar_mixes = nn.ModuleList(
+            ScalarMix(config.num_layers + 1, config.do_layer_norm, config.scalar_mix_parameters)
+            for _ in range(config.num_representations)
+        )
+        self.dropout = nn.Dropout(config.representation_dropout)
+        self.post_init()
+
+    def train(self, mode: bool = True) -> ElmoModel:
+        """As in `torch.nn.Module`; but a biLM none of whose parameters is trained stays in evaluation mode."""
+        super().train(mode)
+        if mode and not self._trains_bilm():
+            self.character_encoder.eval()
+            self.bilstm.eval()
+        return self
+
+    def _trains_bilm(self) -> bool:
+        parts = (self.character_encoder, self.bilstm)
+        return any(parameter.requires_grad for part in parts for parameter in part.parameters())
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The character embedding, ``(char_vocab_size, char_embed_dim)``."""
+        return self.character_encoder.char_embedding
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        self.character_encoder.char_embedding = value
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        character_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        layer_states: Tensor | None = None,
+        state: ElmoState | None = None,
+        return_state: bool = False,
+        output_hidden_states: bool | None = None,
+        **kwargs,
+    ) -> ElmoModelOutput:
+        """Reads a batch of sentences.
+
+        Args:
+            input_ids: ``(batch, words)``, word ids. Not read, unless it comes as ``(batch, words, chars)``: then it is
+                taken for `character_ids` (AllenNLP's habit).
+            character_ids: ``(batch, words, chars)``, integers as `ElmoTokenizer` makes them; 0 is padding.
+            attention_mask: ``(batch, words)``, nonzero for words, in any place. None: every word that has characters.
+            token_type_ids: ``(batch, words)``. Where it changes within a row a new sentence begins, with an LSTM state
+                of its own. None: each row is one sentence.
+            layer_states: ``(batch, num_layers + 1, words, 2 * projection_dim)``: layers computed before, BOS and EOS
+                included, to be mixed only. Instead of `character_ids`.
+            state: State to start from, one column per row; zeros if None.
+            return_state: Return the state after each row.
+            output_hidden_states: Return the layers; None: as the configuration says.
+
+        Raises:
+            ValueError: for missing or mis-shaped inputs, and for a state together with rows of several sentences.
+        """
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        mask = self.word_mask(input_ids, character_ids, attention_mask, layer_states)
+        new_state = None
+        if layer_states is not None:
+            if state is not None or return_state:
+                raise ValueError("layer_states are computed already: there is no LSTM state to start from or return.")
+            layers = layer_states.to(self.dtype).unbind(dim=1)
+        else:
+            characters = _character_ids(input_ids, character_ids)
+            layers, new_state = self.read(characters, mask, token_type_ids, state, return_state)
+        representations = tuple(self.dropout(mix(layers, mask)) for mix in self.scalar_mixes)
+        return ElmoModelOutput(
+            last_hidden_state=representations[0],
+            further_representations=torch.stack(representations[1:], dim=1) if len(representations) > 1 else None,
+            hidden_states=tuple(layers) if output_hidden_states else None,
+            state=new_state,
+        )
+
+    def read(
+        self,
+        character_ids: Tensor,
+        mask: Tensor,
+        token_type_ids: Tensor | None = None,
+        state: ElmoState | None = None,
+        return_state: bool = False,
+        backward_character_ids: Tensor | None = None,
+    ) -> tuple[list[Tensor], ElmoState | None]:
+        """The biLM's layers, before any mix.
+
+        Args:
+            character_ids: ``(batch, words, chars)``.
+            mask: ``(batch, words)``, bool.
+            token_type_ids: ``(batch, words)`` or None, as in `forward`.
+            state: As in `forward`.
+            return_state: As in `forward`.
+            backward_character_ids: Like `character_ids`, if the backward stack is to read other words.
+
+        Returns:
+            `num_layers + 1` tensors ``(batch, words, 2 * projection_dim)``, zeros outside of the mask, and the state,
+            in the order of the batch, if asked for.
+        """
+        if token_type_ids is not None:
+            _check_words("token_type_ids", token_type_ids.shape, mask)
+        if backward_character_ids is not None:
+            _check_words("backward_character_ids", backward_character_ids.shape[:-1], mask)
+        if state is not None:
+            self._check_state(state, mask.shape[0])
+        arguments = character_ids, mask, token_type_ids, state, backward_character_ids
+        if is_traced_whole():
+            layers, end = read_layers_padded(self, *arguments)
+            return layers, end if return_state else None
+        return self._read_packed(*arguments, return_state)
+
+    # The work depends on the lengths of the sentences, for each of which a compiler would make a graph of its own.
+    @torch.compiler.disable
+    def _read_packed(
+        self,
+        character_ids: Tensor,
+        mask: Tensor,
+        token_type_ids: Tensor | None,
+        state: ElmoState | None,
+        backward_character_ids: Tensor | None,
+        return_state: bool,
+    ) -> tuple[list[Tensor], ElmoState | None]:
+        packing = Packing.from_mask(mask, token_type_ids)
+        batch = len(mask)
+        carries = state is not None or return_state
+        if carries and len(packing.rows.unique()) < len(packing.rows):
+            raise ValueError(
+                "A row holds several sentences (token_type_ids changes within it), and each begins with a fresh LSTM "
+                "state: give every sentence a row of its own to carry a state, or leave state and return_state out."
+            )
+        words = Words(*self.character_encoder(packing.pack(character_ids), distinct=True))
+        backward_words = None
+        if backward_character_ids is not None:
+            backward_words = Words(*self.character_encoder(packing.pack(backward_character_ids), distinct=True))
+        start = None
+        if state is not None:
+            start = ElmoState(*(part.to(words.vectors).index_select(2, packing.rows) for part in state))
+        packed_layers, end = self.bilstm(words, packing, start, backward_words)
+        both = (words, words if backward_words is None else backward_words)
+        word_layer = torch.cat([each.all() for each in both], dim=-1)
+        layers = [packing.unpack(layer) for layer in [word_layer, *packed_layers]]
+        if not return_state:
+            return layers, None
+        before = state if state is not None else self.bilstm.initial_state(batch, words.vectors)
+        # A row without words leaves its state as it was.
+        return layers, ElmoState(
+            *(old.to(new).index_copy(2, packing.rows, new) for old, new in zip(before, end, strict=True))
+        )
+
+    def word_mask(
+        self,
+        input_ids: Tensor | None = None,
+        character_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        layer_states: Tensor | None = None,
+    ) -> Tensor:
+        """Where the words are, ``(batch, words)``, bool: the arguments are those of `forward`.
+
+        Raises:
+            ValueError: for missing or mis-shaped inputs.
+        """
+        if layer_states is None:
+            present = _character_ids(input_ids, character_ids) > 0
+        else:
+            expected = (self.config.num_layers + 1, self.config.hidden_size)
+            if layer_states.dim() != 4 or (layer_states.shape[1], layer_states.shape[3]) != expected:
+                raise ValueError(
+                    f"layer_states must be (batch, layers, words, dim) with {expected[0]} layers of dim {expected[1]}, "
+                    f"was: {tuple(layer_states.shape)}."
+                )
+            present = layer_states[:, 0] != 0
+        if attention_mask is None:
+            return present.any(dim=-1)
+        if attention_mask.shape != present.shape[:2]:
+            raise ValueError(
+                f"attention_mask is {tuple(attention_mask.shape)}, but there are (batch, words) = "
+                f"{tuple(present.shape[:2])}."
+            )
+        return attention_mask != 0
+
+    def _check_state(self, state: ElmoState, batch: int) -> None:
+        sizes = (self.config.projection_dim, self.config.cell_size)
+        for name, part, size in zip(("hidden", "cell"), state, sizes, strict=True):
+            expected = (2, self.config.num_layers, batch, size)
+            if tuple(part.shape) != expected:
+                raise ValueError(
+                    f"state.{name} must be (directions, layers, batch, dim) = {expected}, was: {tuple(part.shape)}. "
+                    "A state belongs to the rows of the batch that it came from."
+                )
+
+
+class WordSoftmax(ScaledLinear):
+    """The output layer over the word vocabulary. `[PAD]` is no word: its score is the lowest there is."""
+
+    def __init__(self, config):
+        super().__init__(config.projection_dim, config.vocab_size)
+        self.pad_token_id = config.pad_token_id
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """``(..., projection_dim)`` to logits ``(..., vocab_size)``."""
+        logits = super().forward(inputs)
+        if self.pad_token_id is None:
+            return logits
+        padding = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
+        padding[self.pad_token_id] = True
+        return logits.masked_fill(padding, torch.finfo(logits.dtype).min)
+
+
+class ElmoForPreTraining(ElmoPreTrainedModel):
+    """The bidirectional language model itself: at each word it predicts the next one, and the previous one.
+
+    Both directions share the softmax (section 3.1), over the words of the tokenizer's vocabulary; others are predicted
+    as `[UNK]`. The scalar mixes take no part and are frozen.
+
+    In training mode, with `config.num_negative_samples`, each direction's losses are those of a sampled softmax
+    (`sampled_softmax.py`), which are not to be compared with those of the full one, taken otherwise.
+    """
+
+    # Without labels: which words are scored depends on their values.
+    _can_compile_fullgraph = True
+
+    def __init__(self, config: ElmoConfig):
+        super().__init__(config)
+        if config.num_negative_samples is not None:
+            # A vocabulary that cannot be sampled from is to be found out now rather than at the first step.
+            LogUniformSampler.from_config(config)
+        self.elmo = ElmoModel(config)
+        self.dropout = nn.Dropout(config.dropout)
+        self.softmax = WordSoftmax(config)
+        self.post_init()
+
+    def get_output_embeddings(self) -> nn.Linear:
+        """The softmax, ``(vocab_size, projection_dim)``."""
+        return self.softmax
+
+    def set_output_embeddings(self, value: nn.Linear) -> None:
+        self.softmax = value
+
+    def _word_tables(self) -> list[nn.Module]:
+        return [*super()._word_tables(), self.softmax]
+
+    def _freeze(self) -> None:
+        super()._freeze()
+        self.elmo.scalar_mixes.requires_grad_(False)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        character_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        backward_character_ids: Tensor | None = None,
+        backward_labels: Tensor | None = None,
+        state: ElmoState | None = None,
+        return_state: bool = False,
+        output_hidden_states: bool | None = None,
+        output_logits: bool | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        **kwargs,
+    ) -> ElmoForPreTrainingOutput:
+        """Predicts neighbours, and scores them against labels.
+
+        Args:
+            input_ids: As in `ElmoModel`.
+            character_ids: As in `ElmoModel`.
+            attention_mask: As in `ElmoModel`; holds for both streams.
+            token_type_ids: As in `ElmoModel`. No word is predicted across the border of two sentences.
+            labels: ``(batch, words)``: the id of the word at each position (the tokenizer's `input_ids`), -100 for
+                words that are not to be predicted. Position t's forward prediction is scored against label t + 1, its
+                backward prediction against label t - 1. Rows of running text may have one label more, the word that
+                follows the row's last one, or -100: ``(batch, words + 1)``.
+            backward_character_ids: ``(batch, words, chars)``: the words for the backward direction, if others than
+                `character_ids`.
+            backward_labels: Labels for the backward direction, if others than `labels`: ``(batch, words)``, or
+                ``(batch, words + 1)`` with the word before the row first.
+            state: As in `ElmoModel`.
+            return_state: As in `ElmoModel`.
+            output_hidden_states: As in `ElmoModel`.
+            output_logits: Return logits, ``(batch, words, vocab_size)`` for each direction; None: without labels only.
+            num_items_in_batch: Divide the summed losses by this number of words, instead of by the number of labels
+                that were scored (`Trainer` passes it, to accumulate gradients exactly).
+
+        Raises:
+            ValueError: for inputs as in `ElmoModel`, or labels that do not fit the words.
+        """
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        if backward_labels is not None and labels is None:
+            raise ValueError("backward_labels came without labels: give both, or labels alone.")
+        mask = self.elmo.word_mask(input_ids, character_ids, attention_mask)
+        character_ids = _character_ids(input_ids, character_ids)
+        layers, new_state = self.elmo.read(
+            character_ids, mask, token_type_ids, state, return_state, backward_character_ids
+        )
+        forward_top, backward_top = self.dropout(layers[-1]).chunk(2, dim=-1)
+        losses: list[Tensor] = []
+        if labels is not None:
+            if backward_labels is None:
+                if backward_character_ids is not None:
+                    raise ValueError("backward_character_ids came without backward_labels.")
+                # The word that follows a row is none that its backward direction could predict.
+                backward_labels = labels[:, : mask.shape[1]]
+            targets = _next_words(labels, mask, token_type_ids), _previous_words(backward_labels, mask, token_type_ids)
+            losses = self._losses((forward_top, backward_top), targets, num_items_in_batch)
+        with_logits = labels is None if output_logits is None else output_logits
+        return ElmoForPreTrainingOutput(
+            loss=(losses[0] + losses[1]) / 2 if losses else None,
+            forward_loss=losses[0] if losses else None,
+            backward_loss=losses[1] if losses else None,
+            logits=self.softmax(forward_top) if with_logits else None,
+            backward_logits=self.softmax(backward_top) if with_logits else None,
+            hidden_states=tuple(layers) if output_hidden_states else None,
+            state=new_state,
+        )
+
+    def _losses(
+        self, tops: tuple[Tensor, Tensor], targets: tuple[Tensor, Tensor], num_items: Tensor | int | None
+    ) -> list[Tensor]:
+        """Cross entropy of the labelled positions only: a softmax over words is too dear for the others."""
+        chosen = [ids.flatten().ne(-100).nonzero().squeeze(1) for ids in targets]
+        words = [top.flatten(0, 1).index_select(0, index) for top, index in zip(tops, chosen, strict=True)]
+        labels = [ids.flatten().index_select(0, index) for ids, index in zip(targets, chosen, strict=True)]
+        if self.training and self.config.num_negative_samples is not None:
+            if hasattr(self.softmax, "get_delta_weight"):
+                # It gives out the weights without the adapter's, which would never be trained, without a word.
+                raise ValueError(
+                    "A sampled softmax reads single rows of the softmax, past the adapter that is on it: leave softmax "
+                    "out of the adapter's target_modules, or set config.num_negative_samples to None."
+                )
+            sampler = LogUniformSampler.from_config(self.config)
+            totals = sampled_softmax_losses(words, labels, self.softmax.weight, self.softmax.bias, sampler)
+        else:
+            totals = [
+                F.cross_entropy(self.softmax(top).float(), ids, reduction="sum")
+                for top, ids in zip(words, labels, strict=True)
+            ]
+        counts = [num_items if num_items is not None else len(ids) for ids in labels]
+        return [
+            total / (count.to(total.device) if isinstance(count, Tensor) else max(count, 1))
+            for total, count in zip(totals, counts, strict=True)
+        ]
+
+
+def _character_ids(input_ids: Tensor | None, character_ids: Tensor | None) -> Tensor:
+    """Finds the character ids among the inputs, ``(batch, words, chars)``."""
+    if character_ids is None and input_ids is not None and input_ids.dim() == 3:
+        character_ids = input_ids
+    if character_ids is None:
+        given = "input_ids alone, which name words but not their letters" if input_ids is not None else "neither"
+        raise ValueError(
+            f"ELMo reads character_ids of shape (batch, words, chars), but got {given}: pass everything that "
+            "ElmoTokenizer returns, as in model(**tokenizer(text, return_tensors='pt'))."
+        )
+    if character_ids.dim() != 3:
+        raise ValueError(f"character_ids must be (batch, words, chars), was: {tuple(character_ids.shape)}.")
+    return character_ids
+
+
+def check_finite(scores: Tensor) -> None:
+    """Raises ValueError for a head's scores, of any shape, that are not finite. A graph that is whole cannot check."""
+    if not is_traced_whole():
+        _check_finite(scores)
+
+
+# A compiled model leaves its graph here, because it depends on the values whether there is an error.
+@torch.compiler.disable
+def _check_finite(scores: Tensor) -> None:
+    if not scores.isfinite().all():
+        raise ValueError(
+            "The scores are not finite (NaN or infinity): the weights of the model, or its inputs, are broken. Did the "
+            "training diverge?"
+        )
+
+
+def loss_divisor(num_items: Tensor | int | None, count: Tensor) -> Tensor:
+    """What a head divides its summed loss by: `num_items` if it is given, else `count`, but 1 at least.
+
+    A batch without a single label has the loss 0 then; 0 / 0 would make NaN of all weights in one step.
+    """
+    divisor = count if num_items is None else torch.as_tensor(num_items, device=count.device)
+    return divisor.clamp(min=1)
+
+
+def _check_words(name: str, shape: torch.Size, mask: Tensor) -> None:
+    if shape != mask.shape:
+        raise ValueError(f"{name} is {tuple(shape)}, but there are (batch, words) = {tuple(mask.shape)}.")
+
+
+def _next_words(labels: Tensor, mask: Tensor, segments: Tensor | None) -> Tensor:
+    """Targets of the forward direction, ``(batch, words)``: at each word the label behind it, -100 for none."""
+    targets = _neighbours(labels, mask, shift=1)
+    if segments is not None:
+        targets[:, :-1] = targets[:, :-1].masked_fill(segments[:, :-1] != segments[:, 1:], -100)
+    return targets
+
+
+def _previous_words(labels: Tensor, mask: Tensor, segments: Tensor | None) -> Tensor:
+    """Targets of the backward direction, ``(batch, words)``: at each word the label before it, -100 for none."""
+    targets = _neighbours(labels, mask, shift=-1)
+    if segments is not None:
+        targets[:, 1:] = targets[:, 1:].masked_fill(segments[:, :-1] != segments[:, 1:], -100)
+    return targets
+
+
+def _neighbours(labels: Tensor, mask: Tensor, shift: int) -> Tensor:
+    width = mask.shape[1]
+    if labels.shape[0] != mask.shape[0] or labels.shape[1] not in (width, width + 1):
+        raise ValueError(
+            f"labels must be (batch, words) or (batch, words + 1) for words of {tuple(mask.shape)}, was: "
+            f"{tuple(labels.shape)}."
+        )
+    neighbours = labels.new_full(mask.shape, -100)
+    if shift > 0:
+        following = labels[:, 1:]
+        # A row of running text says itself which of its words have a next one.
+        present = mask[:, 1:] if following.shape[1] < width else mask
+        neighbours[:, : following.shape[1]] = following.masked_fill(~present, -100)
+    else:
+        preceding = labels[:, :-1]
+        present = mask[:, :-1] if preceding.shape[1] < width else mask
+        neighbours[:, width - preceding.shape[1] :] = preceding.masked_fill(~present, -100)
+    return neighbours.masked_fill(~mask, -100)
+
+
+__all__ = [
+    "ElmoForPreTraining",
+    "ElmoForPreTrainingOutput",
+    "ElmoModel",
+    "ElmoModelOutput",
+    "ElmoPreTrainedModel",
+]

@@ -1,0 +1,1 @@
+"""Text to a trained biLM: the counted corpus, batches, checkpoints, the trainer."""

@@ -1,0 +1,273 @@
+"""Running text for training a biLM: its words counted, numbered by frequency, and memory-mapped."""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, IterableDataset, load_dataset
+
+from ..model.tokenization_elmo import SPECIAL_WORDS, ElmoTokenizer
+
+_FILES = ("words.npy", "ends.npy", "lexicon.json")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A text as numbers, on disk: four bytes per word, whatever the size of the text only a little memory.
+
+    Attributes:
+        lexicon: The distinct words, by falling frequency (words of one frequency in the order of their letters).
+        counts: ``(distinct words,)``, int64: how often each stands in the text.
+        words: ``(all words,)``, int32, memory-mapped: the text, each word as its place in the lexicon.
+        ends: ``(sentences,)``, int64: the place in `words` behind each sentence.
+        origin: What it was made of, as `save` was told.
+    """
+
+    lexicon: list[str]
+    counts: np.ndarray
+    words: np.ndarray
+    ends: np.ndarray
+    origin: dict[str, Any]
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Corpus:
+        """Opens a corpus that `save` wrote.
+
+        Raises:
+            ValueError: if the folder holds none, or a damaged one.
+        """
+        folder = Path(folder)
+        try:
+            stored = json.loads((folder / "lexicon.json").read_text(encoding="utf-8"))
+            words = np.load(folder / "words.npy", mmap_mode="r", allow_pickle=False)
+            ends = np.load(folder / "ends.npy", mmap_mode="r", allow_pickle=False)
+            lexicon, counts = stored["words"], np.asarray(stored["counts"], dtype=np.int64)
+            sound = len(lexicon) == len(counts) and len(ends) and ends[-1] == len(words) == counts.sum()
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{folder} is no numbered text ({error}): delete it, and it is made anew.") from None
+        if not sound:
+            raise ValueError(f"{folder} is damaged (its files do not fit each other): delete it, and it is made anew.")
+        return cls(lexicon, counts, words, ends, stored["origin"])
+
+    @classmethod
+    def save(cls, sentences: Iterable[list[str]], folder: str | Path, origin: dict[str, Any]) -> Corpus:
+        """Numbers sentences and writes them to a folder, which appears when it is complete.
+
+        Args:
+            sentences: Lists of words; empty ones are passed over.
+            folder: Where to; a folder that is there already is replaced.
+            origin: What the sentences are, for whoever wants to know whether the corpus is still up to date; JSON.
+
+        Raises:
+            ValueError: if there is not a single word.
+        """
+        folder = Path(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        numbers: dict[str, int] = {}
+        partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        try:
+            ends, counts = array.array("q"), []
+            total = 0
+            with open(partial / "first_seen", "wb") as file:
+                for sentence in sentences:
+                    if not sentence:
+                        continue
+                    row = array.array("i", [numbers.setdefault(word, len(numbers)) for word in sentence])
+                    row.tofile(file)
+                    total += len(row)
+                    ends.append(total)
+            if not total:
+                raise ValueError("There is not a single word in the text.")
+            first_seen = np.memmap(partial / "first_seen", dtype=np.int32, mode="r")
+            counts = np.zeros(len(numbers), dtype=np.int64)
+            for begin in range(0, total, _BLOCK):
+                counts += np.bincount(first_seen[begin : begin + _BLOCK], minlength=len(numbers))
+            names = list(numbers)
+            totals = counts.tolist()
+            order = sorted(range(len(names)), key=lambda number: (-totals[number], names[number]))
+            place = np.empty(len(names), dtype=np.int32)
+            place[order] = np.arange(len(names), dtype=np.int32)
+            words = np.lib.format.open_memmap(partial / "words.npy", mode="w+", dtype=np.int32, shape=(total,))
+            for begin in range(0, total, _BLOCK):
+                words[begin : begin + _BLOCK] = place[first_seen[begin : begin + _BLOCK]]
+            words.flush()
+            del words, first_seen
+            np.save(partial / "ends.npy", np.frombuffer(ends, dtype=np.int64), allow_pickle=False)
+            stored = {
+                "origin": origin,
+                "words": [names[number] for number in order],
+                "counts": counts[order].tolist(),
+            }
+            (partial / "lexicon.json").write_text(json.dumps(stored), encoding="utf-8")
+            (partial / "first_seen").unlink()
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(partial, folder)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        return cls.load(folder)
+
+    @property
+    def num_predictions(self) -> int:
+        """Words to predict per direction: all, and the end of every sentence."""
+        return len(self.words) + len(self.ends)
+
+    def vocabulary(self, size: int | None = None, min_count: int = 1) -> list[str]:
+        """The most frequent words, as `by_frequency` gives them."""
+        return by_frequency(dict(zip(self.lexicon, self.counts.tolist(), strict=True)), size, min_count)
+
+    def sentence(self, number: int) -> list[str]:
+        """The words of one sentence."""
+        begin = self.ends[number - 1] if number else 0
+        return [self.lexicon[place] for place in self.words[begin : self.ends[number]]]
+
+
+_BLOCK = 2**22
+
+# bilm-tf's unknown word is none that a text predicts by its letters.
+_NO_WORDS = {*SPECIAL_WORDS, "<UNK>"}
+
+
+def read_texts(files: Iterable[str | Path]) -> Dataset:
+    """Text files as a memory-mapped dataset of lines, column `text`.
+
+    Args:
+        files: UTF-8 text, plain or gzipped.
+
+    Raises:
+        ValueError: if a file is missing, or none is given.
+    """
+    paths = [Path(file) for file in files]
+    missing = [str(path) for path in paths if not path.is_file()]
+    if missing or not paths:
+        raise ValueError(f"There is no such text file: {', '.join(missing) or 'none was given'}.")
+    return load_dataset("text", data_files=[str(path) for path in paths], split="train")
+
+
+def read_sentences(files: Iterable[str | Path], split_sentences: bool = True) -> Dataset:
+    """Text files as a memory-mapped dataset of sentences, column `text`.
+
+    Args:
+        files: UTF-8 text, plain or gzipped.
+        split_sentences: Split each line into sentences; otherwise a line is a sentence.
+
+    Raises:
+        ValueError: if a file is missing, or there is not a single sentence.
+    """
+    paths = [Path(file) for file in files]
+    lines = read_texts(paths)
+    sentences = lines.map(
+        _sentences, batched=True, fn_kwargs={"split": split_sentences}, remove_columns=lines.column_names
+    )
+    if len(sentences) == 0:
+        raise ValueError(f"There is no text in {', '.join(map(str, paths))}.")
+    return sentences
+
+
+def _sentences(batch: dict[str, list[str]], split: bool) -> dict[str, list[str]]:
+    import nupunkt
+
+    lines = (line for line in batch["text"] if line and not line.isspace())
+    return {"text": [part for line in lines for part in (nupunkt.sent_tokenize(line) if split else [line])]}
+
+
+def words_of(
+    texts: Dataset | IterableDataset, tokenizer: ElmoTokenizer | None = None, split_sentences: bool = False
+) -> Iterator[list[str]]:
+    """The sentences of a dataset, memory-mapped or streamed, as lists of words.
+
+    Args:
+        texts: With a column `text` of str, or a column `tokens` of lists of words.
+        tokenizer: What splits text into words. None: words stand between white space, as in text that is tokenised.
+        split_sentences: Split text into sentences first; otherwise a text is one.
+
+    Raises:
+        ValueError: for a dataset with neither column.
+    """
+    for batch in texts.iter(batch_size=1000):
+        if "tokens" in batch:
+            yield from batch["tokens"]
+            continue
+        if "text" not in batch:
+            raise ValueError(f"The dataset has no column text, nor tokens; it has: {', '.join(batch)}.")
+        for text in _sentences(batch, split_sentences)["text"]:
+            if tokenizer is None:
+                yield text.split()
+            else:
+                yield [word for word, _ in tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str(text)]
+
+
+def word_counts(sentences: Iterable[list[str]]) -> Counter[str]:
+    """How often each word stands in the sentences."""
+    counts: Counter[str] = Counter()
+    for words in sentences:
+        counts.update(words)
+    return counts
+
+
+def by_frequency(counts: Mapping[str, int], size: int | None = None, min_count: int = 1) -> list[str]:
+    """The most frequent words, as `ElmoTokenizer.create` takes them: special words are none of them.
+
+    Words of one frequency stand in the order of their letters, so that a vocabulary is the same every time.
+
+    Args:
+        counts: How often each word stands in a text.
+        size: At most so many words; None: all.
+        min_count: Only words that stand there so often.
+    """
+    kept = [word for word, count in counts.items() if count >= min_count and word not in _NO_WORDS]
+    return sorted(kept, key=lambda word: (-counts[word], word))[:size]
+
+
+def prepare(
+    files: Iterable[str | Path], folder: str | Path, split_sentences: bool = True, pretokenized: bool = False
+) -> Corpus:
+    """The corpus of text files in a folder: opened if it was made of these files, as they are now; else made.
+
+    Args:
+        files: UTF-8 text, plain or gzipped.
+        folder: Where the corpus is kept.
+        split_sentences: Split each line into sentences; otherwise a line is a sentence.
+        pretokenized: Words stand between white space; otherwise `ElmoTokenizer` splits them.
+
+    Raises:
+        ValueError: if a file is missing, or there is not a single word.
+    """
+    folder, paths = Path(folder), list(map(Path, files))
+    texts = read_texts(paths)
+    origin = {
+        "files": [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in paths],
+        "split_sentences": split_sentences,
+        "pretokenized": pretokenized,
+    }
+    if folder.is_dir():
+        kept = Corpus.load(folder)
+        if kept.origin == origin:
+            return kept
+    tokenizer = None if pretokenized else ElmoTokenizer.create()
+    try:
+        return Corpus.save(with_progress(words_of(texts, tokenizer, split_sentences)), folder, origin)
+    except ValueError as error:
+        raise ValueError(f"{', '.join(map(str, paths))}: {error}") from None
+
+
+def with_progress(sentences: Iterable[list[str]]) -> Iterator[list[str]]:
+    """The sentences, with a bar that counts their words (where `datasets` shows its bars)."""
+    from datasets.utils import is_progress_bar_enabled
+    from tqdm import tqdm
+
+    with tqdm(desc="Counting words", unit=" words", unit_scale=True, disable=not is_progress_bar_enabled()) as bar:
+        for sentence in sentences:
+            yield sentence
+            bar.update(len(sentence))

@@ -1,0 +1,1 @@
+"""Text in, vectors out: sentences embedded in batches, words remembered, layers stored, files of vectors written."""

@@ -1,0 +1,109 @@
+"""Files of word vectors: which format a name asks for, and files that appear only when they are complete."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from .writers import (
+    AllenNlpHdf5Writer,
+    BilmHdf5Writer,
+    NpzWriter,
+    ParquetWriter,
+    SafetensorsWriter,
+    VectorWriter,
+    writing,
+)
+
+FORMATS: dict[str, type[VectorWriter]] = {
+    "npz": NpzWriter,
+    "safetensors": SafetensorsWriter,
+    "hdf5": AllenNlpHdf5Writer,
+    "bilm-hdf5": BilmHdf5Writer,
+    "parquet": ParquetWriter,
+}
+
+
+def format_of(path: str | Path) -> str:
+    """The format that a file's name asks for.
+
+    Raises:
+        ValueError: if it asks for none of them.
+    """
+    for name, writer in FORMATS.items():
+        if Path(path).suffix.lower() in writer.suffixes:
+            return name
+    suffixes = ", ".join(suffix for writer in FORMATS.values() for suffix in writer.suffixes)
+    raise ValueError(f"{path}: no format of vectors has this name; known are {suffixes}. Or name a format.")
+
+
+@contextmanager
+def open_vector_file(
+    path: str | Path, format: str | None = None, *, dim: int, num_layers: int | None = None, overwrite: bool = False
+) -> Iterator[VectorWriter]:
+    """A writer for a new file, which gets its name when it is complete: at the end of the `with` block.
+
+    After an error in the block, or in writing, there is no new file, and one that was there before is as it was.
+
+    Args:
+        path: The file to be.
+        format: One of `FORMATS`; None: the one that the name asks for.
+        dim: Size of a vector.
+        num_layers: Number of layers if they are written all; None if each word has one vector.
+        overwrite: Replace a file of this name.
+
+    Raises:
+        ValueError: for an unknown format, or one that cannot hold such vectors.
+        OSError: if the file exists, or cannot be written. The error names it.
+    """
+    format = format or format_of(path)
+    if format not in FORMATS:
+        raise ValueError(f"There is no format {format!r}; there are {', '.join(FORMATS)}.")
+    with new_vector_file(path, FORMATS[format], dim=dim, num_layers=num_layers, overwrite=overwrite) as writer:
+        yield writer
+
+
+@contextmanager
+def new_vector_file(
+    path: str | Path,
+    make_writer: Callable[..., VectorWriter],
+    *,
+    dim: int,
+    num_layers: int | None = None,
+    overwrite: bool = False,
+) -> Iterator[VectorWriter]:
+    """As `open_vector_file`, with any writer: a class of writers, or what else takes its arguments."""
+    check_target(path, overwrite)
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        writer = make_writer(temporary, dim, num_layers, target=Path(path))
+        try:
+            yield writer
+            writer.finish()
+            with writing(Path(path)):
+                os.replace(temporary, target)
+        except BaseException:
+            # What stood in the way of writing stands in the way of closing, too; the first error is the one to tell.
+            with suppress(Exception):
+                writer.abandon()
+            raise
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def check_target(path: str | Path, overwrite: bool = False) -> None:
+    """Raises an OSError, which names the file and the remedy, if a file cannot be made there."""
+    target = Path(path)
+    if target.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: name a file in it.")
+    if target.exists() and not target.is_file():
+        raise FileExistsError(f"{path} is no regular file, and cannot be replaced by one.")
+    if target.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists already: give another name, or overwrite it (overwrite=True, --force).")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"{path} cannot be written: there is no folder {target.parent}.")
