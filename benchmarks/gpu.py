@@ -5,8 +5,8 @@
 The biLM has the original size (2 layers of 2 x 4,096 cells, projections of 512, clips at 3) and random weights; all
 sentences of a batch have the same length. Everyone reads the words' vectors and returns all layers, cuDNN the last one.
 
-- **ours**: `hf_elmo.model.lstm_gpu`. Called as it is, and (ours graph) replayed from a CUDA graph, which leaves out the
-  time of Python and of the launches.
+- **ours**: `hf_elmo.model.lstm.lstm_gpu`. Called as it is, and (ours graph) replayed from a CUDA graph, which leaves
+  out the time of Python and of the launches.
 - **cuDNN**: `nn.LSTM(512, 4096, 2, bidirectional=True, proj_size=512)`. It has no clips and no skip connection, and its
   directions meet between the layers, so that its second layer has inputs of 1,024. Likewise called in two ways. In
   bfloat16 torch copies all its weights in every call.
@@ -60,8 +60,8 @@ import transformers
 from torch import Tensor, nn
 
 from hf_elmo import ElmoConfig, ElmoModel
-from hf_elmo.model.bilstm import BiLstm, ElmoState
-from hf_elmo.model.lstm_gpu import read_both, read_plainly, triton
+from hf_elmo.model.lstm.bilstm import BiLstm, ElmoState
+from hf_elmo.model.lstm.lstm_gpu import read_both, read_plainly, triton
 
 CELLS, DIM, LAYERS, CLIP = 4096, 512, 2, 3.0
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -58,9 +58,9 @@ from torch import Tensor, nn
 
 from hf_elmo import ElmoConfig, ElmoForPreTraining
 from hf_elmo.model.character_encoder import CharacterEncoder
+from hf_elmo.training.batches import RunningText, WordTable
 from hf_elmo.training.corpus import prepare
 from hf_elmo.training.trainer import make_model
-from hf_elmo.training.batches import RunningText, WordTable
 
 #: elmo-mini.
 SIZES = {

@@ -48,7 +48,7 @@ class HfElmo:
         from transformers.utils import logging
 
         from hf_elmo import ElmoModel
-        from hf_elmo.model.bilstm import LstmLayer
+        from hf_elmo.model.lstm.bilstm import LstmLayer
 
         logging.disable_progress_bar()
         self.model = ElmoModel.from_pretrained(folder / "model").train()
@@ -144,8 +144,8 @@ def prepare(options: argparse.Namespace, folder: Path) -> None:
     from transformers.utils import logging
 
     from hf_elmo import ElmoConfig, ElmoModel, ElmoTokenizer
-    from hf_elmo.model.configuration_elmo import PRESETS
     from hf_elmo.conversion import save_bilm
+    from hf_elmo.model.configuration_elmo import PRESETS
 
     logging.disable_progress_bar()
     torch.manual_seed(0)

@@ -75,16 +75,16 @@ from transformers import TrainerCallback
 
 import hf_elmo
 from hf_elmo import ElmoConfig, ElmoForPreTraining, ElmoTokenizer
-from hf_elmo.model.bilstm import ElmoState
-from hf_elmo.training.corpus import Corpus, prepare
 from hf_elmo.language_model.scoring import perplexity
+from hf_elmo.model.lstm.bilstm import ElmoState
+from hf_elmo.training.batches import RunningText, WordTable
+from hf_elmo.training.corpus import Corpus, prepare
 from hf_elmo.training.trainer import (
     ORIGINAL_RECIPE,
     LanguageModelTrainer,
     LanguageModelTrainingArguments,
     make_model,
 )
-from hf_elmo.training.batches import RunningText, WordTable
 
 #: Arms of the biLM: how it reads the text, and its recipe where it is not the modern one.
 BILM_ARMS = {

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..hub.published_models import origin_of
 from ..model.configuration_elmo import ElmoConfig
 from ..model.modeling_elmo import ElmoModel
-from ..hub.published_models import origin_of
 from .bilm_files import OptionsSource, is_bilm_tar
 from .errors import ConversionError
 from .files import InputFile, check_new_folder, paths_of, read_json_object

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from ..model.configuration_elmo import ElmoConfig
-from ..model.crf import tag_constraints
-from ..model.token_classification_elmo import ElmoForTokenClassification
+from ..model.heads.crf import tag_constraints
+from ..model.heads.token_classification_elmo import ElmoForTokenClassification
 from ..model.tokenization_elmo import SPECIAL_WORDS, ElmoTokenizer
 from .allennlp_archive import VOCABULARY_FOLDER, Archive, ElmoInside, find_elmo, opened_archive, read_parameters
 from .bilm_files import OptionsSource

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ..hub.published_models import origin_of
 from ..model.configuration_elmo import ElmoConfig
 from ..model.modeling_elmo import ElmoModel
-from ..hub.published_models import origin_of
 from ..model.scalar_mix import ScalarMix
 from .bilm_files import (
     OPTIONS_NAME,

@@ -23,9 +23,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ..hub.published_models import origin_of
 from ..model.configuration_elmo import ElmoConfig
 from ..model.modeling_elmo import ElmoForPreTraining, ElmoModel
-from ..hub.published_models import origin_of
 from ..model.tokenization_elmo import (
     BEGIN_SENTENCE,
     BEGIN_WORD,

@@ -9,8 +9,8 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from ..hub.model_card import write_card
-from ..model.modeling_elmo import ElmoModel
 from ..hub.published_models import Origin
+from ..model.modeling_elmo import ElmoModel
 from ..model.tokenization_elmo import SPECIAL_WORDS, ElmoTokenizer
 from .errors import ConversionError
 from .files import InputFile, new_folder, read_json_object

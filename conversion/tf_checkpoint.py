@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..hub.published_models import origin_of
 from ..model.configuration_elmo import ElmoConfig
 from ..model.modeling_elmo import ElmoForPreTraining
-from ..hub.published_models import origin_of
 from .bilm_files import OPTIONS_NAME, OptionsSource, VocabularySource
 from .bilm_hdf5 import bilm_links, initial_mixes, read_config, read_parameters
 from .errors import ConversionError

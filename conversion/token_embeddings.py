@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..vectors.hdf5_output import Hdf5Output
 from ..vectors.files import check_target
+from ..vectors.hdf5_output import Hdf5Output
 from ..vectors.word_cache import WordCache, cache_words, word_vectors
 from .errors import ConversionError
 from .files import InputFile

@@ -19,9 +19,9 @@ from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging
 
 import hf_elmo
+from hf_elmo.explore.plot import plot_senses, plot_similarity
 from hf_elmo.explore.word_comparison import similarities
 from hf_elmo.vectors.embedding import embed_sentences
-from hf_elmo.explore.plot import plot_senses, plot_similarity
 
 plt.rcParams.update({"figure.dpi": 110, "font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
 logging.disable_progress_bar()

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from .language_model.generation import ForwardReader, generate, stream
     from .language_model.scoring import Perplexity, perplexity, score_sentences
     from .language_model.substitution import substitutes
-    from .model.bilstm import ElmoState
     from .model.configuration_elmo import ElmoConfig
+    from .model.heads.question_answering_elmo import ElmoForQuestionAnswering
+    from .model.heads.question_answering_pipeline import ElmoQuestionAnsweringPipeline
+    from .model.heads.sequence_classification_elmo import ElmoForMultipleChoice, ElmoForSequenceClassification
+    from .model.heads.token_classification_elmo import ElmoForTokenClassification
+    from .model.lstm.bilstm import ElmoState
     from .model.modeling_elmo import ElmoForPreTraining, ElmoModel, ElmoPreTrainedModel
     from .model.quantization import quantize
-    from .model.question_answering_elmo import ElmoForQuestionAnswering
-    from .model.question_answering_pipeline import ElmoQuestionAnsweringPipeline
-    from .model.sequence_classification_elmo import ElmoForMultipleChoice, ElmoForSequenceClassification
-    from .model.token_classification_elmo import ElmoForTokenClassification
     from .model.tokenization_elmo import ElmoTokenizer
     from .training.trainer import LanguageModelTrainer, LanguageModelTrainingArguments, train
     from .vectors.embedding import embed_sentences
@@ -42,15 +42,15 @@ __version__ = "0.1.0"
 _MODULES = {
     "ElmoConfig": "model.configuration_elmo",
     "ElmoFillMaskPipeline": "language_model.fill_mask_pipeline",
-    "ElmoForMultipleChoice": "model.sequence_classification_elmo",
+    "ElmoForMultipleChoice": "model.heads.sequence_classification_elmo",
     "ElmoForPreTraining": "model.modeling_elmo",
-    "ElmoForQuestionAnswering": "model.question_answering_elmo",
-    "ElmoForSequenceClassification": "model.sequence_classification_elmo",
-    "ElmoForTokenClassification": "model.token_classification_elmo",
+    "ElmoForQuestionAnswering": "model.heads.question_answering_elmo",
+    "ElmoForSequenceClassification": "model.heads.sequence_classification_elmo",
+    "ElmoForTokenClassification": "model.heads.token_classification_elmo",
     "ElmoModel": "model.modeling_elmo",
     "ElmoPreTrainedModel": "model.modeling_elmo",
-    "ElmoQuestionAnsweringPipeline": "model.question_answering_pipeline",
-    "ElmoState": "model.bilstm",
+    "ElmoQuestionAnsweringPipeline": "model.heads.question_answering_pipeline",
+    "ElmoState": "model.lstm.bilstm",
     "ElmoTokenizer": "model.tokenization_elmo",
     "ForwardReader": "language_model.generation",
     "LanguageModelTrainer": "training.trainer",

@@ -16,11 +16,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .model.bilstm import ElmoState
-from .model.unicode_characters import UnicodeCharacters
+from .model.heads.question_answering_elmo import ElmoForQuestionAnswering
+from .model.heads.sequence_classification_elmo import ElmoForMultipleChoice
+from .model.heads.unicode_characters import UnicodeCharacters
+from .model.lstm.bilstm import ElmoState
 from .model.modeling_elmo import ElmoForPreTraining, ElmoModel, ElmoPreTrainedModel
-from .model.question_answering_elmo import ElmoForQuestionAnswering
-from .model.sequence_classification_elmo import ElmoForMultipleChoice
 
 OPSET = 20
 ONNX_FILE, PROGRAM_FILE = "model.onnx", "model.pt2"

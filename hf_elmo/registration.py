@@ -16,11 +16,11 @@ from importlib.machinery import PathFinder
 #: The Auto classes of models, and our module and class for each.
 MODELS = {
     "AutoModel": ("model.modeling_elmo", "ElmoModel"),
-    "AutoModelForMultipleChoice": ("model.sequence_classification_elmo", "ElmoForMultipleChoice"),
+    "AutoModelForMultipleChoice": ("model.heads.sequence_classification_elmo", "ElmoForMultipleChoice"),
     "AutoModelForPreTraining": ("model.modeling_elmo", "ElmoForPreTraining"),
-    "AutoModelForQuestionAnswering": ("model.question_answering_elmo", "ElmoForQuestionAnswering"),
-    "AutoModelForSequenceClassification": ("model.sequence_classification_elmo", "ElmoForSequenceClassification"),
-    "AutoModelForTokenClassification": ("model.token_classification_elmo", "ElmoForTokenClassification"),
+    "AutoModelForQuestionAnswering": ("model.heads.question_answering_elmo", "ElmoForQuestionAnswering"),
+    "AutoModelForSequenceClassification": ("model.heads.sequence_classification_elmo", "ElmoForSequenceClassification"),
+    "AutoModelForTokenClassification": ("model.heads.token_classification_elmo", "ElmoForTokenClassification"),
 }
 
 
@@ -37,8 +37,9 @@ def register() -> None:
         "transformers.models.auto.modeling_auto": _register_models,
         "transformers.pipelines": _register_pipelines,
         f"{__package__}.model.tokenization_elmo": _name_auto_tokenizer,
+        f"{__package__}.model.modeling_elmo": _fill_cards,
         # They import transformers.pipelines, which is told of them when they are there.
-        f"{__package__}.model.question_answering_pipeline": _register_pipelines,
+        f"{__package__}.model.heads.question_answering_pipeline": _register_pipelines,
         f"{__package__}.language_model.fill_mask_pipeline": _register_pipelines,
     }
     for name, action in actions.items():
@@ -102,6 +103,17 @@ def _name_auto_tokenizer() -> None:
 
     # Folders that it is saved to then hold its code, for trust_remote_code=True.
     ElmoTokenizer.register_for_auto_class()
+
+
+def _fill_cards() -> None:
+    from .model.modeling_elmo import ElmoPreTrainedModel
+
+    def fill_card(working_dir: str, repo_id: str, source: str) -> None:
+        from .hub.model_card import fill_generated_card
+
+        fill_generated_card(working_dir, repo_id, source)
+
+    ElmoPreTrainedModel.fill_card = staticmethod(fill_card)
 
 
 def _register_models() -> None:
@@ -169,7 +181,7 @@ class _Content(dict):
 
 
 def _register_pipelines() -> None:
-    ours = f"{__package__}.model.question_answering_pipeline", f"{__package__}.language_model.fill_mask_pipeline"
+    ours = f"{__package__}.model.heads.question_answering_pipeline", f"{__package__}.language_model.fill_mask_pipeline"
     if not _is_imported("transformers.pipelines") or any(
         name in sys.modules and not _is_imported(name) for name in ours
     ):
@@ -181,7 +193,7 @@ def _register_pipelines() -> None:
     if "elmo-fill-mask" in PIPELINE_REGISTRY.supported_tasks:
         return
     from .language_model.fill_mask_pipeline import ElmoFillMaskPipeline
-    from .model.question_answering_pipeline import ElmoQuestionAnsweringPipeline
+    from .model.heads.question_answering_pipeline import ElmoQuestionAnsweringPipeline
 
     # "question-answering" itself is refused by the library, which keeps it among the tasks that it has removed.
     PIPELINE_REGISTRY.register_pipeline(

@@ -23,10 +23,10 @@ from hf_elmo import (
     ElmoTokenizer,
 )
 from hf_elmo.model.character_encoder import CharacterEncoder
+from hf_elmo.model.tokenization_elmo import character_numbers, character_rows
+from hf_elmo.training.batches import WordTable
 from hf_elmo.training.corpus import Corpus
 from hf_elmo.training.trainer import make_model
-from hf_elmo.training.batches import WordTable
-from hf_elmo.model.tokenization_elmo import character_numbers, character_rows
 
 # Beyond the 255 places before the marks, and beyond the basic plane.
 CHARACTERS = "abkoø" + "".join(map(chr, range(0x4E00, 0x4E00 + 300))) + "я😀é́"

@@ -114,7 +114,7 @@ for task, head in {
 modeling_auto.MODEL_FOR_PRETRAINING_MAPPING_NAMES["elmo"] = "ElmoForPreTraining"
 modeling_auto.MODEL_MAPPING_NAMES["elmo"] = "ElmoModel"
 # By its class's name it finds the layer whose size follows from the number of labels.
-hf_elmo.model.sequence_classification_elmo.TextPairScorer.__name__ = "TextPairClassificationHead"
+hf_elmo.model.heads.sequence_classification_elmo.TextPairScorer.__name__ = "TextPairClassificationHead"
 
 SIZES = {
     "vocab_size": 20,

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import mask_of
 
-import hf_elmo.model.crf
-from hf_elmo.model.crf import LOWEST_LOG_MARGINAL, LinearChainCrf, TagConstraints, tag_constraints
+import hf_elmo.model.heads.crf
+from hf_elmo.model.heads.crf import LOWEST_LOG_MARGINAL, LinearChainCrf, TagConstraints, tag_constraints
 
 BIO = ("O", "B-x", "I-x", "B-y", "I-y")
 BIOES = ("O", "B-x", "I-x", "E-x", "S-x")
@@ -248,7 +248,7 @@ def test_forbidden_labels_are_learned_from_without_constraints(monkeypatch):
     emissions, mask = random_emissions(2, 3, 3), mask_of([3, 3])
     labels = torch.tensor([[0, 2, 0], [0, 1, 2]])
     warnings = []
-    monkeypatch.setattr(hf_elmo.model.crf.logger, "warning_once", warnings.append)
+    monkeypatch.setattr(hf_elmo.model.heads.crf.logger, "warning_once", warnings.append)
     loss = crf(emissions, labels, mask, constraints=constraints)
     assert len(warnings) == 1
     assert "IOB1" in warnings[0]

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from small_models import fill, small_config
 
 from hf_elmo import ElmoModel, ElmoState, ElmoTokenizer
-from hf_elmo.model.bilstm import reference_lstm
-from hf_elmo.vectors.embedding import embed_sentences
+from hf_elmo.model.lstm.bilstm import reference_lstm
 from hf_elmo.model.tokenization_elmo import character_rows
+from hf_elmo.vectors.embedding import embed_sentences
 
 OPTIONS = [
     {},

@@ -12,13 +12,12 @@ from small_models import fill, random_words, small_config
 
 import hf_elmo
 from hf_elmo import ElmoModel, ElmoState
-from hf_elmo.model import lstm_inference
-from hf_elmo.model import lstm_weights
-from hf_elmo.model.bilstm import BiLstm, Packing, Words
+from hf_elmo.model import lstm_inference, lstm_weights
 from hf_elmo.model.character_encoder import CharacterEncoder
 from hf_elmo.model.character_inference import encode_for_inference, encodes_for_inference
-from hf_elmo.vectors.embedding import embed_sentences
+from hf_elmo.model.lstm.bilstm import BiLstm, Packing, Words
 from hf_elmo.model.matrix_products import Fingerprint, has_onednn, packed_product
+from hf_elmo.vectors.embedding import embed_sentences
 from hf_elmo.vectors.word_cache import RecentWords
 
 SIZES = [{}, {"cell_size": 5}, {"cell_clip": None, "proj_clip": None}, {"num_layers": 3, "use_skip_connections": False}]
@@ -202,7 +201,7 @@ def test_it_is_said_which_way_is_taken(caplog):
     logger = logging.getLogger(lstm_weights.__name__)
     bilstm = fill(BiLstm(small_config()))
     packing, words = batch([3], torch.float32, None, 5)
-    hf_elmo_logger = logging.getLogger("hf_elmo.model.bilstm")
+    hf_elmo_logger = logging.getLogger("hf_elmo.model.lstm.bilstm")
     for one in (logger, hf_elmo_logger):
         one.setLevel(logging.INFO)
         one.addHandler(caplog.handler)

@@ -23,10 +23,9 @@ from typer.testing import CliRunner
 
 import hf_elmo
 from hf_elmo import ElmoForTokenClassification, ElmoTokenizer
-from hf_elmo.hub import measured_results
-from hf_elmo.hub import published_models
 from hf_elmo.commands.app import app
 from hf_elmo.conversion import convert_to_folder
+from hf_elmo.hub import measured_results, published_models
 from hf_elmo.hub.measured_results import read_results
 from hf_elmo.hub.model_card import check_card, make_card, write_card
 from hf_elmo.hub.published_models import Origin, Published, SourceFile, origin_of

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_elmo.model.crf import tag_constraints
 from hf_elmo.hub.measured_results import read_results
+from hf_elmo.model.heads.crf import tag_constraints
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 

@@ -15,10 +15,16 @@ from language_model_training import STEPS, small_training, write_text
 from safetensors.torch import load_file
 
 from hf_elmo import ElmoConfig, ElmoForPreTraining, ElmoModel, ElmoTokenizer
-from hf_elmo.training.corpus import Corpus
 from hf_elmo.language_model.scoring import perplexity
-from hf_elmo.training.trainer import ORIGINAL_RECIPE, LanguageModelTrainer, LanguageModelTrainingArguments, make_model, train
 from hf_elmo.training.batches import RunningText, WordTable
+from hf_elmo.training.corpus import Corpus
+from hf_elmo.training.trainer import (
+    ORIGINAL_RECIPE,
+    LanguageModelTrainer,
+    LanguageModelTrainingArguments,
+    make_model,
+    train,
+)
 
 SCRIPT = Path(__file__).with_name("language_model_training.py")
 TEXT = "The cat sat on the mat. The dog sat on the cat.\n\n   \nA dog ate the mat.\n"

@@ -13,8 +13,8 @@ from transformers import AutoModelForQuestionAnswering, DataCollatorWithPadding,
 from transformers.loss.loss_utils import ForQuestionAnsweringLoss
 
 from hf_elmo import ElmoForQuestionAnswering, ElmoModel, ElmoTokenizer
-from hf_elmo.model.attention_flow import AttentionFlow, SelfAttention, TrilinearSimilarity
-from hf_elmo.model.span_decoding import best_spans, probabilities
+from hf_elmo.model.heads.attention_flow import AttentionFlow, SelfAttention, TrilinearSimilarity
+from hf_elmo.model.heads.span_decoding import best_spans, probabilities
 
 PAIRS = [
     ("Who wrote it ?", "Mary wrote it in 1817 , in Geneva ."),

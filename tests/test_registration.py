@@ -66,7 +66,7 @@ def test_importing_is_light():
     [
         "import hf_elmo",
         "from hf_elmo import ElmoModel",
-        "import hf_elmo.model.question_answering_pipeline",
+        "import hf_elmo.model.heads.question_answering_pipeline",
         "from hf_elmo import *",
         "from transformers import AutoModel, AutoTokenizer, pipeline; import hf_elmo",
     ],

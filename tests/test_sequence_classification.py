@@ -8,7 +8,7 @@ from transformers import AutoModelForMultipleChoice, AutoModelForSequenceClassif
 from transformers.loss.loss_utils import ForSequenceClassificationLoss
 
 from hf_elmo import ElmoForMultipleChoice, ElmoForSequenceClassification, ElmoTokenizer
-from hf_elmo.model.sequence_classification_elmo import classification_loss
+from hf_elmo.model.heads.sequence_classification_elmo import classification_loss
 
 TEXTS = ["A cat sat on it .", "No", "", "Dogs , here and there , bark ."]
 PAIRS = [("A cat sat .", "An animal sat somewhere ."), ("No", "Yes , of course"), ("", "x"), ("Dogs bark .", "")]

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_elmo import ElmoTokenizer
-from hf_elmo.training.corpus import Corpus
 from hf_elmo.training.batches import BatchLoader, RunningText, WholeSentences, WordTable
+from hf_elmo.training.corpus import Corpus
 
 CHARS = 8
 

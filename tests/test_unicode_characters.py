@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from small_models import fill, small_config
 
 from hf_elmo import ElmoConfig, ElmoForTokenClassification, ElmoTokenizer
-from hf_elmo.model.unicode_characters import UnicodeCharacterCnn, UnicodeCharacterLstm, code_points
-from hf_elmo.model.highway_lstm import HighwayLstm, HighwayLstmLayer
-from hf_elmo.model.task_encoder import TaskEncoder
+from hf_elmo.model.heads.task_encoder import TaskEncoder
+from hf_elmo.model.heads.unicode_characters import UnicodeCharacterCnn, UnicodeCharacterLstm, code_points
+from hf_elmo.model.lstm.highway_lstm import HighwayLstm, HighwayLstmLayer
 from hf_elmo.model.tokenization_elmo import character_rows
 
 WORDS = ["", "a", "naïve", "日本語", "🙂x", "é" * 30, "<S>", "the"]

@@ -14,8 +14,8 @@ import safetensors.numpy
 
 from hf_elmo.vectors import writers as vector_writers
 from hf_elmo.vectors.embedding import EmbeddedSentence
-from hf_elmo.vectors.hdf5_output import Hdf5Output
 from hf_elmo.vectors.files import FORMATS, check_target, format_of, open_vector_file
+from hf_elmo.vectors.hdf5_output import Hdf5Output
 
 DIM = 8
 WORDS = [["I", "read", "it", "."], [], ["Ärger", "in", "東京", "a\u00a0b", '"'], ["one"], [], ["I", "read", "it", "."]]

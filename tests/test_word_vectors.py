@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_elmo.model.glove import look_up, read_word_vectors
+from hf_elmo.model.heads.glove import look_up, read_word_vectors
 
 LINES = "the 0.5 -1.25 2\nThe 1 1 1\n. . . 3e-2 0 -0\ncafé 7 8 9\nthe 0 0 0\n"
 

@@ -13,7 +13,8 @@ from .console import note
 def card(
     folder: Annotated[str, typer.Argument(help="Model folder.")],
     results: Annotated[
-        list[Path] | None, typer.Option(help="JSON of measured results (hf_elmo.hub.measured_results); may be repeated.")
+        list[Path] | None,
+        typer.Option(help="JSON of measured results (see hf_elmo.hub.measured_results); repeatable."),
     ] = None,
     output: Annotated[Path | None, typer.Option(help="File to write. [default: README.md in FOLDER]")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a card that is there.")] = False,
@@ -29,9 +30,9 @@ def card(
     """
     from dataclasses import replace
 
+    from ..hub.folders import find_folder, silence_libraries
     from ..hub.model_card import CARD_NAME, origin_in, write_card
     from ..hub.published_models import Origin, find_published
-    from ..hub.folders import find_folder, silence_libraries
 
     silence_libraries()
     path = find_folder(folder)

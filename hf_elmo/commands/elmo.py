@@ -58,8 +58,8 @@ def elmo(
     if vocab_path or include_package:
         note("--vocab-path and --include-package had no effect on the vectors, and have none here")
     from ..compat.allennlp import ElmoEmbedder
-    from ..vectors.files import check_target
     from ..hub.folders import find_folder, silence_libraries
+    from ..vectors.files import check_target
     from .sentences import open_texts, read_lines
 
     silence_libraries()

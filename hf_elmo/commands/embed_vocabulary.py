@@ -29,8 +29,8 @@ def embed_vocabulary(
     from ..conversion.files import InputFile
     from ..conversion.token_embeddings import write_token_embeddings
     from ..conversion.vocabulary import distinct_words, read_vocabulary_lines
-    from ..model.tokenization_elmo import SPECIAL_WORDS
     from ..hub.folders import load
+    from ..model.tokenization_elmo import SPECIAL_WORDS
 
     words = None
     if vocabulary is not None:

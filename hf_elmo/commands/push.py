@@ -29,10 +29,10 @@ def push(
     """
     from huggingface_hub.utils import enable_progress_bars, logging
 
-    from ..hub.upload_files import CARD, files_for_hub, list_folder
-    from ..hub.upload import check_repo_id, upload
-    from ..hub.model_card import check_metadata
     from ..hub.folders import find_folder, load_as_saved
+    from ..hub.model_card import check_metadata
+    from ..hub.upload import check_repo_id, upload
+    from ..hub.upload_files import CARD, files_for_hub, list_folder
 
     check_repo_id(repo)
     path = find_folder(folder)

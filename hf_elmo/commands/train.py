@@ -99,11 +99,11 @@ def train(
     """Train a biLM on text, both directions, from scratch or further."""
     if find_spec("accelerate") is None:
         raise ValueError('Training needs accelerate: install the extra, as in python -m pip install -e ".[train]".')
+    from ..hub.folders import find_folder
     from ..model.configuration_elmo import PRESETS, ElmoConfig
     from ..training.corpus import read_sentences
     from ..training.trainer import ORIGINAL_RECIPE
     from ..training.trainer import train as train_bilm
-    from ..hub.folders import find_folder
 
     if output.is_dir() and any(output.iterdir()) and not resume:
         raise ValueError(f"{output} is not empty: give another folder, or --resume to go on with the training there.")

@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..model.bilstm import ElmoState
 from ..conversion.elmoformanylangs import is_elmoformanylangs, load_elmoformanylangs
 from ..conversion.model_folder import load_model_folder
 from ..language_model.scoring import encode
+from ..model.lstm.bilstm import ElmoState
 from ..model.tokenization_elmo import BOS, EOS, ElmoTokenizer
 
 logger = logging.getLogger("elmoformanylangs")

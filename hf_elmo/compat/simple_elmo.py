@@ -22,11 +22,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..vectors.batching import evaluating
 from ..conversion import ConversionError
 from ..language_model.scoring import encode, rows_at_once
 from ..model.modeling_elmo import ElmoForPreTraining
 from ..model.tokenization_elmo import UNK, ElmoTokenizer
+from ..vectors.batching import evaluating
 from .allennlp import ElmoEmbedder
 from .elmo_file import FORMATS
 from .loading import load_model

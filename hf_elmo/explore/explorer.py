@@ -8,13 +8,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .word_comparison import Similarities, cosines, similarities
-from ..vectors.embedding import embed_sentences
-from .example_sentences import EXAMPLE_SENTENCES
 from ..language_model.scoring import check_language_model
 from ..language_model.substitution import substitutes
 from ..model.tokenization_elmo import SPECIAL_WORDS
+from ..vectors.embedding import embed_sentences
 from ..vectors.word_cache import word_vectors
+from .example_sentences import EXAMPLE_SENTENCES
+from .word_comparison import Similarities, cosines, similarities
 
 MOST_CHARACTERS, MOST_WORDS = 300, 40
 MOST_VOCABULARY = 20_000

@@ -16,10 +16,10 @@ from typing import NamedTuple
 import numpy as np
 
 from ..vectors.batching import split_into_words
-from .word_comparison import similarities
 from ..vectors.embedding import embed_sentences
-from .figure_style import SENSE_COLORS, SENSE_MARKERS, choose_families, new_figure, shades, shorten, text_color
 from ..vectors.files import check_target
+from .figure_style import SENSE_COLORS, SENSE_MARKERS, choose_families, new_figure, shades, shorten, text_color
+from .word_comparison import similarities
 
 SUFFIXES = (".png", ".svg")
 METHODS = ("pca", "umap")

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from transformers.dynamic_module_utils import get_relative_import_files
 
+from ..model.remote_code import AUTO_MAP, CUSTOM_PIPELINES, code
 from .model_card import make_card
-from ..model.remote_code import AUTO_MAP, CUSTOM_PIPELINES, code_files
 
 CARD = "README.md"
 _TOKENIZER_CODE = "tokenization_elmo.ElmoTokenizer"
@@ -75,8 +75,8 @@ def files_for_hub(folder: Path, repo: str | None = None) -> list[HubFile]:
         for name, content in (("config.json", config), ("tokenizer_config.json", tokenizer_config)):
             text = json.dumps(content, indent=2, sort_keys=True) + "\n"
             files[name] = HubFile(name, text.encode(), "folder, with auto_map added")
-        for path in code_files():
-            files[path.name] = HubFile(path.name, path, "added: code")
+        for name, text in code().items():
+            files[name] = HubFile(name, text.encode(), "added: code")
     if CARD not in files:
         files[CARD] = HubFile(CARD, str(make_card(folder, name=repo, remote_code=True)).encode(), "added: card")
     return [files[name] for name in sorted(files)]

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from ..model.lstm.bilstm import ElmoState
 from ..vectors.batching import evaluating, split_into_words
-from ..model.bilstm import ElmoState
 from .scoring import check_language_model
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..model.tokenization_elmo import SPECIAL_WORDS
 from ..vectors.batching import evaluating, similar_lengths
 from .scoring import check_language_model, encode, rows_at_once
-from ..model.tokenization_elmo import SPECIAL_WORDS
 
 #: Marks a place in a text. No tokenizer has it as a token of its own, for the model never reads it.
 MASK = "[MASK]"

@@ -1,1 +1,1 @@
-"""ELMo itself: all that a saved folder carries. It imports transformers, torch, numpy, tokenizers and itself, nothing else."""
+"""ELMo itself, all that a saved folder carries: it imports transformers, torch, numpy, tokenizers and itself alone."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -14,14 +15,14 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .bilstm import BiLstm, ElmoState, LstmLayer, Packing, Words
 from .character_encoder import CharacterEncoder, ScaledLinear
 from .configuration_elmo import ElmoConfig
-from .tracing import is_traced_whole, read_layers_padded
-from .lstm_weights import is_quantized
+from .lstm.bilstm import BiLstm, ElmoState, LstmLayer, Packing, Words
+from .lstm.lstm_weights import is_quantized
 from .remote_code import add_remote_code
 from .sampled_softmax import LogUniformSampler, sampled_softmax_losses
 from .scalar_mix import ScalarMix
+from .tracing import is_traced_whole, read_layers_padded
 from .word_vocabulary import resize_word_vocabulary
 
 
@@ -86,6 +87,9 @@ class ElmoPreTrainedModel(PreTrainedModel):
     _no_split_modules = ["CharacterEncoder", "BiLstm"]  # noqa: RUF012 (the library's convention)
     # The hub's tags in cards that the library makes.
     model_tags = ["elmo", "bilm", "character-cnn"]  # noqa: RUF012
+    # Called with the folder, the repository and the model's name before a push: where hf_elmo is installed, its
+    # registration puts a function here that fills in the model card.
+    fill_card: ClassVar[Callable[[str, str, str], None] | None] = None
     # A language model's folder is a base model's folder too: its softmax is not missed there.
     _keys_to_ignore_on_load_unexpected = [r"^softmax\."]  # noqa: RUF012
 
@@ -130,13 +134,8 @@ class ElmoPreTrainedModel(PreTrainedModel):
 
     def _upload_modified_files(self, working_dir, repo_id: str, *args, **kwargs):
         """As in the library, whose way to the hub this is; a card that it left to be filled in is filled in."""
-        try:
-            # Remote code has no cards, and the library takes a plain import for a file that it has to copy.
-            model_card = import_module("hf_elmo.hub.model_card")
-        except ModuleNotFoundError:
-            pass
-        else:
-            model_card.fill_generated_card(working_dir, repo_id, self.name_or_path)
+        if self.fill_card is not None:
+            self.fill_card(working_dir, repo_id, self.name_or_path)
         return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
 
     @classmethod

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import copy
-import shutil
+import re
 from pathlib import Path
-
-from transformers.dynamic_module_utils import get_relative_import_files
 
 # Every folder names every class, so that a base model's folder can be fine-tuned with any head.
 AUTO_MAP = {
@@ -28,14 +27,40 @@ CUSTOM_PIPELINES: dict[str, dict] = {
 }
 
 
-def code_files() -> list[Path]:
-    """The code of all models: `elmo_models.py` and what it imports, directly or not, flat in one folder."""
-    entry = Path(__file__).with_name("elmo_models.py")
-    return sorted({entry, *map(Path, get_relative_import_files(entry))})
+# transformers reads the code of a saved folder from that one folder, and only imports like `from .name import`.
+_RELATIVE_IMPORT = re.compile(r"^(\s*)from \.+(?:\w+\.)*(\w+) import", re.MULTILINE)
+
+
+def code() -> dict[str, str]:
+    """The code of all models as a saved folder holds it: file name -> text.
+
+    It is `elmo_models.py` and every module that it imports, directly or not, its imports rewritten for one flat folder.
+    Flat code stays as it is, so a model that was loaded from a saved folder saves the same code again.
+    """
+    package = Path(__file__).parent
+    waiting, files = [package / "elmo_models.py"], {}
+    while waiting:
+        source = waiting.pop()
+        if source.name in files:
+            continue
+        text = source.read_text(encoding="utf-8")
+        files[source.name] = _RELATIVE_IMPORT.sub(r"\1from .\2 import", text)
+        waiting += imported_files(source)
+    return dict(sorted(files.items()))
+
+
+def imported_files(source: Path) -> list[Path]:
+    """The files that a module imports by relative imports, wherever in the module they stand."""
+    files = []
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            folder = source.parents[node.level - 1]
+            files.append(folder.joinpath(*(node.module or "").split(".")).with_suffix(".py"))
+    return files
 
 
 def add_remote_code(config, folder: str | Path) -> None:
-    """Copies the code of all models into a folder, and enters it in the configuration that is to be saved there.
+    """Writes the code of all models into a folder, and enters it in the configuration that is to be saved there.
 
     Args:
         config: Gets `auto_map` and `custom_pipelines`.
@@ -45,6 +70,8 @@ def add_remote_code(config, folder: str | Path) -> None:
     config.custom_pipelines = copy.deepcopy(CUSTOM_PIPELINES)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for source in code_files():
-        if source.resolve() != (folder / source.name).resolve():
-            shutil.copyfile(source, folder / source.name)
+    for name, text in code().items():
+        file = folder / name
+        # A model that was loaded from this folder is saved to it: its code is in use, and stays.
+        if not (file.is_file() and file.read_text(encoding="utf-8") == text):
+            file.write_text(text, encoding="utf-8", newline="\n")

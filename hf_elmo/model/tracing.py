@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .bilstm import BiLstm, ElmoState
 from .character_encoder import CharacterEncoder
-from .highway_lstm import HighwayLstm
+from .lstm.bilstm import BiLstm, ElmoState
+from .lstm.highway_lstm import HighwayLstm
 
 
 def is_traced_whole() -> bool:

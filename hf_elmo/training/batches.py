@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from .corpus import Corpus
 from ..model.tokenization_elmo import SPECIAL_WORDS, ElmoTokenizer, character_rows
+from .corpus import Corpus
 
 # Places of the boundaries in the tables of words, before the lexicon.
 _BOS, _EOS, _FIRST_WORD = 0, 1, 2

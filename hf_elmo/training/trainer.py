@@ -17,15 +17,15 @@ from safetensors.torch import save_file
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
-from ..model.bilstm import ElmoState
-from .checkpoints import WholeCheckpoints
-from ..model.configuration_elmo import ElmoConfig
-from .corpus import Corpus, prepare
 from ..language_model.scoring import perplexity
+from ..model.configuration_elmo import ElmoConfig
+from ..model.lstm.bilstm import ElmoState
 from ..model.modeling_elmo import ElmoForPreTraining
-from .muon import MuonWithAdamW, is_hidden_matrix
-from .batches import BatchLoader, RunningText, WholeSentences, WordTable
 from ..model.tokenization_elmo import ElmoTokenizer
+from .batches import BatchLoader, RunningText, WholeSentences, WordTable
+from .checkpoints import WholeCheckpoints
+from .corpus import Corpus, prepare
+from .muon import MuonWithAdamW, is_hidden_matrix
 
 #: Optimiser and schedule of bilm-tf (`bilm/training.py`), as fields of `LanguageModelTrainingArguments`.
 ORIGINAL_RECIPE = {

@@ -10,9 +10,9 @@ from numpy_elmo import random_weights
 from original_format import OPTIONS, write_original
 from typer.testing import CliRunner
 
-from hf_elmo.hub import published_models
 from hf_elmo.commands.app import app
 from hf_elmo.conversion import ConversionError, convert_to_folder, is_allennlp_archive
+from hf_elmo.hub import published_models
 
 
 @pytest.fixture

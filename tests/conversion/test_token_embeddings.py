@@ -20,8 +20,8 @@ from hf_elmo.conversion import (
     read_token_embeddings,
     write_token_embeddings,
 )
+from hf_elmo.model.heads.glove import read_word_vectors
 from hf_elmo.vectors.word_cache import WordCache, cache_words
-from hf_elmo.model.glove import read_word_vectors
 
 ARRAYS = random_weights(OPTIONS, seed=1)
 WORDS = ["the", "cat", "naïve", "日本語", "x" * 60]

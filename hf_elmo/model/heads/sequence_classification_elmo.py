@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import MultipleChoiceModelOutput, SequenceClassifierOutput
 from transformers.utils import can_return_tuple
 
-from .character_encoder import ScaledLinear
-from .configuration_elmo import ElmoConfig
-from .modeling_elmo import ElmoModel, ElmoPreTrainedModel, check_finite, loss_divisor
+from ..character_encoder import ScaledLinear
+from ..configuration_elmo import ElmoConfig
+from ..modeling_elmo import ElmoModel, ElmoPreTrainedModel, check_finite, loss_divisor
 from .task_encoder import TaskEncoder
 
 

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.utils import logging
 
-from .bilstm import Packing
-from .tracing import is_traced_whole, reading_orders, scan_rows
+from ..lstm.bilstm import Packing
+from ..tracing import is_traced_whole, reading_orders, scan_rows
 
 logger = logging.get_logger(__name__)
 

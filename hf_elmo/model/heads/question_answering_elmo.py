@@ -11,10 +11,10 @@ from transformers import initialization as init
 from transformers.modeling_outputs import QuestionAnsweringModelOutput
 from transformers.utils import can_return_tuple, logging
 
+from ..configuration_elmo import ElmoConfig
+from ..modeling_elmo import ElmoModel, ElmoPreTrainedModel, check_finite, loss_divisor
+from ..tracing import is_traced_whole
 from .attention_flow import AttentionFlow, SelfAttention, TrilinearSimilarity
-from .configuration_elmo import ElmoConfig
-from .tracing import is_traced_whole
-from .modeling_elmo import ElmoModel, ElmoPreTrainedModel, check_finite, loss_divisor
 from .task_encoder import TaskEncoder
 
 logger = logging.get_logger(__name__)

@@ -39,8 +39,8 @@ import torch
 from torch import Tensor
 from transformers.utils import logging
 
+from ..matrix_products import Fingerprint
 from .lstm_gpu_kernels import triton
-from .matrix_products import Fingerprint
 
 if triton is not None:
     from .lstm_gpu_kernels import layer_kernel

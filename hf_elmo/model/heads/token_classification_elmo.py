@@ -15,16 +15,16 @@ from transformers import initialization as init
 from transformers.modeling_outputs import TokenClassifierOutput
 from transformers.utils import can_return_tuple
 
-from .unicode_characters import UnicodeCharacterCnn, UnicodeCharacterLstm
-from .character_encoder import CharacterEncoder
-from .configuration_elmo import ElmoConfig
+from ..character_encoder import CharacterEncoder
+from ..configuration_elmo import ElmoConfig
+from ..lstm.highway_lstm import HighwayLstmLayer
+from ..modeling_elmo import ElmoModel, ElmoPreTrainedModel, check_finite, loss_divisor
+from ..tokenization_elmo import BEGIN_SENTENCE, END_SENTENCE, SPECIAL_WORDS
+from ..tracing import begins, encode_padded, is_traced_whole
 from .crf import LinearChainCrf, TagConstraints, tag_constraints
-from .highway_lstm import HighwayLstmLayer
-from .tracing import begins, encode_padded, is_traced_whole
-from .modeling_elmo import ElmoModel, ElmoPreTrainedModel, check_finite, loss_divisor
-from .task_encoder import TaskEncoder
-from .tokenization_elmo import BEGIN_SENTENCE, END_SENTENCE, SPECIAL_WORDS
 from .glove import look_up, read_word_vectors
+from .task_encoder import TaskEncoder
+from .unicode_characters import UnicodeCharacterCnn, UnicodeCharacterLstm
 
 
 @dataclass

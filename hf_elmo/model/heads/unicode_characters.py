@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from .character_encoder import distinct_rows
-from .tokenization_elmo import BEGIN_SENTENCE, BOS, END_SENTENCE, EOS
+from ..character_encoder import distinct_rows
+from ..tokenization_elmo import BEGIN_SENTENCE, BOS, END_SENTENCE, EOS
 
 # Ids of characters in this CNN; those of its alphabet follow.
 _PADDING, _UNKNOWN, _FIRST = 0, 1, 2

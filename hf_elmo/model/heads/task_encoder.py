@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from .bilstm import Packing
-from .highway_lstm import HighwayLstm
-from .tracing import is_traced_whole, read_task_padded
+from ..lstm.bilstm import Packing
+from ..lstm.highway_lstm import HighwayLstm
+from ..tracing import is_traced_whole, read_task_padded
 
 
 class TaskEncoder(nn.Module):

@@ -21,7 +21,7 @@ from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 from transformers.utils import logging
 
-from .matrix_products import has_onednn, linear, packed_product, plain_product
+from ..matrix_products import has_onednn, linear, packed_product, plain_product
 
 logger = logging.get_logger(__name__)
 
@@ -78,7 +78,7 @@ def is_served(layer: nn.Module, inputs: Tensor, batch_sizes: list[int], hidden: 
     if reason is not None:
         logger.info_once(f"The biLM's LSTMs are trained by plain operations, which takes longer: {reason}.")
         return False
-    logger.info_once("The biLM's LSTMs are trained by their own backward pass (hf_elmo.model.lstm_training).")
+    logger.info_once("The biLM's LSTMs are trained by their own backward pass (hf_elmo.model.lstm.lstm_training).")
     return True
 
 

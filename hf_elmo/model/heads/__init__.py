@@ -1,0 +1,1 @@
+"""What stands on top of the biLM: taggers, classifiers, answers to questions, and their parts."""
