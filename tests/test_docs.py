@@ -5,14 +5,13 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from places import CHECKOUT
 
 import hf_elmo
 import hf_elmo.conversion
 
-CHECKOUT = Path(__file__).parents[1]
 # What the tables of the README and the like may point to, but no page may load.
 LOADED = re.compile(
     r"<(?:script|img|iframe)[^>]*\ssrc=\"?(https?:[^\">]+)|<link[^>]*stylesheet[^>]*href=\"?(https?:[^\">]+)"

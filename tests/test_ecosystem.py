@@ -2,10 +2,10 @@
 
 import copy
 import re
-from pathlib import Path
 
 import pytest
 import torch
+from places import CHECKOUT
 from small_models import fill, random_words, small_config
 from transformers import AutoTokenizer, DataCollatorForTokenClassification, Trainer, TrainingArguments
 
@@ -341,7 +341,7 @@ class TestAdapters:
         model.eval()(**batch)
 
     def test_what_the_documentation_shows(self, capsys):
-        file = Path(__file__).parents[1] / "docs" / "adapters.md"
+        file = CHECKOUT / "docs" / "adapters.md"
         if not file.is_file():
             pytest.skip("only a checkout has the documentation")
         examples = re.findall(r"```python\n(.*?)```", file.read_text(encoding="utf-8"), flags=re.DOTALL)

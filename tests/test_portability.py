@@ -9,11 +9,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from places import CHECKOUT, HELPERS
 
 import hf_elmo
 
 PACKAGE = Path(hf_elmo.__file__).parent
-CHECKOUT = Path(__file__).parents[1]
 PACKAGED = [*PACKAGE.rglob("*.py"), *(CHECKOUT / "conversion").glob("*.py")]
 BESIDE = [*(CHECKOUT / "tests").rglob("*.py"), *(CHECKOUT / "benchmarks").glob("*.py")]
 # Linux' own files, members of archives, which are opened in bytes, and what a process printed in whatever encoding.
@@ -123,7 +123,7 @@ def test_output_that_is_no_terminal_is_utf8_on_windows():
 @pytest.mark.slow
 def test_processes_that_are_spawned(tmp_path):
     pytest.importorskip("accelerate")
-    script = Path(__file__).with_name("spawned_workers.py")
+    script = HELPERS / "spawned_workers.py"
     environment = {**os.environ, "HF_DATASETS_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, encoding="utf-8", timeout=500,

@@ -9,10 +9,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from places import CHECKOUT
 
 from hf_elmo import ElmoConfig, bundled
 
-CHECKOUT = Path(__file__).parents[1]
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
 RECIPES = README + (CHECKOUT / "docs" / "recipes.md").read_text(encoding="utf-8")
 

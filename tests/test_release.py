@@ -13,10 +13,10 @@ from email.parser import HeaderParser
 from pathlib import Path
 
 import pytest
+from places import CHECKOUT
 
 import hf_elmo
 
-CHECKOUT = Path(__file__).parents[1]
 MOST_BYTES = 40e6
 
 needs_checkout = pytest.mark.skipif(

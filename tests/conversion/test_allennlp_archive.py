@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +23,7 @@ from allennlp_format import (
 )
 from numpy_elmo import NumpyElmo, random_weights
 from original_format import OPTIONS, options_with
+from places import HELPERS
 from transformers import AutoModelForTokenClassification, AutoTokenizer, pipeline
 from typer.testing import CliRunner
 
@@ -184,7 +184,7 @@ def test_the_original_program(tmp_path, shared_data, changes):
     }
     specification = {"config": config, "vocabulary": vocabulary, "sentences": SENTENCES}
     (tmp_path / "specification.json").write_text(json.dumps(specification), encoding="utf-8")
-    script = Path(__file__).with_name("allennlp_original.py")
+    script = HELPERS / "allennlp_original.py"
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     subprocess.run(
         [python, script, tmp_path / "specification.json", tmp_path], check=True, env=environment, capture_output=True

@@ -6,12 +6,12 @@ import pickle
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
+from places import CHECKOUT
 from small_models import fill, mask_of, small_config
 from torch import nn
 
@@ -261,7 +261,7 @@ def test_under_the_interpreter():
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__],
         env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
-        cwd=Path(__file__).parents[1],
+        cwd=CHECKOUT,
         capture_output=True,
         text=True,
     )

@@ -6,15 +6,16 @@ import json
 import os
 import re
 import shutil
-import sys
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from allennlp_format import members_of, write_archive
 from datasets import Dataset
 from huggingface_hub import ModelCard
+from places import CHECKOUT
 from published_elmo import PublishedElmo
 from safetensors.torch import load_file
 from small_models import fill, small_config
@@ -30,11 +31,8 @@ from hf_elmo.hub.measured_results import read_results
 from hf_elmo.hub.model_card import check_card, make_card, write_card
 from hf_elmo.hub.published_models import Origin, Published, SourceFile, origin_of
 
-sys.path.append(str(Path(__file__).parent / "conversion"))
-from allennlp_format import members_of, write_archive
-
 PUBLISHED = published_models.published_models()
-SOURCES = (Path(__file__).parents[1] / "conversion" / "SOURCES.md").read_text(encoding="utf-8")
+SOURCES = (CHECKOUT / "conversion" / "SOURCES.md").read_text(encoding="utf-8")
 RESULT = {
     "task": {"type": "token-classification", "name": "Entities"},
     "dataset": {"type": "leondz/wnut_17", "name": "WNUT-17", "split": "test"},

@@ -4,11 +4,11 @@ import json
 import os
 import shutil
 import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from places import HELPERS
 from published_elmo import DIM, LAYERS, TOLERANCE, PublishedElmo
 from small_models import fill, small_config
 
@@ -202,7 +202,7 @@ def test_calls_of_simple_elmo(published, tmp_path):
     shutil.copy(published.weights, tmp_path / "model.hdf5")
     texts = [["The", "cat", "sat", "."], ["Yes"], ["and", "so", "on"], ["x" * 60, "naïve"], ["c"]]
     (tmp_path / "texts.json").write_text(json.dumps(texts), encoding="utf-8")
-    script = Path(__file__).with_name("compat_simple_elmo_original.py")
+    script = HELPERS / "compat_simple_elmo_original.py"
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
     done = subprocess.run([python, script, tmp_path], env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -12,6 +12,7 @@ import pytest
 import torch
 import transformers
 from isolated import TRAINING, WITH_HF_ELMO, isolated_environment, run_isolated
+from places import HELPERS
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer, pipeline
 from transformers.dynamic_module_utils import get_relative_import_files
 
@@ -51,7 +52,7 @@ def left_by_user(tiny_model_folder, tmp_path_factory):
     """What `remote_code_user.py`, with transformers and torch alone, and `remote_code_trainer.py` left."""
     folder = tmp_path_factory.mktemp("user")
     for name, also in (("remote_code_user.py", ()), ("remote_code_trainer.py", TRAINING)):
-        run_isolated([Path(__file__).with_name(name), tiny_model_folder, folder, PACKAGE], folder, also=also)
+        run_isolated([HELPERS / name, tiny_model_folder, folder, PACKAGE], folder, also=also)
     return folder
 
 

@@ -11,11 +11,11 @@ import torch
 from hub_server import HubServer
 from hub_storage import TOKEN
 from isolated import isolated_environment
+from places import HELPERS
 from test_remote_code import assert_same, code_of, model_code
 
 import hf_elmo
 
-HERE = Path(__file__).parent
 # A process that reaches for another machine than this one fails.
 _LOOPBACK_ONLY = """
 import socket
@@ -66,7 +66,7 @@ def published(tiny_model_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("published")
     with HubServer(folder / "hub") as hub:
         environment = hub_environment(hub, folder, with_package=True)
-        run([HERE / "hub_author.py", tiny_model_folder, folder / "copies"], environment, folder)
+        run([HELPERS / "hub_author.py", tiny_model_folder, folder / "copies"], environment, folder)
         push = ["-m", "hf_elmo", "push", tiny_model_folder, NAMES[0], "--private"]
         done = run(push, environment, folder)
         assert done.stdout == f"{hub.url}/{NAMES[0]}\n"
@@ -80,9 +80,9 @@ def left_by_user(published, tmp_path_factory):
     hub, _ = published
     first, second = tmp_path_factory.mktemp("user"), tmp_path_factory.mktemp("friend")
     environment = hub_environment(hub, first, with_package=False)
-    run([HERE / "hub_user.py", "remote", first, *NAMES], environment, first)
+    run([HELPERS / "hub_user.py", "remote", first, *NAMES], environment, first)
     saved = [first / name for name in ("base", "tagger", "reader", "classifier", "words")]
-    run([HERE / "hub_user.py", "remote", second, *saved], isolated_environment(second), second)
+    run([HELPERS / "hub_user.py", "remote", second, *saved], isolated_environment(second), second)
     return first, second
 
 
@@ -148,7 +148,7 @@ def test_without_the_package(published, left_by_user, tiny_model_folder):
 def test_with_the_package_no_code_of_the_hub_is_used(published, left_by_user, tiny_model_folder, tmp_path):
     hub, copies = published
     before = len(hub.requests)
-    run([HERE / "hub_user.py", "installed", tmp_path, *NAMES], hub_environment(hub, tmp_path, True), tmp_path)
+    run([HELPERS / "hub_user.py", "installed", tmp_path, *NAMES], hub_environment(hub, tmp_path, True), tmp_path)
     check_weights(tmp_path, copies, tiny_model_folder)
     modules = json.loads((tmp_path / "modules.json").read_text(encoding="utf-8"))
     assert all(module.startswith("hf_elmo.") for module in modules)

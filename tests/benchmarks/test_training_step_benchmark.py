@@ -3,11 +3,11 @@
 import importlib.util
 import json
 import os
-from pathlib import Path
 
 import pytest
+from places import CHECKOUT
 
-BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "training_step.py"
+BENCHMARK = CHECKOUT / "benchmarks" / "training_step.py"
 OWN = ["plain", "hf_elmo", "checkpointing"]
 
 

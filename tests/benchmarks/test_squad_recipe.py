@@ -2,13 +2,13 @@
 
 import json
 import sys
-from pathlib import Path
 
 import pytest
+from places import CHECKOUT
 
 import hf_elmo
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+sys.path.insert(0, str(CHECKOUT / "benchmarks"))
 
 import squad
 

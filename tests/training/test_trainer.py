@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from language_model_training import STEPS, small_training, write_text
+from places import HELPERS
 from safetensors.torch import load_file
 
 from hf_elmo import ElmoConfig, ElmoForPreTraining, ElmoModel, ElmoTokenizer
@@ -26,7 +27,7 @@ from hf_elmo.training.trainer import (
     train,
 )
 
-SCRIPT = Path(__file__).with_name("language_model_training.py")
+SCRIPT = HELPERS / "language_model_training.py"
 TEXT = "The cat sat on the mat. The dog sat on the cat.\n\n   \nA dog ate the mat.\n"
 
 

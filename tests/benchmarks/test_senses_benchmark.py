@@ -3,12 +3,12 @@
 import sys
 from collections import Counter
 from itertools import permutations
-from pathlib import Path
 
 import numpy as np
 import pytest
+from places import CHECKOUT
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+sys.path.insert(0, str(CHECKOUT / "benchmarks"))
 
 import senses
 

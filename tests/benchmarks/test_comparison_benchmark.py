@@ -2,15 +2,15 @@
 
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from places import CHECKOUT
 
 from hf_elmo import ElmoConfig
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(CHECKOUT))
 
 from benchmarks import breakdown, peers, report, run, scaling
 from benchmarks.floor import Shape, floor

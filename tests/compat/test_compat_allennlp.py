@@ -5,13 +5,13 @@ import logging
 import os
 import shutil
 import subprocess
-from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 import torch
 from numpy_elmo import characters
+from places import HELPERS
 from published_elmo import DIM, LAYERS, TOLERANCE, PublishedElmo, padded
 
 from hf_elmo import ElmoModel
@@ -494,7 +494,7 @@ def original(published, tmp_path_factory):
         "paragraphs": [[["1", "2"], ["1", "2", "3"]], [["The"], ["a", "b", "c"]]],
     }
     (folder / "calls.json").write_text(json.dumps(calls), encoding="utf-8")
-    script = Path(__file__).with_name("compat_allennlp_original.py")
+    script = HELPERS / "compat_allennlp_original.py"
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
     done = subprocess.run([python, script, folder], env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]

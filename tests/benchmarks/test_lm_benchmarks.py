@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from places import CHECKOUT
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+sys.path.insert(0, str(CHECKOUT / "benchmarks"))
 
 import lm_throughput
 import wikitext2

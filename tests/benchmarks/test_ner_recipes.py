@@ -3,16 +3,16 @@
 import itertools
 import json
 import sys
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from places import CHECKOUT
 
 from hf_elmo.hub.measured_results import read_results
 from hf_elmo.model.heads.crf import tag_constraints
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+sys.path.insert(0, str(CHECKOUT / "benchmarks"))
 
 import conll2003
 import tagging

@@ -2,14 +2,14 @@
 
 import re
 import shlex
-from pathlib import Path
 
 import pytest
+from places import CHECKOUT
 from typer.testing import CliRunner
 
 from hf_elmo.commands.app import app
 
-PAGE = (Path(__file__).parents[1] / "conversion" / "SOURCES.md").read_text(encoding="utf-8")
+PAGE = (CHECKOUT / "conversion" / "SOURCES.md").read_text(encoding="utf-8")
 COMMANDS = [
     command
     for block in re.findall(r"```bash\n(.*?)```", PAGE, flags=re.DOTALL)

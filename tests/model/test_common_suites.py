@@ -22,6 +22,7 @@ from pathlib import Path
 
 import pytest
 import transformers
+from places import CHECKOUT
 
 _VARIABLE = "HF_ELMO_TRANSFORMERS_TESTS"
 
@@ -313,7 +314,7 @@ def run_suite(suite: Suite, transformers_tests: Path, folder: Path) -> dict[str,
     (folder / "conftest.py").write_text(_RECORDER, encoding="utf-8")
     (folder / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
     outcomes = folder / "outcomes.json"
-    packages = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]
+    packages = [str(CHECKOUT), os.environ.get("PYTHONPATH")]
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/elmo/test_elmo.py"],
         cwd=folder,

@@ -14,6 +14,7 @@ import pytest
 import torch
 from datasets import Dataset
 from parallel_training import NO_DROPOUT
+from places import HELPERS
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -325,7 +326,7 @@ def one_batch(tiny_model_folder, tmp_path_factory):
 def two_processes(tiny_model_folder, tmp_path_factory):
     """Each task trained in two processes with half a batch each."""
     results = tmp_path_factory.mktemp("two_processes") / "results.pt"
-    script = Path(__file__).with_name("parallel_training.py")
+    script = HELPERS / "parallel_training.py"
     # `accelerate launch --cpu --num_processes 2` of accelerate 1.15 starts one process only, whatever it is told.
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     process = subprocess.run(
