@@ -44,9 +44,14 @@ def code() -> dict[str, str]:
         if source.name in files:
             continue
         text = source.read_text(encoding="utf-8")
-        files[source.name] = _RELATIVE_IMPORT.sub(r"\1from .\2 import", text)
+        files[source.name] = flattened(text)
         waiting += imported_files(source)
     return dict(sorted(files.items()))
+
+
+def flattened(text: str) -> str:
+    """The text of a module with its relative imports rewritten for one flat folder."""
+    return _RELATIVE_IMPORT.sub(r"\1from .\2 import", text)
 
 
 def imported_files(source: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from hub_server import HubServer
 from hub_storage import TOKEN
 from isolated import isolated_environment
 from places import HELPERS
-from test_remote_code import assert_same, code_of, model_code
+from saved_code import assert_same, code_of, model_code
 
 import hf_elmo
 

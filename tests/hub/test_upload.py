@@ -15,7 +15,7 @@ import torch
 from hub_server import HubServer
 from hub_storage import READ_ONLY_TOKEN, TOKEN
 from huggingface_hub.utils import close_session
-from test_remote_code import model_code
+from saved_code import model_code
 from typer.testing import CliRunner
 
 import hf_elmo

@@ -13,6 +13,7 @@ import torch
 import transformers
 from isolated import TRAINING, WITH_HF_ELMO, isolated_environment, run_isolated
 from places import HELPERS
+from saved_code import MODEL, assert_same, code_of, model_code
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer, pipeline
 from transformers.dynamic_module_utils import get_relative_import_files
 
@@ -25,26 +26,6 @@ TEXTS = ["A cat sat on the mat .", "Dogs bark"]
 QUESTIONS = ["Who sat ?", "What barks ?"]
 # What a user of remote code has: transformers with torch. (numpy and tokenizers come with these.)
 THIRD_PARTY = {"numpy", "tokenizers", "torch", "transformers"}
-
-
-def code_of(folder):
-    return {path.name: path.read_bytes() for path in Path(folder).glob("*.py")}
-
-
-def model_code():
-    """The files of this package that are needed, read as Python reads them, not as the library searches them."""
-    needed, open_names = set(), ["elmo_models", "tokenization_elmo", "configuration_elmo"]
-    for entry in remote_code.CUSTOM_PIPELINES.values():
-        open_names.append(entry["impl"].partition(".")[0])
-    while open_names:
-        name = open_names.pop()
-        if name in needed:
-            continue
-        needed.add(name)
-        for node in ast.walk(ast.parse((PACKAGE / f"{name}.py").read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and node.level:
-                open_names.append(node.module)
-    return {f"{name}.py": (PACKAGE / f"{name}.py").read_bytes() for name in needed}
 
 
 @pytest.fixture(scope="module")
@@ -134,10 +115,37 @@ def test_the_code_needs_nothing_but_transformers_and_torch():
                 assert top in THIRD_PARTY or top in sys.stdlib_module_names, f"{name} imports {module}"
 
 
-def test_the_library_sees_the_imports_that_python_sees():
+def test_the_library_sees_the_imports_that_python_sees(tmp_path):
     """It searches for them line by line, and misses `from . import x` or an import behind a semicolon."""
-    seen = {Path(path).name for path in get_relative_import_files(PACKAGE / "elmo_models.py")}
+    for name, text in remote_code.code().items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    seen = {Path(path).name for path in get_relative_import_files(tmp_path / "elmo_models.py")}
     assert seen | {"elmo_models.py", "tokenization_elmo.py"} == set(model_code())
+
+
+def test_flat_code_stays_as_it_is():
+    assert {name: text.encode() for name, text in remote_code.code().items()} == model_code()
+    for text in remote_code.code().values():
+        assert remote_code.flattened(text) == text
+
+
+def test_base_names_are_unique():
+    """A saved folder has all of them side by side."""
+    names = [path.name for path in MODEL.rglob("*.py") if path.name != "__init__.py"]
+    assert sorted(set(names)) == sorted(names)
+
+
+def test_what_the_library_copies_raw_imports_only_what_lies_beside_it():
+    """transformers copies the file of a tokenizer or a pipeline as it is, nested imports and all."""
+    raw = {"tokenization_elmo", *(entry["impl"].partition(".")[0] for entry in remote_code.CUSTOM_PIPELINES.values())}
+    raw |= {place.partition(".")[0] for auto, place in remote_code.AUTO_MAP.items() if "Tokenizer" in auto}
+    files = {path.stem: path for path in MODEL.rglob("*.py")}
+    waiting = list(raw)
+    while waiting:
+        source = files[waiting.pop()]
+        text = source.read_text(encoding="utf-8")
+        assert remote_code.flattened(text) == text, source
+        waiting += [path.stem for path in remote_code.imported_files(source)]
 
 
 def test_vectors_and_answers_are_those_of_the_package(tiny_model_folder, left_by_user):
@@ -156,20 +164,6 @@ def test_vectors_and_answers_are_those_of_the_package(tiny_model_folder, left_by
         own_task = "elmo-question-answering" if task == "question-answering" else task
         own = pipeline(own_task, str(left_by_user / "first" / answer["head"]))(answer["argument"])
         assert_same(json.loads(json.dumps(own, default=float)), answer["result"])
-
-
-def assert_same(own, other):
-    """Equal in structure and words, and in numbers but for rounding."""
-    assert type(own) is type(other)
-    if isinstance(own, dict):
-        assert own.keys() == other.keys()
-        own, other = list(own.values()), list(other.values())
-    if isinstance(own, list):
-        assert len(own) == len(other)
-        for a, b in zip(own, other, strict=True):
-            assert_same(a, b)
-    else:
-        assert own == (pytest.approx(other, abs=1e-6) if isinstance(own, float) else other)
 
 
 @pytest.mark.parametrize("trust", [{}, {"trust_remote_code": True}])

@@ -35,9 +35,9 @@ from hf_elmo import (
     ElmoForSequenceClassification,
     ElmoForTokenClassification,
     ElmoModel,
-    layer_store,
     precompute_layers,
 )
+from hf_elmo.vectors import layer_store
 
 TEXT = "the cat sat on a mat , and New York 's mayor laughed out loud ; über Straße 東京 !"
 WORDS = TEXT.split()

@@ -12,9 +12,9 @@ from small_models import fill, random_words, small_config
 
 import hf_elmo
 from hf_elmo import ElmoModel, ElmoState
-from hf_elmo.model import lstm_inference, lstm_weights
 from hf_elmo.model.character_encoder import CharacterEncoder
 from hf_elmo.model.character_inference import encode_for_inference, encodes_for_inference
+from hf_elmo.model.lstm import lstm_inference, lstm_weights
 from hf_elmo.model.lstm.bilstm import BiLstm, Packing, Words
 from hf_elmo.model.matrix_products import Fingerprint, has_onednn, packed_product
 from hf_elmo.vectors.embedding import embed_sentences

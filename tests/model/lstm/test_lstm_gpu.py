@@ -15,7 +15,7 @@ from places import CHECKOUT
 from small_models import fill, mask_of, small_config
 from torch import nn
 
-from hf_elmo.model import lstm_gpu as lstm_triton
+from hf_elmo.model.lstm import lstm_gpu as lstm_triton
 from hf_elmo.model.lstm.bilstm import BiLstm, ElmoState, Packing
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"

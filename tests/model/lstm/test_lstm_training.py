@@ -14,7 +14,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.utils import parametrize
 
 from hf_elmo import ElmoConfig, ElmoModel
-from hf_elmo.model import lstm_training
+from hf_elmo.model.lstm import lstm_training
 from hf_elmo.model.lstm.bilstm import BiLstm, LstmLayer, Packing, reference_lstm
 from hf_elmo.model.lstm.lstm_training import is_served, read_for_training
 
