@@ -143,7 +143,7 @@ class ElmoPreTrainedModel(PreTrainedModel):
         """As in `transformers.PreTrainedModel`; without effect on the models of this package."""
         # The library calls it on loading remote code. It would then save the one file of this class, and the next model
         # loaded from there could not save the others any more.
-        if cls.__module__.rpartition(".")[0] != __name__.rpartition(".")[0]:
+        if not cls.__module__.startswith(__name__.rpartition(".")[0] + "."):
             super().register_for_auto_class(auto_class)
 
     def resize_token_embeddings(
