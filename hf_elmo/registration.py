@@ -190,10 +190,12 @@ def _register_pipelines() -> None:
     from transformers.models.auto.modeling_auto import AutoModelForPreTraining, AutoModelForQuestionAnswering
     from transformers.pipelines import PIPELINE_REGISTRY
 
-    if "elmo-fill-mask" in PIPELINE_REGISTRY.supported_tasks:
-        return
     from .language_model.fill_mask_pipeline import ElmoFillMaskPipeline
     from .model.heads.question_answering_pipeline import ElmoQuestionAnsweringPipeline
+
+    # Also where these two imports have just come here by themselves.
+    if "elmo-fill-mask" in PIPELINE_REGISTRY.supported_tasks:
+        return
 
     # "question-answering" itself is refused by the library, which keeps it among the tasks that it has removed.
     PIPELINE_REGISTRY.register_pipeline(

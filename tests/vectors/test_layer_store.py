@@ -4,8 +4,6 @@ import os
 import pickle
 import re
 import shutil
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -15,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+import warm
 from datasets import Dataset, DatasetDict
 from small_models import fill, small_config
 from torch.utils.data import DataLoader
@@ -615,7 +614,7 @@ def interrupted(tmp_path, model_folder, tokenizer):
     flags.mkdir()
     paths = [tmp_path / "dataset", model_folder, tmp_path / "store", flags]
     environment = {**os.environ, "PYTHONPATH": str(Path(hf_elmo.__file__).parents[1])}
-    process = subprocess.Popen([sys.executable, "-c", CHILD, *map(str, paths)], env=environment)
+    process = warm.Popen(["-c", CHILD, *paths], env=environment)
     deadline = time.monotonic() + 120
     while len(list(flags.iterdir())) < 6:
         assert process.poll() is None

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 import textwrap
 
 import h5py
@@ -11,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
+import warm
 
 from hf_elmo.vectors import writers as vector_writers
 from hf_elmo.vectors.embedding import EmbeddedSentence
@@ -254,8 +253,7 @@ def test_formats_by_name():
 
 def run_python(code, *arguments):
     """Runs code in a process of its own; returns what it printed, after checking that it printed no complaint."""
-    command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = warm.run(["-c", textwrap.dedent(code), *arguments], capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
