@@ -239,7 +239,7 @@ def test_input_that_cannot_be_read(run, tmp_path):
     [
         ("missing/v.npz", "missing/v.npz cannot be written: there is no folder missing"),
         ("folder.npz", "folder.npz is a folder"),
-        ("old.npz", "old.npz exists already: give another name, or overwrite it (overwrite=True, --force)"),
+        ("old.npz", "old.npz exists already: give another name, or overwrite it (--force)"),
         ("/proc/v.npz", "/proc/v.npz cannot be written"),
     ],
 )
