@@ -104,6 +104,6 @@ def check_target(path: str | Path, overwrite: bool = False) -> None:
     if target.exists() and not target.is_file():
         raise FileExistsError(f"{path} is no regular file, and cannot be replaced by one.")
     if target.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists already: give another name, or overwrite it (overwrite=True, --force).")
+        raise FileExistsError(f"{path} exists already: give another name, or overwrite it (overwrite=True).")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"{path} cannot be written: there is no folder {target.parent}.")
