@@ -189,7 +189,7 @@ def test_white_space_in_dictionaries(tmp_path):
 
 @pytest.mark.parametrize("kind", ["two words on one number", "two characters on one number", "a word twice"])
 def test_dictionaries_that_the_original_reads_all_the_same(tmp_path, kind):
-    """Its reader makes a dict of the lines: entries share a row, and of an entry that is there twice the last counts."""
+    """Its reader makes a dict of the lines: entries share a row, and of one twice there the last line counts."""
     characters, words = dictionaries(TEXT)
     counts = len(characters) + kind.startswith("two characters"), len(words) + kind.startswith("two words")
     tensors = random_tensors(OPTIONS, *counts)
