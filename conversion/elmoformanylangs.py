@@ -104,8 +104,8 @@ class _Dictionary(NamedTuple):
         entry = max(self.ids, key=self.ids.__getitem__)
         if self.ids[entry] >= len(self.ids):
             raise ConversionError(
-                f"{self.file}: the number of {entry!a}, {self.ids[entry]}, is too large for the {len(self.ids)} rows of "
-                f"{_TOKEN_EMBEDDER}."
+                f"{self.file}: the number of {entry!a}, {self.ids[entry]}, is too large for the {len(self.ids)} rows "
+                f"of {_TOKEN_EMBEDDER}."
             )
         return self._replace(size=len(self.ids))
 
