@@ -160,7 +160,10 @@ def test_bulk_embedding_gives_what_the_formulas_give(lengths, options, batch_wor
 def test_the_log_says_which_way_is_taken(prepare, says, caplog):
     model = fill(ElmoModel(small_config()))
     prepare(model)
-    children = [logging.getLogger(f"hf_elmo.{name}") for name in ("bilstm", "lstm_weights", "character_inference")]
+    children = [
+        logging.getLogger(f"hf_elmo.{name}")
+        for name in ("model.lstm.bilstm", "model.lstm.lstm_weights", "model.character_encoder")
+    ]
     for child in children:
         child.setLevel(logging.INFO)
         child.addHandler(caplog.handler)
