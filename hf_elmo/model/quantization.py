@@ -6,7 +6,7 @@ from torch import nn
 
 from .character_encoder import ScaledLinear
 from .int8_products import int8_product
-from .lstm.lstm_weights import is_quantized, quantize_layer
+from .lstm.lstm_cpu import is_quantized, quantize_layer
 
 
 class Int8Linear(nn.Module):
