@@ -282,7 +282,9 @@ class LanguageModelTrainer(WholeCheckpoints, Trainer):
                 f"{file} is no state of a language model's training ({error}): resume from another checkpoint, or "
                 "with as many processes as before."
             ) from None
-        if changed := [name for name in self._stream if stream.get(name) != self._stream[name]]:
+        # Checkpoints of before the optimiser and the precision were recorded do not have them.
+        recorded = [name for name in self._stream if name in stream or name not in ("optimizer", "precision")]
+        if changed := [name for name in recorded if stream.get(name) != self._stream[name]]:
             raise ValueError(
                 f"{checkpoint} cannot be resumed so, because the training would not go on as it began: "
                 + ", ".join(f"{name} was {stream.get(name)}, now {self._stream[name]}" for name in changed)

@@ -161,7 +161,7 @@ def test_the_log_says_which_way_is_taken(prepare, says, caplog):
     model = fill(ElmoModel(small_config()))
     prepare(model)
     children = [
-        logging.getLogger(f"hf_elmo.model.{name}") for name in ("lstm.lstm_cpu", "lstm.bilstm", "character_inference")
+        logging.getLogger(f"hf_elmo.model.{name}") for name in ("lstm.bilstm", "lstm.lstm_cpu", "character_encoder")
     ]
     for child in children:
         child.setLevel(logging.INFO)

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor, nn
 from transformers.utils import logging
 
-from ..int8_products import int8_product
-from ..matrix_products import Fingerprint, has_onednn, linear, packed_product, plain_product
+from ..fingerprint import Fingerprint
+from ..matrix_products import has_onednn, int8_product, linear, packed_product, plain_product
 from .lstm_layer import LstmLayer
 from .packing import Words
 

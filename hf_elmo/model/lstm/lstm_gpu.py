@@ -39,7 +39,7 @@ import torch
 from torch import Tensor
 from transformers.utils import logging
 
-from ..matrix_products import Fingerprint
+from ..fingerprint import Fingerprint
 from .lstm_gpu_kernels import triton
 from .lstm_layer import ElmoState, LstmLayer
 
