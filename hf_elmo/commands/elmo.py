@@ -62,8 +62,8 @@ def elmo(
         note("--vocab-path and --include-package had no effect on the vectors, and have none here")
     from ..compat.allennlp import ElmoEmbedder
     from ..hub.folders import find_folder, silence_libraries
-    from ..vectors.files import check_target
     from ..vectors.text_files import open_text
+    from ..whole_files import check_target
 
     silence_libraries()
     check_target(output_file, overwrite=True)
