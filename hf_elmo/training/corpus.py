@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, Features, IterableDataset, Value
+from datasets import Dataset, IterableDataset
 from datasets.exceptions import DatasetGenerationError
 
 from ..model.tokenization_elmo import SPECIAL_WORDS, ElmoTokenizer
@@ -127,7 +127,6 @@ class Corpus:
 
 
 _BLOCK = 2**22
-_TEXT = Features({"text": Value("string")})
 
 # bilm-tf's unknown word is none that a text predicts by its letters.
 _NO_WORDS = {*SPECIAL_WORDS, "<UNK>"}
@@ -166,14 +165,11 @@ def read_sentences(
     # The library finds what it has made of the same arguments again, and so the states of the files are among them.
     options = {"files": paths, "split": split_sentences, "max_line_bytes": max_line_bytes, "states": _states(paths)}
     try:
-        sentences = Dataset.from_generator(_sentences_of_files, features=_TEXT, gen_kwargs=options)
+        return Dataset.from_generator(_sentences_of_files, gen_kwargs=options)
     except DatasetGenerationError as error:
         if isinstance(error.__cause__, (ValueError, OSError)):
             raise error.__cause__ from None
         raise
-    if len(sentences) == 0:
-        raise ValueError(f"There is no text in {', '.join(paths)}.")
-    return sentences
 
 
 def _check_files(files: Iterable[str | Path]) -> list[str]:
@@ -204,9 +200,14 @@ def _lines(files: list[str], max_line_bytes: int) -> Iterator[dict[str, str]]:
 def _sentences_of_files(
     files: list[str], split: bool, max_line_bytes: int, states: list[list[Any]]
 ) -> Iterator[dict[str, str]]:
+    is_empty = True
     for line in lines_of_files(files, max_line_bytes):
         for sentence in _sentences({"text": [line]}, split)["text"]:
+            is_empty = False
             yield {"text": sentence}
+    # The library's own error for nothing says nothing of text.
+    if is_empty:
+        raise ValueError(f"There is no text in {', '.join(files)}.")
 
 
 def _sentences(batch: dict[str, list[str]], split: bool) -> dict[str, list[str]]:
