@@ -33,7 +33,6 @@ def through_numpy(parameter):
     view[:, -1] += 0.5
 
 
-# These fail until the mend: FAILING TESTS, see the commit after this one.
 class TestModel:
     """What a model returns after a change that torch does not count is what a fresh model of those weights returns."""
 
