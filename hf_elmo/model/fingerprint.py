@@ -125,11 +125,11 @@ def _view(parameter: Tensor) -> tuple[np.ndarray, np.ndarray | None]:
 def _probes(shape: tuple[int, ...], stride: tuple[int, ...]) -> np.ndarray | None:
     """The places of a tensor that are looked at, as distances from its first number, ``(max(shape),)``; None: all."""
     longest = max(shape, default=1)
-    if longest == np.prod(shape) and stride[-1:] in ((), (1,)):
+    if 0 in shape or (longest == np.prod(shape) and stride[-1:] in ((), (1,))):
         return None
     generator, number = np.random.default_rng(0), np.arange(longest)
     # Each axis is gone through in an order of its own, again and again until the longest axis has ended.
-    order = [generator.permutation(count)[number % count] for count in shape if count]
+    order = [generator.permutation(count)[number % count] for count in shape]
     return sum(
         (each * step for each, step in zip(order, stride)), np.zeros(longest if len(order) else 0, dtype=np.intp)
     )
