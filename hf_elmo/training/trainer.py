@@ -19,7 +19,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from ..language_model.scoring import perplexity
 from ..model.configuration_elmo import ElmoConfig
-from ..model.lstm.bilstm import ElmoState
+from ..model.lstm.lstm_layer import ElmoState
 from ..model.modeling_elmo import ElmoForPreTraining
 from ..model.tokenization_elmo import ElmoTokenizer
 from .batches import BatchLoader, RunningText, WholeSentences, WordTable
