@@ -1,6 +1,6 @@
 """What the machine can do: its facts, its fastest matrix products, and how fast it reads.
 
-    python -m benchmarks.machine [--threads N]
+    python -m benchmarks.harness.machine [--threads N]
 
 prints them as JSON. `run.py` keeps such a process and measures again in every round, since other work on the machine,
 and the clock of its processor, change from minute to minute.

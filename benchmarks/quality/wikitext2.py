@@ -1,6 +1,6 @@
 """WikiText-2: a biLM beside a plain `nn.LSTM` language model of the same size, trained for the same time.
 
-    python benchmarks/wikitext2.py [--minutes 6] [--arms elmo lstm-sgd ...] --output wikitext2.json
+    python -m benchmarks.quality.wikitext2 [--minutes 6] [--arms elmo lstm-sgd ...] --output wikitext2.json
 
 Every arm is trained for the same CPU time (one thread; making and scoring of models not counted), from one seed, with
 matrix products in bfloat16, which nearly doubles the speed of all of them:
@@ -59,7 +59,6 @@ import copy
 import itertools
 import json
 import math
-import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -85,6 +84,8 @@ from hf_elmo.training.trainer import (
     LanguageModelTrainingArguments,
     make_model,
 )
+
+from ..harness.data import shared_data
 
 #: Arms of the biLM: how it reads the text, and its recipe where it is not the modern one.
 BILM_ARMS = {
@@ -415,8 +416,7 @@ def main(arguments: list[str] | None = None) -> dict:
     parser.add_argument("--output", type=Path, help="JSON file for the results, written after each arm")
     options = parser.parse_args(arguments)
     if options.data is None:
-        shared = Path(os.environ.get("HF_ELMO_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
-        options.data = shared / "lm" / "wikitext-2"
+        options.data = shared_data("lm", "wikitext-2")
     datasets.disable_progress_bars()
     threads = torch.get_num_threads()
     torch.set_num_threads(options.threads)
