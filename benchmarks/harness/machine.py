@@ -53,6 +53,19 @@ def facts() -> dict:
     }
 
 
+def runs_bfloat16_lstm() -> bool:
+    """Whether torch's `nn.LSTM` can run under autocast in bfloat16 here: oneDNN has it on some processors only (`proj_size` goes elsewhere)."""
+    import torch
+
+    layer = torch.nn.LSTM(2, 2)
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            layer(torch.zeros(1, 1, 2))
+    except RuntimeError:
+        return False
+    return True
+
+
 class Machine:
     """Makes what is multiplied and read once, and measures as often as it is asked to.
 
