@@ -54,7 +54,7 @@ def facts() -> dict:
 
 
 def runs_bfloat16_lstm() -> bool:
-    """Whether torch's `nn.LSTM` can run under autocast in bfloat16 here: oneDNN has it on some processors only (`proj_size` goes elsewhere)."""
+    """Whether `nn.LSTM` runs in bfloat16 (autocast) here: oneDNN has that for some processors only."""
     import torch
 
     layer = torch.nn.LSTM(2, 2)
