@@ -2,8 +2,8 @@
 
     python examples/convert_and_publish.py elmo_2x1024_128_2048cnn_1xhighway_weights.hdf5 my-elmo --repo user/my-elmo
 
-The options.json must be beside the weights. Without --push only the list of files is printed and nothing is sent; --push
-needs a token (`hf auth login`). Without arguments the bundled model is first written in the original format.
+The options.json must be beside the weights. Without --push only the list of files is printed and nothing is sent.
+--push needs a token (`hf auth login`). Without arguments the bundled model is first written in the original format.
 """
 
 import argparse
