@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .console import counted, note
+from .console import counted, note, silence_libraries
 from .progress import Progress
 
 
@@ -58,7 +58,7 @@ def elmo(
     if vocab_path or include_package:
         note("--vocab-path and --include-package had no effect on the vectors, and have none here")
     from ..compat.allennlp import ElmoEmbedder
-    from ..hub.folders import find_folder, silence_libraries
+    from ..hub.folders import find_folder
     from ..whole_files import check_target
     from .sentences import open_texts, read_lines
 

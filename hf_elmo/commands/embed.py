@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 
-from .console import counted, note, print_table, printable
+from .console import counted, note, print_table, printable, silence_libraries
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ def embed(
     if output is not None:
         check_target(output, overwrite=force)
     stream, source = (None, "The text") if text else open_input(file)
+    silence_libraries()
     elmo, tokenizer = load(model, device)
     dim, num_layers = elmo.config.hidden_size, elmo.config.num_layers + 1 if layers is Layers.all else None
     tally = _Tally()

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from .console import print_table, printable, say
+from .console import print_table, printable, say, silence_libraries
 
 Model = Annotated[
     str | None, typer.Option("--model", "-m", help="Model folder, or a bundled model. [default: elmo-mini]")
@@ -194,6 +194,7 @@ def generate(
 def _load(model: str | None, device: str | None):
     from ..hub.folders import load_language_model
 
+    silence_libraries()
     return load_language_model(model, device)
 
 
