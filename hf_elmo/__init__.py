@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from .language_model.scoring import Perplexity, perplexity, score_sentences
     from .language_model.substitution import substitutes
     from .model.configuration_elmo import ElmoConfig
+    from .model.fingerprint import forget_weights
     from .model.heads.question_answering_elmo import ElmoForQuestionAnswering
     from .model.heads.question_answering_pipeline import ElmoQuestionAnsweringPipeline
     from .model.heads.sequence_classification_elmo import ElmoForMultipleChoice, ElmoForSequenceClassification
     from .model.heads.token_classification_elmo import ElmoForTokenClassification
-    from .model.lstm.bilstm import ElmoState
+    from .model.lstm.lstm_layer import ElmoState
     from .model.modeling_elmo import ElmoForPreTraining, ElmoModel, ElmoPreTrainedModel
     from .model.quantization import quantize
     from .model.tokenization_elmo import ElmoTokenizer
@@ -44,7 +45,7 @@ _MODULES = {
     "ElmoModel": "model.modeling_elmo",
     "ElmoPreTrainedModel": "model.modeling_elmo",
     "ElmoQuestionAnsweringPipeline": "model.heads.question_answering_pipeline",
-    "ElmoState": "model.lstm.bilstm",
+    "ElmoState": "model.lstm.lstm_layer",
     "ElmoTokenizer": "model.tokenization_elmo",
     "ForwardReader": "language_model.generation",
     "LanguageModelTrainer": "training.trainer",
@@ -52,6 +53,7 @@ _MODULES = {
     "Perplexity": "language_model.scoring",
     "bundled": "hub.folders",
     "embed_sentences": "vectors.embedding",
+    "forget_weights": "model.fingerprint",
     "generate": "language_model.generation",
     "perplexity": "language_model.scoring",
     "precompute_layers": "vectors.layer_store",
@@ -120,6 +122,7 @@ __all__ = [
     "Perplexity",
     "bundled",
     "embed_sentences",
+    "forget_weights",
     "generate",
     "perplexity",
     "precompute_layers",

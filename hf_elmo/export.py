@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from .model.heads.question_answering_elmo import ElmoForQuestionAnswering
 from .model.heads.sequence_classification_elmo import ElmoForMultipleChoice
 from .model.heads.unicode_characters import UnicodeCharacters
-from .model.lstm.bilstm import ElmoState
+from .model.lstm.lstm_layer import ElmoState
 from .model.modeling_elmo import ElmoForPreTraining, ElmoModel, ElmoPreTrainedModel
 from .whole_files import new_folder
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .character_encoder import ScaledLinear
-from .lstm.lstm_weights import is_quantized, quantize_layer
+from .lstm.lstm_cpu import is_quantized, quantize_layer
 from .matrix_products import Int8Linear
 
 

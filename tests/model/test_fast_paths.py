@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from small_models import fill, small_config
 
 from hf_elmo import ElmoModel, ElmoState, ElmoTokenizer
-from hf_elmo.model.lstm.bilstm import reference_lstm
+from hf_elmo.model.lstm.lstm_layer import reference_lstm
 from hf_elmo.model.tokenization_elmo import character_rows
 from hf_elmo.vectors.embedding import embed_sentences
 
@@ -161,8 +161,7 @@ def test_the_log_says_which_way_is_taken(prepare, says, caplog):
     model = fill(ElmoModel(small_config()))
     prepare(model)
     children = [
-        logging.getLogger(f"hf_elmo.{name}")
-        for name in ("model.lstm.bilstm", "model.lstm.lstm_weights", "model.character_encoder")
+        logging.getLogger(f"hf_elmo.model.{name}") for name in ("lstm.bilstm", "lstm.lstm_cpu", "character_encoder")
     ]
     for child in children:
         child.setLevel(logging.INFO)
