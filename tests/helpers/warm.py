@@ -20,7 +20,16 @@ from places import HELPERS
 LIBRARY = ("torch", "transformers.modeling_utils", "pandas", "pyarrow", "h5py", "hf_elmo.vectors.embedding")
 LIBRARY += ("hf_elmo.model.elmo_models", "hf_elmo.commands.app")
 # What transformers imports, for tests of the order in which it and hf_elmo are.
-BELOW = ("torch", "torch._dynamo", "pandas", "pyarrow", "sklearn.metrics", "scipy.stats", "tokenizers", "huggingface_hub")
+BELOW = (
+    "torch",
+    "torch._dynamo",
+    "pandas",
+    "pyarrow",
+    "sklearn.metrics",
+    "scipy.stats",
+    "tokenizers",
+    "huggingface_hub",
+)
 
 _HAS_FORKS = sys.platform == "linux"
 _SERVERS: dict[tuple[str, ...], Path] = {}
