@@ -566,25 +566,6 @@ def test_what_grouping_by_length_reads(tmp_path, model_folder, tokenizer, monkey
     trainer.train()
 
 
-def test_reading_costs_a_tenth_of_computing_at_most(tmp_path):
-    small = ElmoModel(hf_elmo.ElmoConfig.from_preset("small")).eval()
-    tokenizer = hf_elmo.ElmoTokenizer.create()
-    dataset = tokenised(tokenizer, SENTENCES * 2)
-    stored = precompute_layers(dataset, small, tmp_path)
-    collate = DataCollatorForTokenClassification(tokenizer)
-    characters = collate([dataset[row] for row in range(40)])
-    ratios = []
-    for _ in range(3):
-        start = time.process_time()
-        with torch.inference_mode():
-            small.read(characters["character_ids"], characters["attention_mask"] != 0)
-        between = time.process_time()
-        collate([stored[row] for row in range(40)])
-        ratios.append((between - start) / (time.process_time() - between))
-    # benchmarks/layer_store.py has measured about a hundred times less.
-    assert max(ratios) > 10
-
-
 # Kills, rivals and full disks
 
 CHILD = """
