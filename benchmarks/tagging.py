@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import tempfile
 import time
@@ -32,6 +31,7 @@ from transformers import (
 
 import hf_elmo
 from hf_elmo.vectors.layer_store import precompute_layers
+from hf_elmo.whole_files import new_file
 
 Sentence = tuple[list[str], list[str]]
 
@@ -384,10 +384,9 @@ def run_experiment(
 
 
 def write_json(report: dict, path: Path) -> None:
-    """Writes the file under another name first, so that it is never half written."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    """Writes a report, which is never half written."""
+    with new_file(path) as temporary:
+        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 def parser(description: str) -> argparse.ArgumentParser:
