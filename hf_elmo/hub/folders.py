@@ -6,7 +6,14 @@ import json
 import math
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from ..model.heads.token_classification_elmo import ElmoForTokenClassification
+    from ..model.modeling_elmo import ElmoForPreTraining, ElmoModel, ElmoPreTrainedModel
+    from ..model.tokenization_elmo import ElmoTokenizer
+
+_Model = TypeVar("_Model", bound="ElmoPreTrainedModel")
 
 _BUNDLED = Path(__file__).parents[1] / "pretrained"
 
@@ -31,7 +38,7 @@ def find_folder(name: str | None) -> Path:
     """The model folder that was asked for; None asks for the bundled model, and the name of a bundled one for that.
 
     Raises:
-        ValueError: if it is no folder of an ELMo in the Hugging Face format, with what to do.
+        ValueError: if it is not a folder of an ELMo in the Hugging Face format, with what to do.
     """
     if name is None:
         return Path(bundled())
@@ -45,11 +52,11 @@ def find_folder(name: str | None) -> Path:
     if not config.is_file():
         is_foreign = folder.suffix in (".hdf5", ".h5", ".zip") or any(folder.glob("*.hdf5"))
         remedy = f"convert it first: hf-elmo convert {name} NEW_FOLDER" if is_foreign else "give a model folder."
-        raise ValueError(f"{name} is no model folder (it has no config.json): {remedy}")
+        raise ValueError(f"{name} is not a model folder (it has no config.json): {remedy}")
     try:
         model_type = json.loads(config.read_text(encoding="utf-8")).get("model_type")
     except (ValueError, AttributeError) as error:
-        raise ValueError(f"{config} is no configuration: {error}") from None
+        raise ValueError(f"{config} is not a configuration: {error}") from None
     if model_type is None and (folder / "token_embedder.pkl").is_file():
         raise ValueError(f"{name} is a folder of ELMoForManyLangs: convert it first: hf-elmo convert {name} NEW_FOLDER")
     if model_type != "elmo":
@@ -57,7 +64,7 @@ def find_folder(name: str | None) -> Path:
     return folder
 
 
-def load(name: str | None, device: str | None = None):
+def load(name: str | None, device: str | None = None) -> tuple[ElmoModel, ElmoTokenizer]:
     """Loads the biLM of a model folder, whatever head it was saved with, and its tokenizer.
 
     Args:
@@ -75,7 +82,7 @@ def load(name: str | None, device: str | None = None):
     return _load(ElmoModel, find_folder(name), device)
 
 
-def load_language_model(name: str | None, device: str | None = None):
+def load_language_model(name: str | None, device: str | None = None) -> tuple[ElmoForPreTraining, ElmoTokenizer]:
     """Loads the language model of a folder and its tokenizer; arguments as for `load`.
 
     Returns:
@@ -89,7 +96,7 @@ def load_language_model(name: str | None, device: str | None = None):
     return _load(ElmoForPreTraining, find_folder(name), device)
 
 
-def load_as_saved(folder: Path):
+def load_as_saved(folder: Path) -> tuple[ElmoPreTrainedModel, ElmoTokenizer]:
     """Loads the model of a folder with the head that it was saved with, on the CPU, and its tokenizer.
 
     Raises:
@@ -101,11 +108,11 @@ def load_as_saved(folder: Path):
     name = (content.get("architectures") or ["ElmoModel"])[0]
     model_class = getattr(elmo_models, str(name), None)
     if not isinstance(model_class, type) or not issubclass(model_class, elmo_models.ElmoPreTrainedModel):
-        raise ValueError(f"{folder / 'config.json'} names the architecture {name!r}, which is no model of hf_elmo.")
+        raise ValueError(f"{folder / 'config.json'} names the architecture {name!r}, which is not a model of hf_elmo.")
     return _load(model_class, folder, "cpu")
 
 
-def load_tagger(name: str, device: str | None = None):
+def load_tagger(name: str, device: str | None = None) -> tuple[ElmoForTokenClassification, ElmoTokenizer]:
     """Loads a tagger of words and its tokenizer; arguments as for `load`.
 
     Returns:
@@ -120,11 +127,13 @@ def load_tagger(name: str, device: str | None = None):
     content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     kinds = content.get("architectures") or ["ElmoModel"]
     if "ElmoForTokenClassification" not in kinds:
-        raise ValueError(f"{folder} holds no tagger of words (ElmoForTokenClassification), but: {', '.join(kinds)}.")
+        raise ValueError(
+            f"{folder} does not hold a tagger of words (ElmoForTokenClassification), but: {', '.join(kinds)}."
+        )
     return _load(ElmoForTokenClassification, folder, device)
 
 
-def load_with_head(name: str | None, device: str | None = None):
+def load_with_head(name: str | None, device: str | None = None) -> tuple[ElmoPreTrainedModel, ElmoTokenizer]:
     """Loads the model of a folder with its task head, if it has one; arguments as for `load`.
 
     Returns:
@@ -143,7 +152,7 @@ def load_with_head(name: str | None, device: str | None = None):
     return _load(getattr(elmo_models, chosen), folder, device)
 
 
-def _load(model_class, folder: Path, device: str | None):
+def _load(model_class: type[_Model], folder: Path, device: str | None) -> tuple[_Model, ElmoTokenizer]:
     import torch
 
     from ..model.tokenization_elmo import ElmoTokenizer
@@ -171,7 +180,7 @@ def _load(model_class, folder: Path, device: str | None):
         raise ValueError(f"The model in {folder} cannot be loaded: {_first_line(error)}") from error
     if report["missing_keys"] and all(key.startswith("softmax.") for key in report["missing_keys"]):
         raise ValueError(
-            f"{folder} holds no language model: the softmax over words is missing. (Published ELMo weights come "
+            f"{folder} is not a language model: the softmax over words is missing. (Published ELMo weights come "
             "without it. hf-elmo train makes a language model.)"
         )
     if wrong := sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}):
@@ -271,7 +280,7 @@ def _weight_files(folder: Path) -> list[Path]:
         try:
             names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise ValueError(f"{index} is no index of files of weights: {error!r}") from None
+            raise ValueError(f"{index} is not an index of files of weights: {error!r}") from None
     for name in names:
         if not (folder / name).is_file():
             raise ValueError(f"{folder} has no weights: {name} is missing.")
@@ -291,7 +300,7 @@ def _table_of_contents(path: Path) -> list[tuple[str, str, int]]:
     path.open("rb").close()
     try:
         with safe_open(path, framework="np") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it is not a dict)
             return [(name, each.get_dtype(), math.prod(each.get_shape())) for name, each in slices.items()]
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged: {error}") from None
