@@ -43,18 +43,20 @@ def describe(folder: Path) -> dict[str, Any]:
         ValueError: if the configuration is impossible, or a file of weights is missing or damaged.
     """
     from .. import ElmoConfig
+    from ..hub.folders import architectures
+    from ..model.model_files import read_json_object, stored_tensors
 
-    content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    content = read_json_object(folder / "config.json")
     try:
         config = ElmoConfig.from_pretrained(folder, local_files_only=True)
     except Exception as error:
         raise ValueError(f"{folder / 'config.json'} describes no ELMo: {error}") from None
-    tensors = [tensor for path in _weight_files(folder) for tensor in _table_of_contents(path)]
+    tensors = [(name, each.dtype, math.prod(each.shape)) for name, each in stored_tensors(folder).items()]
     files = sorted(folder.iterdir())
     switches = {name: getattr(config, name) for name in _SIZES_AND_SWITCHES}
     return {
         "folder": str(folder),
-        "model": ", ".join(content.get("architectures") or ["ElmoModel"]),
+        "model": ", ".join(architectures(content) or ["ElmoModel"]),
         "sizes and switches": {**switches, "hidden_size": config.hidden_size},
         "parameters": _count_parameters(tensors),
         "dtype": ", ".join(sorted({dtype for _, dtype, _ in tensors})),
@@ -103,44 +105,6 @@ def _count_parameters(tensors: list[tuple[str, str, int]]) -> dict[str, int]:
         counts[next((part for start, part in _PARTS.items() if name.startswith(start)), "task head")] += size
     parts = {part: counts[part] for part in (*_PARTS.values(), "task head") if part in counts}
     return {"biLM": counts["character encoder"] + counts["biLSTM"], **parts, "all": counts.total()}
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    """The file of weights, or the several that a large model is saved in.
-
-    Raises:
-        ValueError: if one is missing.
-    """
-    index = folder / "model.safetensors.index.json"
-    names = ["model.safetensors"]
-    if index.is_file():
-        try:
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise ValueError(f"{index} is no index of files of weights: {error!r}") from None
-    for name in names:
-        if not (folder / name).is_file():
-            raise ValueError(f"{folder} has no weights: {name} is missing.")
-    return [folder / name for name in names]
-
-
-def _table_of_contents(path: Path) -> list[tuple[str, str, int]]:
-    """Name, dtype and number of elements of every tensor in a safetensors file.
-
-    Raises:
-        ValueError: if the file is damaged.
-        OSError: if it cannot be read.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    # The library says of a file that may not be read that there is none.
-    path.open("rb").close()
-    try:
-        with safe_open(path, framework="np") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
-            return [(name, each.get_dtype(), math.prod(each.get_shape())) for name, each in slices.items()]
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
 
 
 def _for_people(title: str, value: Any) -> str:
