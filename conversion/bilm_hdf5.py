@@ -38,6 +38,7 @@ from .errors import ConversionError
 from .files import InputFile, check_new_folder, paths_of, read_json_object
 from .hdf5_arrays import list_arrays, opened_hdf5, read_float32
 from .key_map import (
+    TOO_LARGE,
     TRANSPOSED,
     ArrayInfo,
     Entry,
@@ -303,9 +304,6 @@ def _hint(found: Mapping[str, ArrayInfo]) -> str:
     if "embedding" in found and "char_embed" not in found:
         return "This looks like a file of word vectors, which bilm-tf reads besides the weights, not instead of them."
     return ""
-
-
-TOO_LARGE = f"above {LARGEST_WEIGHT:.0e}, with which nothing can be computed"
 
 
 def read_parameters(file: object, links: Sequence[Link], read: Callable[[str], np.ndarray]) -> dict[str, Tensor]:

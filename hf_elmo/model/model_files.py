@@ -94,11 +94,15 @@ def stored_tensors(folder: str | os.PathLike[str]) -> dict[str, StoredTensor]:
     """
     tensors: dict[str, StoredTensor] = {}
     for path in weight_files(folder):
-        for name, entry in _table_of_contents(path).items():
+        content, size = _table_of_contents(path)
+        for name, entry in content.items():
             try:
                 tensor = StoredTensor(str(entry["dtype"]), tuple(map(int, entry["shape"])), path)
+                begin, end = map(int, entry["data_offsets"])
             except (LookupError, TypeError, ValueError):
                 raise ValueError(f"{path} is damaged: its table of contents says of {name}: {entry!r:.80}.") from None
+            if not 0 <= begin <= end <= size:
+                raise ValueError(f"{path} is damaged: it ends before the numbers of {name}.")
             if tensor.dtype not in _FLOATS:
                 raise ValueError(
                     f"{path}: the weights {name} are of the type {tensor.dtype}, expected {', '.join(_FLOATS)}: save "
@@ -108,8 +112,8 @@ def stored_tensors(folder: str | os.PathLike[str]) -> dict[str, StoredTensor]:
     return tensors
 
 
-def _table_of_contents(path: Path) -> dict[str, Any]:
-    """The header of a safetensors file: 8 bytes with its size, then JSON."""
+def _table_of_contents(path: Path) -> tuple[dict[str, Any], int]:
+    """The header of a safetensors file (8 bytes with its size, then JSON), and how many bytes of numbers follow it."""
     with path.open("rb") as file:
         start = file.read(8)
         size = struct.unpack("<Q", start)[0] if len(start) == 8 else -1
@@ -123,7 +127,7 @@ def _table_of_contents(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} is damaged: its table of contents is a {type(content).__name__}.")
     content.pop("__metadata__", None)
-    return content
+    return content, path.stat().st_size - 8 - size
 
 
 def check_local_weights(name: object, subfolder: str = "", variant: str | None = None) -> None:

@@ -336,7 +336,7 @@ BROKEN_MODELS = {
         "has no weights: model.safetensors is missing",
     ),
     "empty weights": (lambda folder: (folder / "model.safetensors").write_bytes(b""), "model.safetensors is damaged"),
-    "cut weights": (cut, "cannot be loaded"),
+    "cut weights": (cut, "model.safetensors is damaged: it ends before the numbers of"),
     "no safetensors": (lambda folder: (folder / "model.safetensors").write_bytes(b"\xff" * 999), "is damaged"),
     "lost weight": (drop_bias, "1 are missing or of another shape, such as bilstm.forward_layers.0.bias"),
     "not a number": (fill_with("bilstm.forward_layers.1.bias", np.nan), "bilstm.forward_layers.1.bias holds numbers"),
