@@ -207,7 +207,7 @@ def test_a_table_and_another_dtype(dtype, words):
         model.character_encoder.cache = None
         expected = model(**inputs)[0]
     assert found.dtype == dtype
-    tolerance = {torch.bfloat16: 0.2, torch.float16: 0.02, torch.float64: 1e-5}[dtype]
+    tolerance = {torch.bfloat16: 0.2, torch.float16: 0.05, torch.float64: 1e-5}[dtype]
     torch.testing.assert_close(found, expected, rtol=0, atol=tolerance)
 
 
