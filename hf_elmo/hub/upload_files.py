@@ -8,9 +8,11 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from transformers.dynamic_module_utils import get_relative_import_files
 
+from ..model.model_files import read_json_object
 from ..model.remote_code import AUTO_MAP, CUSTOM_PIPELINES, code
 from .model_card import CARD_NAME, make_card
 
@@ -66,8 +68,8 @@ def files_for_hub(folder: Path, repo: str | None = None) -> list[HubFile]:
     """
     names, _ = list_folder(folder)
     files = {name: HubFile(name, folder / name, "folder") for name in names}
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    tokenizer_config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    config = read_json_object(folder / "config.json")
+    tokenizer_config = read_json_object(folder / "tokenizer_config.json")
     if not _has_code(folder, config, tokenizer_config):
         config |= {"auto_map": dict(AUTO_MAP), "custom_pipelines": copy.deepcopy(CUSTOM_PIPELINES)}
         tokenizer_config["auto_map"] = {"AutoTokenizer": [_TOKENIZER_CODE, None]}
@@ -92,7 +94,7 @@ def list_folder(folder: Path) -> tuple[list[str], list[str]]:
     """
     names, left_out = [], []
 
-    def stop(error: OSError):
+    def stop(error: OSError) -> NoReturn:
         raise error
 
     # Path.glob would pass over what it may not read.
