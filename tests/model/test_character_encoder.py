@@ -191,8 +191,8 @@ def test_unknown_character(wrong):
         encoder(rows)
 
 
-@pytest.mark.parametrize("chars", [0, 2])
-def test_rows_shorter_than_the_widest_filter(chars):
+@pytest.mark.parametrize("chars", [0, 2, 7, 9])
+def test_rows_of_another_width(chars):
     encoder = fill(CharacterEncoder(small_config()))
-    with pytest.raises(ValueError, match=f"with {chars} characters, but the widest filter spans 3: pad every word"):
+    with pytest.raises(ValueError, match=f"rows of {chars} characters, but this model reads 8"):
         encoder(torch.ones(2, chars, dtype=torch.long))
