@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .character_encoder import CharacterEncoder, ScaledLinear
+from .character_encoder import CharacterEncoder, ScaledLinear, check_row_length
 from .configuration_elmo import ElmoConfig
 from .lstm.bilstm import BiLstm, ElmoState, LstmLayer, Packing, Words
 from .lstm.lstm_weights import is_quantized
@@ -369,8 +369,10 @@ class ElmoModel(ElmoPreTrainedModel):
         """
         if token_type_ids is not None:
             _check_words("token_type_ids", token_type_ids.shape, mask)
+        self.check_row_length(character_ids)
         if backward_character_ids is not None:
             _check_words("backward_character_ids", backward_character_ids.shape[:-1], mask)
+            self.check_row_length(backward_character_ids)
         if state is not None:
             self._check_state(state, mask.shape[0])
         arguments = character_ids, mask, token_type_ids, state, backward_character_ids
@@ -447,6 +449,10 @@ class ElmoModel(ElmoPreTrainedModel):
                 f"{tuple(present.shape[:2])}."
             )
         return attention_mask != 0
+
+    def check_row_length(self, character_ids: Tensor) -> None:
+        """Raises ValueError for character ids, ``(..., chars)``, whose rows are not of `config.row_length`."""
+        check_row_length(character_ids, self.config.row_length, self.config.word_embed_dim > 0)
 
     def _check_state(self, state: ElmoState, batch: int) -> None:
         sizes = (self.config.projection_dim, self.config.cell_size)

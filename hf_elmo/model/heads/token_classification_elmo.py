@@ -251,6 +251,7 @@ class ElmoForTokenClassification(ElmoPreTrainedModel):
                 raise ValueError(
                     "The character CNN beside ELMo (char_cnn_filters) reads character_ids: pass them, too."
                 )
+            self.elmo.check_row_length(character_ids)
             # Without the word's id, which may stand behind.
             characters = character_ids[..., : self.config.max_characters_per_token]
             is_traced = isinstance(self.char_cnn, CharacterEncoder) and is_traced_whole()
