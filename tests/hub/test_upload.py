@@ -19,9 +19,10 @@ from saved_code import model_code
 from typer.testing import CliRunner
 
 import hf_elmo
-from hf_elmo import ElmoForPreTraining, ElmoModel, ElmoTokenizer
+from hf_elmo import ElmoForPreTraining, ElmoForQuestionAnswering, ElmoModel, ElmoTokenizer
 from hf_elmo.commands.app import app
 from hf_elmo.hub.upload_files import files_for_hub
+from hf_elmo.model.remote_code import CUSTOM_PIPELINES
 
 
 @pytest.fixture

@@ -157,6 +157,39 @@ class TestInputs:
         with pytest.raises(ValueError, match=message):
             small_model()(**inputs)
 
+    @pytest.mark.parametrize("kind", ["list", "ndarray", "str"])
+    def test_what_is_no_tensor(self, kind):
+        ids = random_words([4, 2])
+        layers = torch.zeros(2, 3, 4, 10)
+        words = torch.ones(2, 4, dtype=torch.long)
+        base = {"character_ids": ids, "attention_mask": words, "token_type_ids": words}
+        both = {**base, "input_ids": words, "labels": words, "backward_labels": words, "backward_character_ids": ids}
+        cases = [(small_model(), base), (small_model(), {"layer_states": layers, "attention_mask": words})]
+        cases.append((fill(ElmoForPreTraining(small_config(vocab_size=9))), both))
+        for model, inputs in cases:
+            for key, tensor in inputs.items():
+                value = {"list": tensor.tolist(), "ndarray": tensor.numpy(), "str": "A text"}[kind]
+                with pytest.raises(ValueError, match=rf"{key} must be a tensor, was: {kind}.*return_tensors='pt'"):
+                    model(**{**inputs, key: value})
+        with pytest.raises(ValueError, match="input_ids must be a tensor, was: str"):
+            small_model()("A text")
+
+    @pytest.mark.parametrize("model_class", [ElmoModel, ElmoForPreTraining, ElmoForTokenClassification])
+    def test_ways_to_make_graphs_and_small_weights_that_are_not_ours(self, model_class):
+        """`trace` would record the lengths of one batch, and torch's quantisation passes over ELMo's own layers."""
+        model = fill(model_class(small_config(vocab_size=9, task_encoder_size=4, task_encoder_layers=1)))
+        ids = random_words([4, 2])
+        before = model(character_ids=ids)[0]
+        with pytest.raises(ValueError, match=r"torch\.jit\.trace .*hf-elmo export.*torch\.export"):
+            torch.jit.trace(model, example_kwarg_inputs={"character_ids": ids}, strict=False)
+        with pytest.warns(DeprecationWarning):  # noqa: SIM117 (which of the two it is, is to be seen)
+            with pytest.raises(ValueError, match=r"quantisation .*hf_elmo\.quantize\(model\)"):
+                torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
+        with pytest.raises(ValueError, match=r"hf_elmo\.quantize\(model\)"):
+            model.qconfig = torch.ao.quantization.default_qconfig
+        assert not hasattr(model, "qconfig")
+        torch.testing.assert_close(model(character_ids=ids)[0], before)
+
     @pytest.mark.parametrize("width", [3, 7, 9, 50])
     def test_rows_of_another_width(self, width):
         """Longer ones gave the vector of another word; shorter ones lack their padding."""

@@ -235,6 +235,16 @@ class TestBadInput:
         with pytest.raises(ValueError, match=r"scores are not finite .* Did the training diverge"):
             model(**batch_for(name, tokenizer))
 
+    @pytest.mark.parametrize("kind", ["list", "ndarray", "str"])
+    def test_what_is_no_tensor(self, name, kind, tiny_model_folder, tokenizer):
+        model = load(name, tiny_model_folder).eval()
+        batch = dict(batch_for(name, tokenizer))
+        for key, tensor in batch.items():
+            value = {"list": tensor.tolist(), "ndarray": tensor.numpy(), "str": "A text"}[kind]
+            message = rf"{key} must be a tensor, was: {kind}.*return_tensors='pt'"
+            with pytest.raises(ValueError, match=message):
+                model(**{**batch, key: value})
+
     def test_no_words_after_truncation(self, name, tiny_model_folder, tokenizer):
         model = load(name, tiny_model_folder)
         batch = batch_for(name, tokenizer)
