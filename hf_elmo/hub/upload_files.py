@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import fnmatch
 import json
 import os
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from transformers.dynamic_module_utils import get_relative_import_files
 
-from ..model.remote_code import AUTO_MAP, CUSTOM_PIPELINES, code
+from ..model.remote_code import AUTO_MAP, CUSTOM_PIPELINES, code, custom_pipelines
 from .model_card import make_card
 
 CARD = "README.md"
@@ -69,14 +68,25 @@ def files_for_hub(folder: Path, repo: str | None = None) -> list[HubFile]:
     files = {name: HubFile(name, folder / name, "folder") for name in names}
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     tokenizer_config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    pipelines = custom_pipelines(config.get("architectures") or ())
+    changes = []
     if not _has_code(folder, config, tokenizer_config):
-        config |= {"auto_map": dict(AUTO_MAP), "custom_pipelines": copy.deepcopy(CUSTOM_PIPELINES)}
+        config |= {"auto_map": dict(AUTO_MAP), "custom_pipelines": pipelines}
         tokenizer_config["auto_map"] = {"AutoTokenizer": [_TOKENIZER_CODE, None]}
-        for name, content in (("config.json", config), ("tokenizer_config.json", tokenizer_config)):
-            text = json.dumps(content, indent=2, sort_keys=True) + "\n"
-            files[name] = HubFile(name, text.encode(), "folder, with auto_map added")
+        text = json.dumps(tokenizer_config, indent=2, sort_keys=True) + "\n"
+        files["tokenizer_config.json"] = HubFile("tokenizer_config.json", text.encode(), "folder, with auto_map added")
         for name, text in code().items():
             files[name] = HubFile(name, text.encode(), "added: code")
+        changes.append("with auto_map added")
+    elif not pipelines and config.get("custom_pipelines") == CUSTOM_PIPELINES:
+        # Earlier versions entered the pipeline of question answerers for every model.
+        config["custom_pipelines"] = {}
+        changes.append("without the pipeline of question answerers")
+    if changes:
+        if not config["custom_pipelines"]:
+            del config["custom_pipelines"]
+        text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+        files["config.json"] = HubFile("config.json", text.encode(), f"folder, {changes[0]}")
     if CARD not in files:
         files[CARD] = HubFile(CARD, str(make_card(folder, name=repo, remote_code=True)).encode(), "added: card")
     return [files[name] for name in sorted(files)]

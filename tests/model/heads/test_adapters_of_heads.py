@@ -1,6 +1,6 @@
 """PEFT's ordinary recipes on fresh heads: the head is trained and saved with the adapter, and comes back exactly."""
 
-import logging
+import re
 
 import pytest
 import torch
@@ -69,12 +69,18 @@ def test_every_head_has_a_task_type():
 @pytest.mark.parametrize("name", HEADS)
 @pytest.mark.parametrize("targets", [["projection"], "all-linear"])
 def test_the_recipe_trains_and_saves_the_head(name, targets, tiny_model_folder, tokenizer, tmp_path):
-    if targets == "all-linear" and "Sequence" not in name and "Choice" not in name:
-        pytest.skip("PEFT puts adapters on the linear layers of these heads, and then refuses to train them whole")
+    fields = {"target_modules": targets}
+    if targets == "all-linear":
+        # PEFT puts adapters within the head, and could not load what it saves. A classifier it refuses itself.
+        expected = r"(which is new, .* exclude_modules=r\"|cannot be applied to modules of type .*Linear)"
+        with pytest.raises((ValueError, TypeError), match=expected) as refused:
+            peft.get_peft_model(fresh(name, tiny_model_folder), recipe(name, target_modules=targets))
+        pattern = re.search(r'exclude_modules=r"(.*)"', str(refused.value))
+        fields["exclude_modules"] = pattern[1] if pattern else r"(classifier|feedforward)(\..*)?"
     base, batch = fresh(name, tiny_model_folder), batch_for(name, tokenizer)
     names, head = list(base.state_dict()), head_of(base)
     before = {key: tensor.clone() for key, tensor in base.state_dict().items()}
-    model = peft.get_peft_model(base, recipe(name, target_modules=targets))
+    model = peft.get_peft_model(base, recipe(name, **fields))
     trained = {key for key, parameter in model.named_parameters() if parameter.requires_grad}
     saved_whole = {
         key.removeprefix("base_model.model.").replace(".modules_to_save.default", "").replace(".base_layer", "")
@@ -91,15 +97,14 @@ def test_the_recipe_trains_and_saves_the_head(name, targets, tiny_model_folder, 
     assert (outputs(other, batch) - expected).abs().max() > 1e-3
     again = peft.PeftModel.from_pretrained(other, tmp_path)
     assert torch.equal(outputs(again, batch), expected)
-    if targets == "all-linear":
-        return
     merged = again.merge_and_unload()
     assert list(merged.state_dict()) == names
     torch.testing.assert_close(outputs(merged, batch), expected, atol=1e-5, rtol=1e-5)
     changed = {key for key, tensor in merged.state_dict().items() if not torch.equal(tensor, before[key])}
     # A bias that no batch of one kind of labels moves may stay.
     assert changed >= {key for key in head if "scores" in key or "classifier" in key or "crf.transitions" in key}
-    assert changed - head == {"elmo.character_encoder.projection.weight"}
+    adapted = {"elmo.character_encoder.projection.weight"}
+    assert changed - head == adapted if targets == ["projection"] else changed - head > adapted
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -141,7 +146,6 @@ class TestWithoutATaskType:
     NAME = "AutoModelForTokenClassification"
 
     def warnings_of(self, model, caplog):
-        logging.getLogger("hf_elmo.model.modeling_elmo")
         caplog.clear()
         model.train()
         return caplog.text
@@ -182,8 +186,9 @@ class TestQuestionAnswering:
         plain = load(self.NAME, tiny_model_folder).eval()
         expected = outputs(plain, batch)
         model = peft.get_peft_model(load(self.NAME, tiny_model_folder), recipe(self.NAME))
-        assert torch.equal(outputs(model, batch), expected)
-        assert torch.equal(outputs(model.get_base_model(), batch), expected)
+        # The projection with an adapter is another computation, so rounding differs.
+        torch.testing.assert_close(outputs(model, batch), expected)
+        assert torch.equal(outputs(model, batch), outputs(model.get_base_model(), batch))
         layers = torch.stack(plain.elmo(**batch, output_hidden_states=True).hidden_states, dim=1)
         by_ids = {"input_ids": batch["input_ids"], "layer_states": layers, "attention_mask": batch["attention_mask"]}
         torch.testing.assert_close(outputs(model, by_ids), expected)
