@@ -1,6 +1,6 @@
 """The biLM's LSTMs on a GPU: Triton's kernels beside cuDNN, AllenNLP's loop and the plain layers, and the floor.
 
-    python benchmarks/gpu.py [--batches 1 8 64 128] [--lengths 26 100] [--precisions fp32 tf32 bf16] [--output FILE]
+    python -m benchmarks.gpu [--batches 1 8 64 128] [--lengths 26 100] [--precisions fp32 tf32 bf16] [--output FILE]
 
 The biLM has the original size (2 layers of 2 x 4,096 cells, projections of 512, clips at 3) and random weights; all
 sentences of a batch have the same length. Everyone reads the words' vectors and returns all layers, cuDNN the last one.
@@ -60,8 +60,9 @@ import transformers
 from torch import Tensor, nn
 
 from hf_elmo import ElmoConfig, ElmoModel
-from hf_elmo.model.lstm.bilstm import BiLstm, ElmoState
+from hf_elmo.model.lstm.bilstm import BiLstm
 from hf_elmo.model.lstm.lstm_gpu import read_both, read_plainly, triton
+from hf_elmo.model.lstm.lstm_layer import ElmoState
 
 CELLS, DIM, LAYERS, CLIP = 4096, 512, 2, 3.0
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

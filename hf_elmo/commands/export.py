@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .console import in_bytes, note
+from .console import in_bytes, note, silence_libraries
 
 
 def export(
@@ -29,14 +29,15 @@ def export(
     """
     if not (onnx or program):
         raise typer.BadParameter("say what to write.", param_hint="--onnx, --program")
-    from ..conversion.files import check_new_folder
     from ..export import check_onnx, export_folder
     from ..hub.folders import load, load_with_head
+    from ..whole_files import check_new_folder
 
     # What needs no model is found out before it is loaded.
     check_new_folder(destination)
     if onnx:
         check_onnx()
+    silence_libraries()
     loaded, tokenizer = load(model, "cpu") if vectors or state else load_with_head(model, "cpu")
     if onnx:
         loaded.float()

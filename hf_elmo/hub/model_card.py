@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import filecmp
 import json
-import os
 import re
-import secrets
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..whole_files import new_file
+from .folders import bundled, describe, find_folder
 from .measured_results import Result, read_results
 from .published_models import Origin, find_published
 
@@ -80,9 +80,7 @@ def make_card(
     """
     from huggingface_hub import ModelCard, ModelCardData
 
-    from .. import ElmoPreTrainedModel
-    from ..commands.info import describe
-    from .folders import find_folder
+    from ..model.modeling_elmo import ElmoPreTrainedModel
 
     folder = find_folder(str(folder))
     measured = read_results(results)
@@ -170,14 +168,8 @@ def write_card(
     if path.exists() and not overwrite:
         return path
     card = make_card(folder, origin=origin, results=results, name=name, base_model=base_model)
-    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
-    try:
+    with new_file(path, overwrite=overwrite) as temporary:
         temporary.write_text(str(card), encoding="utf-8", newline="\n")
-        os.replace(temporary, path)
-    finally:
-        # Where it could not be made it cannot be removed either, and the first error is the one to tell.
-        if temporary.exists():
-            temporary.unlink()
     return path
 
 
@@ -314,8 +306,6 @@ def _metadata(folder: Path) -> dict[str, Any]:
 def _ready_card(folder: Path, repo: str | None) -> ModelCard | None:
     """The card of the bundled model that these weights are, if they are one's; with the id of its repository."""
     from huggingface_hub import ModelCard
-
-    from .. import bundled
 
     theirs = folder / "model.safetensors"
     for entry in resources.files("hf_elmo.model_cards").iterdir():
