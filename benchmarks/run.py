@@ -67,7 +67,7 @@ class Row:
         sentences: Sentences of a round.
         rounds: Rounds that count; of the short version at most two.
         kinds: hf_elmo's kinds of numbers that are measured.
-        words: All sentences have so many words; None: as they are.
+        words: All sentences have this many words; None: as they are.
     """
 
     name: str
@@ -344,7 +344,7 @@ def present_peers() -> tuple[dict[str, str], dict[str, str]]:
         if python is None:
             absent[name] = f"{peer.variable} names no Python (python -m benchmarks.harness.peers install {name} FOLDER)"
         elif shutil.which(python) is None:
-            absent[name] = f"{peer.variable} names {python}, which is no program"
+            absent[name] = f"{peer.variable} names {python}, which is not a program"
         else:
             found[name] = python
     return found, absent

@@ -37,7 +37,7 @@ from ..harness.data import shared_data
 
 SENTENCES = Path(__file__).with_name("read_senses.tsv")
 WORD = "read"
-# Words that share so many first letters are listed as possible forms of one another.
+# Words that share this many first letters are listed as possible forms of one another.
 SAME_LETTERS = 5
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
@@ -234,12 +233,9 @@ def read_vocabulary(file: Path) -> list[str]:
 
 def _read_config(path: Path):
     from ..model.configuration_elmo import ElmoConfig
+    from ..model.model_files import read_json_object
 
     file = path / "config.json" if path.is_dir() else path
     if not file.is_file():
         raise ValueError(f"There is no configuration {path}: give small, medium, original or a config.json.")
-    try:
-        fields = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is no configuration: {error}") from None
-    return ElmoConfig.from_dict(fields)
+    return ElmoConfig.from_dict(read_json_object(file))

@@ -116,7 +116,7 @@ def _read_file(path: Path) -> list[Result]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no JSON file: {error}") from None
+        raise ValueError(f"{path} is not a JSON file: {error}") from None
     entries = content if isinstance(content, list) else [content]
     if not entries:
         raise ValueError(f"{path} holds no results.")

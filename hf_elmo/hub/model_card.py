@@ -7,13 +7,13 @@ results.
 from __future__ import annotations
 
 import filecmp
-import json
 import re
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..model.model_files import read_json_object
 from ..whole_files import new_file
 from .folders import bundled, describe, find_folder
 from .measured_results import Result, read_results
@@ -97,7 +97,7 @@ def make_card(
         published = find_published(origin.published)
     is_other = published is not None and published.parameters not in (None, facts["parameters"]["biLM"])
     known = None if is_other else published
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_json_object(folder / "config.json")
     auto_class, pipeline_tag = _PIPELINES.get(facts["model"], _PIPELINES["ElmoModel"])
     use_name = _title(name or folder.resolve().name)
     title = known.title if known else use_name.rpartition("/")[2]

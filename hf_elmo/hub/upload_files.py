@@ -10,6 +10,7 @@ from pathlib import Path
 
 from transformers.dynamic_module_utils import get_relative_import_files
 
+from ..model.model_files import read_json_object
 from ..model.remote_code import AUTO_MAP, CUSTOM_PIPELINES, code, custom_pipelines
 from .model_card import CARD_NAME, make_card
 
@@ -65,8 +66,8 @@ def files_for_hub(folder: Path, repo: str | None = None) -> list[HubFile]:
     """
     names, _ = list_folder(folder)
     files = {name: HubFile(name, folder / name, "folder") for name in names}
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    tokenizer_config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    config = read_json_object(folder / "config.json")
+    tokenizer_config = read_json_object(folder / "tokenizer_config.json")
     pipelines = custom_pipelines(config.get("architectures") or ())
     changes = []
     if not _has_code(folder, config, tokenizer_config):

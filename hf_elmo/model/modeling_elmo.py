@@ -22,6 +22,7 @@ from .lstm.bilstm import BiLstm
 from .lstm.lstm_cpu import is_quantized
 from .lstm.lstm_layer import ElmoState, LstmLayer
 from .lstm.packing import Packing, Words
+from .model_files import check_local_weights
 from .remote_code import add_remote_code
 from .sampled_softmax import LogUniformSampler, sampled_softmax_losses
 from .scalar_mix import ScalarMix
@@ -105,8 +106,11 @@ class ElmoPreTrainedModel(PreTrainedModel):
         """As in `transformers.PreTrainedModel`; parameters that are not to be trained stay frozen.
 
         Raises:
-            ValueError: for a folder with a model of another task.
+            ValueError: for a folder with a model of another task; for one whose weights lie elsewhere, in what is not
+                a regular file, or are not floating-point numbers.
         """
+        if args and kwargs.get("state_dict") is None:
+            check_local_weights(args[0], kwargs.get("subfolder") or "", kwargs.get("variant"))
         model, report = super().from_pretrained(*args, output_loading_info=True, **kwargs)
         if model.base_model is not model:
             model._check_task(report)

@@ -115,7 +115,7 @@ def test_without_accelerate_it_says_what_to_install(run, monkeypatch):
         (["empty.txt"], "not a single word"),
         (["text.txt", "--batch-size", "4000"], "fewer than one batch of 4000 rows of 5 words"),
         (["text.txt", "--config", "huge"], "There is no configuration huge"),
-        (["text.txt", "--config", "text.txt"], "is no configuration"),
+        (["text.txt", "--config", "text.txt"], "is not a JSON file"),
         (["text.txt", "--vocabulary", "bare.txt"], "lacks <S>, </S>, <UNK>: a vocabulary begins with the lines"),
         (["text.txt", "--vocabulary", "special.txt"], "no word beside the special ones"),
         (["text.txt", "--vocabulary", "absent.txt"], "absent.txt is not a file"),
