@@ -7,6 +7,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from transformers.dynamic_module_utils import get_relative_import_files
 
@@ -103,7 +104,7 @@ def list_folder(folder: Path) -> tuple[list[str], list[str]]:
     """
     names, left_out = [], []
 
-    def stop(error: OSError):
+    def stop(error: OSError) -> NoReturn:
         raise error
 
     # Path.glob would pass over what it may not read.
