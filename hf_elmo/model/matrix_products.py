@@ -141,7 +141,9 @@ def int8_product(weight: Tensor) -> Callable[..., Tensor]:
         ) from None
 
     def product(rows: Tensor, summand: Tensor | None = None) -> Tensor:
-        result = torch.ops.quantized.linear_dynamic(rows.float(), packed, False)
+        # Inputs take 7 bits: where a processor has no VNNI, sums of products of 8 bits and 8 bits run over 16, and torch
+        # silently puts the largest number there is in their place.
+        result = torch.ops.quantized.linear_dynamic(rows.float(), packed, True)
         return result if summand is None else result.add_(summand)
 
     return product
