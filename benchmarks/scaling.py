@@ -1,10 +1,10 @@
-"""What reading costs as sentences, batches, the words that differ and threads become more.
+"""What reading costs with longer sentences, larger batches, more distinct words and more threads.
 
     python -m benchmarks.scaling [--size original] [--work FOLDER] [--plot FILE.svg] [--json FILE]
 
-The model of `material.py` reads batches, tokenizer call included; one size is changed, the others stay at 16 sentences
-of 20 words, drawn from 5,000 words of the text (or, for "distinct words", from so many that a batch has that many). The
-measures take turns, and the median of `--rounds` counts. Threads are changed in one process.
+The model of `harness/material.py` reads batches, tokenizer call included. One size is changed while the others stay at
+16 sentences of 20 words, drawn from 5,000 words of the text (for "distinct words", from as many as give a batch of that
+many). The measurements take turns, and the median of `--rounds` counts. Threads are changed in one process.
 
 The plot needs matplotlib (`pip install matplotlib`).
 """
@@ -23,8 +23,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from .machine import facts
-from .report import spread, table
+from .harness.machine import facts
+from .harness.report import spread, table
 from .run import prepare
 
 SENTENCES, LENGTH, WORDS = 16, 20, 5000
@@ -143,7 +143,7 @@ def main(arguments: list[str] | None = None) -> list[dict]:
     parser.add_argument("--longest", type=int, default=320, help="words of the longest sentences")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--work", type=Path, help="folder for models and sentences, kept afterwards")
-    parser.add_argument("--text", type=Path, help="as for benchmarks.material")
+    parser.add_argument("--text", type=Path, help="as for benchmarks.harness.material")
     parser.add_argument("--plot", type=Path, help="file for the plot, such as scaling.svg")
     parser.add_argument("--json", type=Path, help="file for all times")
     options = parser.parse_args(arguments)

@@ -100,9 +100,9 @@ plot_similarity(model, tokenizer, words, words, layers=0, title="Without context
 
 # %%
 path = next(
-    folder / "benchmarks" / "read_senses.tsv"
+    folder / "benchmarks" / "quality" / "read_senses.tsv"
     for folder in [Path.cwd(), *Path.cwd().parents]
-    if (folder / "benchmarks" / "read_senses.tsv").exists()
+    if (folder / "benchmarks" / "quality" / "read_senses.tsv").exists()
 )
 rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
 senses = np.array([sense for sense, _ in rows])
@@ -148,7 +148,7 @@ assert min(agree) > 2 * 7 / 31
 
 # %% [markdown]
 # Nobody told the model about tenses: to predict the words around, it had to find out. (Eight sentences for each use
-# show what can be seen; they measure nothing. `benchmarks/senses.py` measures.)
+# show what can be seen; they measure nothing. `benchmarks/quality/senses.py` measures.)
 #
 # ## Two sentences, word by word
 #

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .console import note, print_table, printable
+from .console import note, print_table, printable, silence_libraries
 
 
 def compare(
@@ -16,7 +16,7 @@ def compare(
         str | None, typer.Option("--word", "-w", help="The word to compare. [default: all words of both]")
     ] = None,
     pretokenized: Annotated[
-        bool, typer.Option("--pretokenized", help="Sentences are words between spaces: take them as they are.")
+        bool, typer.Option("--pretokenized", help="Words stand between white space: take them as they are.")
     ] = False,
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Model folder, or a bundled model. [default: elmo-mini]")
@@ -35,6 +35,7 @@ def compare(
     texts = list(lines_of_arguments([first, second]))
     if len(texts) != 2:
         raise typer.BadParameter("a sentence is one line.", param_hint="FIRST SECOND")
+    silence_libraries()
     elmo, tokenizer = load(model, device)
     sentences = list(sentences_of(texts, pretokenized))
     comparisons = compare_words(elmo, tokenizer, *sentences, word=word)

@@ -72,7 +72,7 @@ def embed_sentences(
 
 
 def _embed(model, tokenizer, sentences, layers, keep_boundaries, batch_words, alone) -> Iterator[EmbeddedSentence]:
-    number, recent = 0, RecentWords(model.character_encoder)
+    number, recent = 0, RecentWords(model.character_encoder, across_calls=False)
     for window in windows(split_into_words(tokenizer, sentences), BATCHES_PER_WINDOW * batch_words):
         embedded: list[EmbeddedSentence | None] = [None] * len(window)
         lengths = [len(sentence) + 2 for sentence in window]

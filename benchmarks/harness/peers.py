@@ -1,8 +1,8 @@
 """The programs that hf_elmo is compared with: one command makes an environment that runs each of them today.
 
-    python -m benchmarks.peers install allennlp FOLDER
-    python -m benchmarks.peers install simple_elmo FOLDER
-    python -m benchmarks.peers check
+    python -m benchmarks.harness.peers install allennlp FOLDER
+    python -m benchmarks.harness.peers install simple_elmo FOLDER
+    python -m benchmarks.harness.peers check
 
 `install` makes a virtual environment in FOLDER and ends with the line to put in front of `python -m benchmarks.run`.
 Neither program runs as its own `pip install` leaves it, so the packages are named here one by one. Each needs about

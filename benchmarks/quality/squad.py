@@ -1,6 +1,6 @@
 """Questions of SQuAD 1.1 (Rajpurkar et al. 2016) with a frozen ELMo, beside a character encoder trained from scratch.
 
-    python benchmarks/squad.py --output squad.json
+    python -m benchmarks.quality.squad --output squad.json
 
 Both models have the same head: attention flow and one modelling biLSTM of 2 x 64. They learn from a part of the
 training set, 4,370 questions of 87,599, in 12 articles. Scores are of every tenth question of the development set
@@ -31,6 +31,8 @@ from transformers import DataCollatorWithPadding, Trainer, TrainingArguments, pi
 
 import hf_elmo
 from hf_elmo.vectors.layer_store import precompute_layers
+
+from ..harness.data import shared_data
 
 HEAD = {
     "task_encoder_layers": 1,
@@ -175,7 +177,7 @@ def write_json(report: dict, path: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> dict:
     """Runs the experiment with the options of a command line; returns all scores."""
-    data = Path(os.environ.get("HF_ELMO_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data")) / "qa"
+    data = shared_data("qa")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", help="folder of the pretrained biLM (default: the bundled one)")
     parser.add_argument("--train", type=Path, default=data / "squad_v1.1_train_partial" / "train-prefix.json")
