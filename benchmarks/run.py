@@ -45,6 +45,8 @@ from pathlib import Path
 
 import numpy as np
 
+from hf_elmo.whole_files import new_file
+
 from .harness import report
 from .harness.floor import BYTES, Shape, floor
 from .harness.machine import BLOCK, facts
@@ -67,7 +69,7 @@ class Row:
         sentences: Sentences of a round.
         rounds: Rounds that count; of the short version at most two.
         kinds: hf_elmo's kinds of numbers that are measured.
-        words: All sentences have so many words; None: as they are.
+        words: All sentences have this many words; None: as they are.
     """
 
     name: str
@@ -344,7 +346,7 @@ def present_peers() -> tuple[dict[str, str], dict[str, str]]:
         if python is None:
             absent[name] = f"{peer.variable} names no Python (python -m benchmarks.harness.peers install {name} FOLDER)"
         elif shutil.which(python) is None:
-            absent[name] = f"{peer.variable} names {python}, which is no program"
+            absent[name] = f"{peer.variable} names {python}, which is not a program"
         else:
             found[name] = python
     return found, absent
@@ -390,9 +392,8 @@ def main(arguments: list[str] | None = None) -> dict:
     results |= {"versions": comparison.versions, "notes": list(comparison.notes)}
     results["minutes"] = round((time.perf_counter() - begin) / 60, 1)
     if options.json:
-        partial = options.json.with_name(options.json.name + ".partial")
-        partial.write_text(json.dumps(results, indent=1), encoding="utf-8")
-        partial.replace(options.json)
+        with new_file(options.json) as temporary:
+            temporary.write_text(json.dumps(results, indent=1), encoding="utf-8")
     print(report.text(results))
     return results
 

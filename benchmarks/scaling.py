@@ -32,7 +32,7 @@ SENTENCES, LENGTH, WORDS = 16, 20, 5000
 
 @dataclass(frozen=True)
 class Point:
-    """One measure: so many sentences of so many words, of so many different ones, by so many threads."""
+    """One measurement: the number of sentences, of words in each, of different words, and of threads."""
 
     axis: str
     value: int
@@ -56,15 +56,15 @@ def points(threads: int, longest: int = 320) -> list[Point]:
     ]
 
 
-def batch_of(point: Point, vocabulary: list[str], chance: random.Random) -> list[list[str]]:
-    """A batch of random words of the vocabulary, or of exactly so many different ones."""
+def batch_of(point: Point, vocabulary: list[str], generator: random.Random) -> list[list[str]]:
+    """A batch of random words of the vocabulary, or of exactly `point.different` different ones."""
     count = point.sentences * point.length
     if point.different is None:
-        words = chance.choices(vocabulary, k=count)
+        words = generator.choices(vocabulary, k=count)
     else:
-        some = chance.sample(vocabulary, point.different)
-        words = [*some, *chance.choices(some, k=count - point.different)]
-        chance.shuffle(words)
+        some = generator.sample(vocabulary, point.different)
+        words = [*some, *generator.choices(some, k=count - point.different)]
+        generator.shuffle(words)
     return [words[begin : begin + point.length] for begin in range(0, count, point.length)]
 
 
@@ -78,11 +78,11 @@ def measure(folder: Path, sentences: list[list[str]], rounds: int, threads: int,
     tokenizer = AutoTokenizer.from_pretrained(folder / "fp32")
     model = AutoModel.from_pretrained(folder / "fp32").eval()
     vocabulary = list(dict.fromkeys(word for sentence in sentences for word in sentence))[:WORDS]
-    chance, chosen = random.Random(0), points(threads, longest)
+    generator, chosen = random.Random(0), points(threads, longest)
     times: list[list[float]] = [[] for _ in chosen]
     for turn in range(rounds + 1):
         for point, own in zip(chosen, times):
-            batch = batch_of(point, vocabulary, chance)
+            batch = batch_of(point, vocabulary, generator)
             torch.set_num_threads(point.threads or threads)
             begin = time.perf_counter()
             with torch.inference_mode():

@@ -42,7 +42,7 @@ print("shape      ", tuple(encoded["character_ids"].shape), "(sentences, words, 
 print("row of read", encoded["character_ids"][0, 2, :9].tolist(), "...")
 
 # %% [markdown]
-# So there is no unknown word. Whatever can be typed has a row, and a vector.
+# So no word is unknown. Whatever can be typed has a row, and a vector.
 #
 # ## What the character CNN sees
 #
@@ -81,7 +81,7 @@ figure.tight_layout()
 
 # %% [markdown]
 # A highway layer and a projection make one vector of the maxima. That vector knows the spelling, and what
-# spelling says about meaning; it knows nothing of the sentence. Cosines between such vectors, with two slips of the
+# spelling says about meaning; it does not know the sentence. Cosines between such vectors, with two slips of the
 # pen, and two words that nobody has used before:
 
 # %%

@@ -2,12 +2,12 @@
 
     python -m benchmarks.quality.precision [--model FOLDER] [--seeds N ...] [--output FILE.json]
 
-A tagger on a frozen ELMo is trained in float32 as `wnut17.py` trains it, and saved. Then it tags the test set from
-words, biLM included, as it was trained, in bfloat16 (`dtype=torch.bfloat16`) and in 8 bits (`hf_elmo.quantize`). What
-is told is the F1 of entities in percent, and how many of the words' tags are those of float32. The language model's
-perplexity, both directions, is that of the first paragraphs of a text that it was not trained on.
+A tagger on a frozen ELMo is trained in float32 as in `wnut17.py`, and saved. Then it tags the test set from words, biLM
+included, in float32, in bfloat16 (`dtype=torch.bfloat16`) and in 8 bits (`hf_elmo.quantize`). The results are the F1 of
+entities in percent, and the share of words with the same tag as in float32. The language model's perplexity, in both
+directions, is that of the first paragraphs of a text that it was not trained on.
 
-Data is looked for as in `wnut17.py`; the text is `lm/wikinews_en/valid.txt.gz` in the same folder.
+Data is found as in `wnut17.py`; the text is `lm/wikinews_en/valid.txt.gz` in the same folder.
 """
 
 from __future__ import annotations

@@ -8,15 +8,14 @@ training set, 4,370 questions of 87,599, in 12 articles. Scores are of every ten
 answer is one of the references, case, punctuation and articles aside) and F1 (of words, the best reference), as the
 official script counts them, in percent.
 
-The data (CC BY-SA 4.0) is looked for in `qa` of the folder named by HF_ELMO_SHARED_DATA or of `../shared/data`, or in
-the files given by --train and --dev, both in SQuAD's own format.
+The data (CC BY-SA 4.0) is read from the files given by --train and --dev, in SQuAD's own format, or from `qa` in the
+folder of shared data (HF_ELMO_SHARED_DATA, or `../shared/data`).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import string
 import tempfile
@@ -31,6 +30,7 @@ from transformers import DataCollatorWithPadding, Trainer, TrainingArguments, pi
 
 import hf_elmo
 from hf_elmo.vectors.layer_store import precompute_layers
+from hf_elmo.whole_files import new_file
 
 from ..harness.data import shared_data
 
@@ -169,10 +169,9 @@ def train_once(make, tokenizer, data: Dataset, dev: list[dict], epochs: int, see
 
 
 def write_json(report: dict, path: Path) -> None:
-    """Writes the file under another name first, so that it is never half written."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    """Writes a report, which is never half written."""
+    with new_file(path) as temporary:
+        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 def main(arguments: list[str] | None = None) -> dict:
@@ -183,7 +182,7 @@ def main(arguments: list[str] | None = None) -> dict:
     parser.add_argument("--train", type=Path, default=data / "squad_v1.1_train_partial" / "train-prefix.json")
     parser.add_argument("--dev", type=Path, default=data / "squad_v1.1" / "dev-v1.1.json")
     parser.add_argument("--train-limit", type=int, help="most questions to train on")
-    parser.add_argument("--dev-every", type=int, default=10, help="answer one in so many questions")
+    parser.add_argument("--dev-every", type=int, default=10, help="answer one question in N")
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--self-attention", action="store_true", help="with the paper's self-attention")

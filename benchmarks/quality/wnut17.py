@@ -9,8 +9,8 @@ on `emerging.test.annotated`, counted as the conlleval script does (seqeval's de
 standard deviation are over the seeds. Of 15 epochs the best by Viterbi's F1 on the development set counts; learning
 rates were chosen by it as well, for each of the two models.
 
-The data (CC BY 4.0, https://github.com/leondz/emerging_entities_17) is looked for in `ner/wnut17` of the folder named
-by HF_ELMO_SHARED_DATA or of `../shared/data`, or in the folder given by --data.
+The data (CC BY 4.0, https://github.com/leondz/emerging_entities_17) is read from the folder given by --data, or
+from `ner/wnut17` in the folder of shared data (HF_ELMO_SHARED_DATA, or `../shared/data`).
 """
 
 from __future__ import annotations
