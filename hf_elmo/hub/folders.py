@@ -6,9 +6,16 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..model.model_files import LARGEST_WEIGHT, read_json_object, stored_tensors
+
+if TYPE_CHECKING:
+    from ..model.heads.token_classification_elmo import ElmoForTokenClassification
+    from ..model.modeling_elmo import ElmoForPreTraining, ElmoModel, ElmoPreTrainedModel
+    from ..model.tokenization_elmo import ElmoTokenizer
+
+_Model = TypeVar("_Model", bound="ElmoPreTrainedModel")
 
 _BUNDLED = Path(__file__).parents[1] / "pretrained"
 
@@ -33,7 +40,7 @@ def find_folder(name: str | None) -> Path:
     """The model folder that was asked for; None asks for the bundled model, and the name of a bundled one for that.
 
     Raises:
-        ValueError: if it is no folder of an ELMo in the Hugging Face format, with what to do.
+        ValueError: if it is not a folder of an ELMo in the Hugging Face format, with what to do.
     """
     if name is None:
         return Path(bundled())
@@ -47,7 +54,7 @@ def find_folder(name: str | None) -> Path:
     if not config.is_file():
         is_foreign = folder.suffix in (".hdf5", ".h5", ".zip") or any(folder.glob("*.hdf5"))
         remedy = f"convert it first: hf-elmo convert {name} NEW_FOLDER" if is_foreign else "give a model folder."
-        raise ValueError(f"{name} is no model folder (it has no config.json): {remedy}")
+        raise ValueError(f"{name} is not a model folder (it has no config.json): {remedy}")
     model_type = read_json_object(config).get("model_type")
     if model_type is None and (folder / "token_embedder.pkl").is_file():
         raise ValueError(f"{name} is a folder of ELMoForManyLangs: convert it first: hf-elmo convert {name} NEW_FOLDER")
@@ -56,7 +63,7 @@ def find_folder(name: str | None) -> Path:
     return folder
 
 
-def load(name: str | None, device: str | None = None):
+def load(name: str | None, device: str | None = None) -> tuple[ElmoModel, ElmoTokenizer]:
     """Loads the biLM of a model folder, whatever head it was saved with, and its tokenizer.
 
     Args:
@@ -74,7 +81,7 @@ def load(name: str | None, device: str | None = None):
     return _load(ElmoModel, find_folder(name), device)
 
 
-def load_language_model(name: str | None, device: str | None = None):
+def load_language_model(name: str | None, device: str | None = None) -> tuple[ElmoForPreTraining, ElmoTokenizer]:
     """Loads the language model of a folder and its tokenizer; arguments as for `load`.
 
     Returns:
@@ -88,7 +95,7 @@ def load_language_model(name: str | None, device: str | None = None):
     return _load(ElmoForPreTraining, find_folder(name), device)
 
 
-def load_as_saved(folder: Path):
+def load_as_saved(folder: Path) -> tuple[ElmoPreTrainedModel, ElmoTokenizer]:
     """Loads the model of a folder with the head that it was saved with, on the CPU, and its tokenizer.
 
     Raises:
@@ -99,11 +106,11 @@ def load_as_saved(folder: Path):
     name = (architectures(read_json_object(folder / "config.json")) or ["ElmoModel"])[0]
     model_class = getattr(elmo_models, name, None)
     if not isinstance(model_class, type) or not issubclass(model_class, elmo_models.ElmoPreTrainedModel):
-        raise ValueError(f"{folder / 'config.json'} names the architecture {name!r}, which is no model of hf_elmo.")
+        raise ValueError(f"{folder / 'config.json'} names the architecture {name!r}, which is not a model of hf_elmo.")
     return _load(model_class, folder, "cpu")
 
 
-def load_tagger(name: str, device: str | None = None):
+def load_tagger(name: str, device: str | None = None) -> tuple[ElmoForTokenClassification, ElmoTokenizer]:
     """Loads a tagger of words and its tokenizer; arguments as for `load`.
 
     Returns:
@@ -118,11 +125,13 @@ def load_tagger(name: str, device: str | None = None):
     content = read_json_object(folder / "config.json")
     kinds = architectures(content) or ["ElmoModel"]
     if "ElmoForTokenClassification" not in kinds:
-        raise ValueError(f"{folder} holds no tagger of words (ElmoForTokenClassification), but: {', '.join(kinds)}.")
+        raise ValueError(
+            f"{folder} does not hold a tagger of words (ElmoForTokenClassification), but: {', '.join(kinds)}."
+        )
     return _load(ElmoForTokenClassification, folder, device)
 
 
-def load_with_head(name: str | None, device: str | None = None):
+def load_with_head(name: str | None, device: str | None = None) -> tuple[ElmoPreTrainedModel, ElmoTokenizer]:
     """Loads the model of a folder with its task head, if it has one; arguments as for `load`.
 
     Returns:
@@ -147,7 +156,7 @@ def architectures(config: dict[str, Any]) -> list[str]:
     return [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
 
 
-def _load(model_class, folder: Path, device: str | None):
+def _load(model_class: type[_Model], folder: Path, device: str | None) -> tuple[_Model, ElmoTokenizer]:
     import torch
 
     from ..model.tokenization_elmo import ElmoTokenizer
@@ -204,7 +213,7 @@ def _check_fit(folder: Path, missing: Iterable[str], mismatched: Iterable[str]) 
     missing = set(missing)
     if missing and all(name.startswith("softmax.") for name in missing):
         raise ValueError(
-            f"{folder} holds no language model: the softmax over words is missing. (Published ELMo weights come "
+            f"{folder} is not a language model: the softmax over words is missing. (Published ELMo weights come "
             "without it. hf-elmo train makes a language model.)"
         )
     if wrong := sorted({*missing, *mismatched}):

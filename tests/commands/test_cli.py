@@ -207,7 +207,7 @@ def test_words_that_are_cut_are_told(run, tiny_model_folder, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "in.txt holds no sentence: there is nothing to embed"),
+        (b"", "in.txt has no sentences: there is nothing to embed"),
         (b"good\nbad \xff line\n", "in.txt, line 2: the byte 0xff is no UTF-8"),
         ("words".encode("utf-16"), "in.txt, line 1: "),
         (b"\x89PNG\r\n\x1a\n\0\0", "in.txt, line 1: "),
@@ -225,7 +225,7 @@ def test_input_of_blank_lines_only(run):
     result = run("embed", input="\n \n\t\n")
     assert result.stdout.count("(no words)") == 3
     assert "3 sentences of 3 without words" in result.stderr
-    assert "holds no sentence" in run("embed", "--split-sentences", status=1, input="\n \n").stderr
+    assert "has no sentences" in run("embed", "--split-sentences", status=1, input="\n \n").stderr
 
 
 def test_input_that_cannot_be_read(run, tmp_path):

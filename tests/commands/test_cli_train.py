@@ -119,7 +119,7 @@ def test_without_accelerate_it_says_what_to_install(run, monkeypatch):
         (["text.txt", "--vocabulary", "bare.txt"], "lacks <S>, </S>, <UNK>: a vocabulary begins with the lines"),
         (["text.txt", "--vocabulary", "special.txt"], "no word beside the special ones"),
         (["text.txt", "--vocabulary", "absent.txt"], "absent.txt is not a file"),
-        (["text.txt", "--model", "text.txt"], "text.txt is no model folder"),
+        (["text.txt", "--model", "text.txt"], "text.txt is not a model folder"),
         (["text.txt", "--model", "elmo-mini", "--samples", "7"], "--samples belongs to the sizes of a fresh model"),
         (["text.txt", "--learning-rate", "1e39", "--warmup-steps", "0"], "Lower the learning rate, and resume."),
     ],

@@ -502,7 +502,7 @@ def test_a_space_of_the_bundled_model_holds_no_copy(tmp_path):
         (["--title", "x" * 61], "at most 60 characters"),
         (["--requirement", "a\nb"], "one line"),
         (["--model", "gone"], "no model folder gone"),
-        (["--ner", hf_elmo.bundled()], "holds no tagger of words"),
+        (["--ner", hf_elmo.bundled()], "does not hold a tagger of words"),
     ],
 )
 def test_a_space_that_cannot_be_leaves_nothing(tmp_path, options, message):

@@ -2,19 +2,26 @@
 
 import hashlib
 import json
+import os
 import shutil
+import socket
+import tempfile
+from pathlib import Path
 
 import huggingface_hub
 import pytest
+import torch
 from hub_server import HubServer
-from hub_storage import TOKEN
+from hub_storage import READ_ONLY_TOKEN, TOKEN
 from huggingface_hub.utils import close_session
 from saved_code import model_code
 from typer.testing import CliRunner
 
-from hf_elmo import ElmoForPreTraining, ElmoModel, ElmoTokenizer
+import hf_elmo
+from hf_elmo import ElmoForPreTraining, ElmoForQuestionAnswering, ElmoModel, ElmoTokenizer
 from hf_elmo.commands.app import app
 from hf_elmo.hub.upload_files import files_for_hub
+from hf_elmo.model.remote_code import CUSTOM_PIPELINES
 
 
 @pytest.fixture
@@ -120,6 +127,23 @@ def test_incomplete_code_is_replaced_as_a_whole(tiny_model_folder, tmp_path):
     assert {file.name: file.read() for file in files if file.name.endswith(".py")} == model_code()
 
 
+@pytest.mark.parametrize("has_code", [True, False])
+def test_question_answerers_alone_have_a_pipeline_for_it(tiny_model_folder, tmp_path, has_code):
+    """Also where an older version entered one for every model."""
+    for model_class in (ElmoModel, ElmoForQuestionAnswering):
+        saved = tmp_path / model_class.__name__
+        model_class.from_pretrained(tiny_model_folder).save_pretrained(saved)
+        ElmoTokenizer.from_pretrained(tiny_model_folder).save_pretrained(saved)
+        if not has_code:
+            (saved / "modeling_elmo.py").unlink()
+        config = json.loads((saved / "config.json").read_text(encoding="utf-8"))
+        config["custom_pipelines"] = CUSTOM_PIPELINES
+        (saved / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        uploaded = {file.name: file.read() for file in files_for_hub(saved)}
+        found = json.loads(uploaded["config.json"]).get("custom_pipelines")
+        assert found == (CUSTOM_PIPELINES if model_class is ElmoForQuestionAnswering else None)
+
+
 def test_what_nobody_needs_stays_here(hub, push, folder):
     for name in ("training_args.bin", ".secret", "optimizer.pt", "checkpoint-5/model.safetensors", ".git/config"):
         (folder / name).parent.mkdir(exist_ok=True)
@@ -201,6 +225,255 @@ def test_a_snapshot_of_the_hubs_cache_is_pushed(folder, tmp_path):
     }
 
 
+def test_dry_run_shows_all_and_asks_nobody(hub, push, folder, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN")
+    before = content_of(folder)
+    result = push(folder, "tester/tiny", "--dry-run")
+    assert hub.requests == []
+    assert content_of(folder) == before
+    rows = [line.split("\t") for line in result.stdout.split("\n\n")[0].splitlines()]
+    assert rows[0] == ["file", "size", "from"]
+    listed = {name: origin for name, _, origin in rows[1:]}
+    assert listed.keys() == before.keys() | {"README.md", *model_code()}
+    assert listed["modeling_elmo.py"] == "added: code"
+    assert listed["README.md"] == "added: card"
+    assert "library_name: transformers" in result.stdout
+    assert "nothing was sent" in result.stderr
+
+
+def test_the_bundled_model_can_be_pushed(hub, push):
+    try:
+        bundled = Path(hf_elmo.bundled())
+    except ValueError:
+        pytest.skip("no model is bundled")
+    before = content_of(bundled)
+    push("elmo-mini", "tester/mini")
+    assert content_of(bundled) == before
+    assert hub.read("tester/mini", "model.safetensors") == before["model.safetensors"]
+    assert {path: hub.read("tester/mini", path) for path in model_code()} == model_code()
+
+
+def test_a_second_push_sends_nothing(hub, push, folder):
+    push(folder, "tester/tiny")
+    first = hub.counts()
+    result = push(folder, "tester/tiny")
+    assert "all there already" in result.stderr
+    assert hub.counts()["PUT lfs"] == first["PUT lfs"] >= 2
+    assert hub.counts()["POST commit"] == 1
+    (folder / "README.md").write_text("---\nlibrary_name: transformers\n---\n", encoding="utf-8")
+    push(folder, "tester/tiny")
+    assert hub.counts()["PUT lfs"] == first["PUT lfs"]
+    assert hub.counts()["POST commit"] == 2
+
+
+def test_weights_of_an_earlier_push_do_not_stay(hub, push, folder, tiny_model_folder, tmp_path):
+    """transformers takes `model.safetensors` where it is, even beside an index; others' files are nobody's business."""
+    old = ElmoModel.from_pretrained(tiny_model_folder)
+    with torch.no_grad():
+        old.scalar_mixes[0].gamma.fill_(7.0)
+    old.save_pretrained(tmp_path / "old")
+    ElmoTokenizer.from_pretrained(tiny_model_folder).save_pretrained(tmp_path / "old")
+    others = {"model_old/model.safetensors": b"x", "model-fp16.safetensors": b"y", "notes.txt": b"z"}
+    for name, content in others.items():
+        (tmp_path / "old" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "old" / name).write_bytes(content)
+    shards = {path.name for path in folder.glob("model*")}
+
+    def pushed_weights(source):
+        """What is said, the weights that are on the hub now, and the model that they make."""
+        result = push(source, "tester/tiny")
+        content = {name: hub.read("tester/tiny", name) for name in hub.files("tester/tiny")}
+        assert {name: content[name] for name in others} == others
+        place = Path(tempfile.mkdtemp(dir=tmp_path))
+        for name in content.keys() - others.keys():
+            (place / name).write_bytes(content[name])
+        weights = {path.name for path in place.glob("model*") if path.suffix != ".py"}
+        return result.stderr, weights, ElmoModel.from_pretrained(place)
+
+    said, names, model = pushed_weights(tmp_path / "old")
+    assert "deleted" not in said
+    assert names == {"model.safetensors"}
+    assert model.scalar_mixes[0].gamma.item() == 7.0
+
+    huggingface_hub.HfApi(endpoint=hub.url, token=TOKEN).create_branch("tester/tiny", branch="before")
+    said, names, model = pushed_weights(folder)
+    assert "deleted there, as weights of an earlier upload: model.safetensors\n" in said
+    assert names == shards
+    expected = ElmoModel.from_pretrained(tiny_model_folder).state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in model.state_dict().items())
+    # That was one commit, and of this branch alone.
+    assert [len(commits) for commits in hub.repos["tester/tiny"].branches.values()] == [3, 2]
+    assert "model.safetensors" in hub.files("tester/tiny", "before")
+
+    said, names, model = pushed_weights(tmp_path / "old")
+    assert all(name in said for name in shards)
+    assert names == {"model.safetensors"}
+    assert model.scalar_mixes[0].gamma.item() == 7.0
+
+
+def test_private_and_revision(hub, push, folder):
+    push(folder, "tiny", "--private", "--revision", "trial/2")
+    repo = hub.repos["tester/tiny"]
+    assert repo.is_private
+    assert len(repo.branches["main"]) == 1
+    assert "config.json" in hub.files("tester/tiny", "trial/2")
+    push(folder, "tiny", "--revision", "trial/2")
+    assert len(repo.branches["trial/2"]) == 2
+
+
+def test_private_is_not_promised_for_a_public_repository(hub, push, folder):
+    huggingface_hub.HfApi(endpoint=hub.url, token=TOKEN).create_repo("tester/tiny")
+    assert "public" in push(folder, "tester/tiny", "--private", status=1).stderr
+    assert unchanged(hub)
+
+
+def test_the_token_is_found_where_the_library_has_it(hub, push, folder, tmp_path, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN")
+    assert "hf auth login" in push(folder, "tester/tiny", status=1).stderr
+    (tmp_path / "token").write_text(TOKEN + "\n", encoding="utf-8")
+    push(folder, "tester/tiny")
+    assert not unchanged(hub)
+
+
+@pytest.mark.parametrize(
+    ("token", "name", "expected"),
+    [
+        ("hf_wrong", "tester/tiny", "does not accept the token (401: Invalid credentials"),
+        (READ_ONLY_TOKEN, "tester/tiny", "may not write to tester/tiny (403: "),
+        (TOKEN, "somebody/tiny", "may not write to somebody/tiny (403: "),
+        ("hf_\x01odd", "tester/tiny", "characters that none has"),
+        (TOKEN, "a/b/c", "'a/b/c' is not a name of a repository"),
+        (TOKEN, "two words", "'two words' is not a name of a repository"),
+    ],
+)
+def test_who_may_not_push(hub, push, folder, monkeypatch, token, name, expected):
+    monkeypatch.setenv("HF_TOKEN", token)
+    result = push(folder, name, status=1)
+    assert expected in result.stderr
+    assert token not in result.output
+    assert hub.repos == {}
+
+
+def test_no_network(hub, push, folder, monkeypatch):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", url)
+    assert f"The hub at {url} cannot be reached" in push(folder, "tester/tiny", status=1).stderr
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    close_session()
+    assert "HF_HUB_OFFLINE is set" in push(folder, "tester/tiny", status=1).stderr
+
+
+# --- what is no model, or no card
+
+
+def test_what_is_no_whole_model(hub, push, folder, tmp_path):
+    def says(expected, path=folder):
+        assert expected in push(path, "tester/tiny", status=1).stderr
+
+    says("There is no model folder", tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    says("it has no config.json", tmp_path / "empty")
+    says("is not a model folder", folder / "config.json")
+    shard = sorted(folder.glob("*.safetensors"))[0]
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-8])
+    says("cannot be loaded")
+    shard.unlink()
+    says("cannot be loaded")
+    shard.write_bytes(content)
+    (folder / "tokenizer.json").rename(tmp_path / "tokenizer.json")
+    says("has no tokenizer.json")
+    (tmp_path / "tokenizer.json").rename(folder / "tokenizer.json")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, "architectures": ["BertModel"]}), encoding="utf-8")
+    says("'BertModel', which is not a model of hf_elmo")
+    (folder / "config.json").write_text(
+        json.dumps({**config, "architectures": ["ElmoForPreTraining"]}), encoding="utf-8"
+    )
+    says("is not a language model")
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "bert"}), encoding="utf-8")
+    says("expected 'elmo'")
+    assert hub.requests == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX permissions")
+@pytest.mark.parametrize("part", [".", "logs", "notes.txt"])
+def test_what_may_not_be_read(hub, push, folder, part):
+    (folder / "logs").mkdir()
+    (folder / "notes.txt").write_text("x", encoding="utf-8")
+    (folder / part).chmod(0)
+    user = os.geteuid()
+    try:
+        if user == 0:
+            if not os.access(folder.parent, os.X_OK):
+                pytest.skip("another user cannot reach the folder")
+            _let_others_pass(folder)
+            os.seteuid(65534)
+        assert "Permission denied" in push(folder, "tester/tiny", status=1).stderr
+    finally:
+        os.seteuid(user)
+        (folder / part).chmod(0o755)
+    assert hub.requests == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX permissions")
+def test_a_folder_that_is_read_only(hub, push, folder):
+    """Nothing is written beside the model, also for who could not."""
+    before = content_of(folder)
+    user = os.geteuid()
+    try:
+        folder.chmod(0o555 if user == 0 else 0o500)
+        if user == 0:
+            if not os.access(folder.parent, os.X_OK):
+                pytest.skip("another user cannot reach the folder")
+            _let_others_pass(folder)
+            # The hub is in this process, so it becomes that user, too.
+            hub.folder.chmod(0o777)
+            os.seteuid(65534)
+        with pytest.raises(PermissionError):
+            (folder / "new").touch()
+        push(folder, "tester/tiny")
+    finally:
+        os.seteuid(user)
+        folder.chmod(0o755)
+    assert content_of(folder) == before
+    assert {"README.md", *before, *model_code()} <= hub.files("tester/tiny").keys()
+
+
+def _let_others_pass(folder):
+    """pytest makes folders, and safetensors files, that only their owner may read."""
+    for path in folder.glob("*.*"):
+        path.chmod(path.stat().st_mode | (0o044 if path.stat().st_mode & 0o400 else 0))
+    for parent in folder.parents:
+        if parent.name.startswith(("pytest-", "test_")):
+            parent.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "expected"),
+    [
+        ("", "has no library_name"),
+        ("---\nlicense: mit\n---\n", "has no library_name"),
+        ("---\nlibrary_name: [a\n---\n", "is not what the hub takes"),
+        ("---\n- a\n- b\n---\n", "should be a dict"),
+        ("---\nlibrary_name: transformers\nlanguage: no\n---\n", "language: False, expected text"),
+        ("---\nlibrary_name: transformers\nlicense: [mit]\n---\n", "license: ['mit'], expected text"),
+        ("---\nlibrary_name: transformers\nbase_model: /home/me/x\n---\n", "/home/me/x"),
+        ("---\nlibrary_name: transformers\nmodel-index:\n- name: x\n  results:\n  - task: {}\n---\n", "model_index"),
+        (
+            "---\nlibrary_name: transformers\nlicense: my-own\n---\n",
+            'does not take the metadata of README.md: "license"',
+        ),
+    ],
+)
+def test_cards_that_the_hub_would_not_take(hub, push, folder, metadata, expected):
+    (folder / "README.md").write_text(metadata + "# Mine\n", encoding="utf-8")
+    assert expected in push(folder, "tester/tiny", status=1).stderr
+    assert hub.repos == {}
+
+
 def test_what_a_card_lacks_is_said(hub, push, folder):
     (folder / "README.md").write_text("---\nlibrary_name: transformers\n---\n# Mine\n", encoding="utf-8")
     assert "README.md has no license" in push(folder, "tester/tiny").stderr
@@ -255,8 +528,8 @@ def test_the_token_is_shown_by_no_error_and_no_traceback(hub, push, folder):
     hub.fail("POST", COMMIT, 403, f"no, {TOKEN}, not now", times=2)
     assert "no, ***, not now" in push(folder, "tester/tiny", status=1).stderr
     result = CliRunner().invoke(app, ["--traceback", "push", str(folder), "tester/tiny"])
-    assert "Traceback" in result.stderr
-    assert "no, ***, not now" in result.stderr
+    assert "Traceback" in result.output
+    assert "no, ***, not now" in result.output
     assert TOKEN not in result.output
 
 

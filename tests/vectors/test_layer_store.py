@@ -773,6 +773,10 @@ def test_arguments_of_other_kinds(tmp_path, model, tokenizer):
             lambda row: {"character_ids": row["character_ids"] if len(row["input_ids"]) != 9 else None},
             "list of words of characters .* it holds nothing",
         ),
+        (
+            lambda row: {"character_ids": [[*word, 0, 0] for word in row["character_ids"]]},
+            "rows of 10 characters, but this model reads 8",
+        ),
         (lambda row: {"token_type_ids": [None] * len(row["input_ids"])}, "must hold integers"),
         (lambda row: {"character_ids": [row["character_ids"]] * 2}, "lists of texts, as rows of a multiple choice"),
     ],

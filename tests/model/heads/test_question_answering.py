@@ -14,7 +14,7 @@ from transformers.loss.loss_utils import ForQuestionAnsweringLoss
 
 from hf_elmo import ElmoForQuestionAnswering, ElmoModel, ElmoTokenizer
 from hf_elmo.model.heads.attention_flow import AttentionFlow, SelfAttention, TrilinearSimilarity
-from hf_elmo.model.heads.span_decoding import best_spans, probabilities
+from hf_elmo.model.heads.question_answering_pipeline import best_spans, probabilities
 
 PAIRS = [
     ("Who wrote it ?", "Mary wrote it in 1817 , in Geneva ."),
