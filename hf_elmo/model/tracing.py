@@ -9,7 +9,7 @@ the same to rounding.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ from .lstm.highway_lstm import HighwayLstm
 
 
 def is_traced_whole() -> bool:
-    """Whether this runs to make a graph that must hold everything: `torch.export`, `torch.compile(fullgraph=True)`.
+    """Whether a graph that must hold everything is being made: `torch.export`, `torch.compile(fullgraph=True)`.
 
     A plain `torch.compile` may leave its graph for what runs faster outside of it, and does so in this package.
     """
@@ -32,7 +32,7 @@ def is_traced_whole() -> bool:
 
 @torch.compiler.assume_constant_result
 def _must_be_one_graph() -> bool:
-    # torch has no public way to ask. Without an answer the compiler itself says what it cannot trace.
+    # torch has no public function for this. Without an answer the compiler itself says what it cannot trace.
     try:
         from torch._dynamo.symbolic_convert import InstructionTranslator
 
@@ -47,7 +47,8 @@ class ReadingOrder(NamedTuple):
 
     Attributes:
         keep: True for words; where there is none the state stays as it is.
-        fresh: True for the first word of every sentence of a row but the first one, which begins as it is told to.
+        fresh: True for the first word of every sentence of a row but the row's first one, which begins with the given
+            state.
     """
 
     keep: Tensor
@@ -62,11 +63,16 @@ def reading_orders(mask: Tensor, segments: Tensor | None) -> tuple[ReadingOrder,
         segments: ``(batch, words)``, integers. Where it changes within a row, another sentence begins. None: a row is
             one sentence.
     """
+    turned = mask.flip(1)
     if segments is None:
-        both = [(mask, torch.zeros_like(mask)), (mask.flip(1), torch.zeros_like(mask))]
+        fresh = torch.zeros_like(mask), torch.zeros_like(mask)
     else:
-        both = [(mask, begins(mask, segments)), (mask.flip(1), begins(mask.flip(1), segments.flip(1)))]
-    return tuple(ReadingOrder(*(part.t().unsqueeze(-1) for part in pair)) for pair in both)
+        fresh = begins(mask, segments), begins(turned, segments.flip(1))
+    forward, backward = (
+        ReadingOrder(keep.t().unsqueeze(-1), starts.t().unsqueeze(-1))
+        for keep, starts in zip((mask, turned), fresh, strict=True)
+    )
+    return forward, backward
 
 
 def begins(mask: Tensor, segments: Tensor) -> Tensor:
@@ -74,7 +80,7 @@ def begins(mask: Tensor, segments: Tensor) -> Tensor:
 
     Words that the mask leaves out do not count. The first word of a row, which has none before it, is not among them.
     """
-    # Segments of the words alone, moved to the front of their row behind one place for all that is no word.
+    # Segments of the words alone, moved to the front of their row behind one place for all that is not a word.
     place = mask.cumsum(dim=1)
     moved = F.pad(torch.zeros_like(segments), (1, 0)).scatter(1, place * mask, segments)
     before = moved.gather(1, (place - 1).clamp(min=0))
@@ -102,7 +108,9 @@ def scan_rows(
     """
     from torch._higher_order_ops.scan import scan
 
-    def read_word(carried, word):
+    def read_word(
+        carried: tuple[tuple[Tensor, ...], ...], word: tuple[tuple[Any, ...], ...]
+    ) -> tuple[tuple[tuple[Tensor, ...], ...], tuple[Tensor, ...]]:
         following, outputs = [], []
         for step, parts, (keep, fresh), state in zip(steps, *word, carried, strict=True):
             begun = [torch.where(fresh, 0, part) for part in state]
@@ -178,27 +186,30 @@ def encode_padded(encoder: CharacterEncoder, character_ids: Tensor) -> Tensor:
 
 
 def read_layers_padded(
-    model,
+    encoder: CharacterEncoder,
+    bilstm: BiLstm,
     character_ids: Tensor,
     mask: Tensor,
     segments: Tensor | None,
     state: ElmoState | None,
     backward_character_ids: Tensor | None,
 ) -> tuple[list[Tensor], ElmoState]:
-    """What `ElmoModel.read` computes, for padded rows; its arguments, and the state in any case.
+    """What `ElmoModel.read` computes, for padded rows, from the model's parts and the same arguments.
+
+    The state is returned in any case.
 
     What depends on values is not checked: ids that have no embedding, and a state given to rows of several sentences.
     """
     kept = mask.unsqueeze(-1)
-    words = encode_padded(model.character_encoder, character_ids).masked_fill(~kept, 0)
+    words = encode_padded(encoder, character_ids).masked_fill(~kept, 0)
     backward = words
     if backward_character_ids is not None:
-        backward = encode_padded(model.character_encoder, backward_character_ids).masked_fill(~kept, 0)
+        backward = encode_padded(encoder, backward_character_ids).masked_fill(~kept, 0)
     if state is None:
-        state = model.bilstm.initial_state(mask.shape[0], words)
+        state = bilstm.initial_state(mask.shape[0], words)
     else:
         state = ElmoState(*(part.to(words) for part in state))
-    layers, state = read_padded(model.bilstm, (words, backward), mask, segments, state)
+    layers, state = read_padded(bilstm, (words, backward), mask, segments, state)
     return [torch.cat([words, backward], dim=-1), *layers], state
 
 
@@ -215,7 +226,7 @@ def read_task_padded(lstm: nn.LSTM | HighwayLstm, vectors: Tensor, mask: Tensor,
         ``(batch, words, directions * size)``, zeros where there is no word.
     """
     orders = reading_orders(mask, segments)
-    between = getattr(lstm.dropout, "p", lstm.dropout)
+    between = lstm.dropout.p if isinstance(lstm.dropout, nn.Dropout) else lstm.dropout
     x = vectors.transpose(0, 1)
     for depth, layers in enumerate(_task_layers(lstm)):
         if depth > 0:
