@@ -60,8 +60,9 @@ import transformers
 from torch import Tensor, nn
 
 from hf_elmo import ElmoConfig, ElmoModel
-from hf_elmo.model.lstm.bilstm import BiLstm, ElmoState
+from hf_elmo.model.lstm.bilstm import BiLstm
 from hf_elmo.model.lstm.lstm_gpu import read_both, read_plainly, triton
+from hf_elmo.model.lstm.lstm_layer import ElmoState
 
 CELLS, DIM, LAYERS, CLIP = 4096, 512, 2, 3.0
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

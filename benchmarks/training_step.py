@@ -48,7 +48,7 @@ class HfElmo:
         from transformers.utils import logging
 
         from hf_elmo import ElmoModel
-        from hf_elmo.model.lstm.bilstm import LstmLayer
+        from hf_elmo.model.lstm.lstm_layer import LstmLayer
 
         logging.disable_progress_bar()
         self.model = ElmoModel.from_pretrained(folder / "model").train()

@@ -76,7 +76,7 @@ from transformers import TrainerCallback
 import hf_elmo
 from hf_elmo import ElmoConfig, ElmoForPreTraining, ElmoTokenizer
 from hf_elmo.language_model.scoring import perplexity
-from hf_elmo.model.lstm.bilstm import ElmoState
+from hf_elmo.model.lstm.lstm_layer import ElmoState
 from hf_elmo.training.batches import RunningText, WordTable
 from hf_elmo.training.corpus import Corpus, prepare
 from hf_elmo.training.trainer import (

@@ -23,6 +23,7 @@ from ..hub.published_models import origin_of
 from ..model.configuration_elmo import ElmoConfig
 from ..model.modeling_elmo import ElmoModel
 from ..model.scalar_mix import ScalarMix
+from ..whole_files import new_folder
 from .bilm_files import (
     OPTIONS_NAME,
     VOCABULARY_NAME,
@@ -33,7 +34,7 @@ from .bilm_files import (
     bilm_files,
 )
 from .errors import ConversionError
-from .files import InputFile, check_new_folder, new_folder, paths_of, read_json_object
+from .files import InputFile, check_new_folder, paths_of, read_json_object
 from .hdf5_arrays import list_arrays, opened_hdf5, read_float32
 from .key_map import (
     TRANSPOSED,
@@ -194,7 +195,7 @@ def save_bilm(model: PreTrainedModel, destination: str | Path, *, vocabulary: Se
         for name in parameters:
             if name.startswith("bilstm.") and name.endswith(".bias"):
                 parameters[name] = _with_forget_bias(parameters[name], config.forget_bias - 1.0)
-    with new_folder(destination) as folder:
+    with new_folder(check_new_folder(destination)) as folder:
         with h5py.File(folder / WEIGHTS_NAME, "w") as weights:
             for link in links:
                 weights.create_dataset(link.foreign, data=to_foreign(link, parameters).numpy())

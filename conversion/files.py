@@ -1,11 +1,9 @@
-"""Reading files that others made, and writing folders that are whole or not there at all."""
+"""Reading files that others made, as carefully as such files ask for."""
 
 from __future__ import annotations
 
 import json
 import lzma
-import secrets
-import shutil
 import stat
 import tempfile
 import zipfile
@@ -16,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from .. import whole_files
 from .errors import ConversionError
 
 # The published models are of 54 to 374 MB, and the numbers in them hardly compress.
@@ -191,60 +190,7 @@ def check_new_folder(destination: str | Path) -> Path:
     Raises:
         ConversionError: if there is something already: a file, or a folder that is not empty.
     """
-    path = Path(destination).resolve()
-    if path.is_dir():
-        if any(path.iterdir()):
-            raise ConversionError(
-                f"{destination} is not empty: name a folder that does not exist yet, or an empty one."
-            )
-    elif path.exists():
-        raise ConversionError(f"{destination} is a file: name a folder that does not exist yet, or an empty one.")
-    return path
-
-
-@contextmanager
-def new_folder(destination: str | Path) -> Iterator[Path]:
-    """A temporary folder that becomes `destination` if all goes well, and vanishes if not.
-
-    A destination that exists (empty) keeps its own permissions and may be a mount point or the current folder: it is
-    filled rather than replaced.
-
-    Yields:
-        The temporary folder, on the same file system.
-
-    Raises:
-        ConversionError: if `destination` is there and not an empty folder.
-    """
-    path = check_new_folder(destination)
-    exists = path.is_dir()
-    made = [] if exists else [parent for parent in path.parents if not parent.exists()]
-    parent = path if exists else path.parent
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        temporary = parent / f".hf_elmo-{secrets.token_hex(8)}.tmp"
-        temporary.mkdir()
-        try:
-            yield temporary
-            if exists:
-                _move_content(temporary, path)
-            else:
-                temporary.rename(path)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    except BaseException:
-        for folder in made:
-            # Somebody else may have put something there meanwhile.
-            if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
-        raise
-
-
-def _move_content(source: Path, destination: Path) -> None:
-    moved: list[Path] = []
-    try:
-        for entry in sorted(source.iterdir()):
-            moved.append(entry.rename(destination / entry.name))
-    except BaseException:
-        for entry in moved:
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-        raise
+        return whole_files.check_new_folder(destination)
+    except ValueError as error:
+        raise ConversionError(str(error)) from None

@@ -12,8 +12,9 @@ from ..hub.model_card import write_card
 from ..hub.published_models import Origin
 from ..model.modeling_elmo import ElmoModel
 from ..model.tokenization_elmo import SPECIAL_WORDS, ElmoTokenizer
+from ..whole_files import new_folder
 from .errors import ConversionError
-from .files import InputFile, new_folder, read_json_object
+from .files import InputFile, check_new_folder, read_json_object
 
 
 def write_model_folder(
@@ -46,7 +47,7 @@ def write_model_folder(
             f"The vocabulary makes {len(tokenizer)} words with the special ones, but the model has a vocab_size of "
             f"{model.config.vocab_size}: they do not belong together."
         )
-    with new_folder(destination) as folder:
+    with new_folder(check_new_folder(destination)) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         if origin is not None:

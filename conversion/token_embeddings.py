@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import gzip
 import io
-import os
-import secrets
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..vectors.files import check_target
 from ..vectors.hdf5_output import Hdf5Output
 from ..vectors.word_cache import WordCache, cache_words, word_vectors
+from ..whole_files import check_target, new_file
 from .errors import ConversionError
 from .files import InputFile
 from .hdf5_arrays import list_arrays, opened_hdf5, read_float32
@@ -151,7 +148,10 @@ def write_token_embeddings(
     for path in (destination, vocabulary):
         check_target(path, overwrite)
     batches = word_vectors(model, tokenizer, lines)
-    with _new_file(destination) as vectors_path, _new_file(vocabulary) as vocabulary_path:
+    with (
+        new_file(destination, overwrite=overwrite) as vectors_path,
+        new_file(vocabulary, overwrite=overwrite) as vocabulary_path,
+    ):
         if is_hdf5:
             _write_hdf5(vectors_path, batches, (len(lines), model.config.projection_dim))
         else:
@@ -199,14 +199,3 @@ def _write_text(path: Path, lines: Sequence[str], batches: Iterable[Tensor], is_
             for batch in batches:
                 for vector in batch.float().numpy():
                     text.write(f"{next(words)} {' '.join(map(str, vector))}\n")
-
-
-@contextmanager
-def _new_file(path: Path) -> Iterator[Path]:
-    """A temporary file that gets its name if all goes well, and vanishes if not."""
-    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

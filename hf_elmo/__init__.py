@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .model.heads.question_answering_pipeline import ElmoQuestionAnsweringPipeline
     from .model.heads.sequence_classification_elmo import ElmoForMultipleChoice, ElmoForSequenceClassification
     from .model.heads.token_classification_elmo import ElmoForTokenClassification
-    from .model.lstm.bilstm import ElmoState
+    from .model.lstm.lstm_layer import ElmoState
     from .model.modeling_elmo import ElmoForPreTraining, ElmoModel, ElmoPreTrainedModel
     from .model.quantization import quantize
     from .model.tokenization_elmo import ElmoTokenizer
@@ -50,7 +50,7 @@ _MODULES = {
     "ElmoModel": "model.modeling_elmo",
     "ElmoPreTrainedModel": "model.modeling_elmo",
     "ElmoQuestionAnsweringPipeline": "model.heads.question_answering_pipeline",
-    "ElmoState": "model.lstm.bilstm",
+    "ElmoState": "model.lstm.lstm_layer",
     "ElmoTokenizer": "model.tokenization_elmo",
     "ForwardReader": "language_model.generation",
     "LanguageModelTrainer": "training.trainer",

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from .model.heads.question_answering_elmo import ElmoForQuestionAnswering
 from .model.heads.sequence_classification_elmo import ElmoForMultipleChoice
 from .model.heads.unicode_characters import UnicodeCharacters
-from .model.lstm.bilstm import ElmoState
+from .model.lstm.lstm_layer import ElmoState
 from .model.modeling_elmo import ElmoForPreTraining, ElmoModel, ElmoPreTrainedModel
+from .whole_files import new_folder
 
 OPSET = 20
 ONNX_FILE, PROGRAM_FILE = "model.onnx", "model.pt2"
@@ -214,8 +215,6 @@ def export_folder(
         ValueError: as `export_onnx`, and if there is something at `folder`.
         OSError: if the folder cannot be written.
     """
-    from .conversion.files import new_folder
-
     graph = ElmoGraph(model, with_state)
     if onnx:
         check_onnx()

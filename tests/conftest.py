@@ -1,13 +1,24 @@
-"""What all tests share: where the data is, and small models."""
+"""What all tests share: how they run, where the data is, and small models."""
 
 import os
 from pathlib import Path
 
+# Tests run side by side (pytest-xdist), so each process, and whatever it starts, computes with one thread. torch reads
+# this when it is loaded. It also makes sums come out alike on machines with any number of cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
+from hypothesis import settings
 from transformers.utils import logging
 
 import hf_elmo
+
+# The same examples on every machine and in every run, unless somebody hunts for faults: HYPOTHESIS_PROFILE=explore
+# draws new ones, and keeps those that failed in .hypothesis/ for the next run.
+settings.register_profile("fixed", derandomize=True, database=None, deadline=None)
+settings.register_profile("explore", derandomize=False, deadline=None, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 
 @pytest.fixture(scope="session")

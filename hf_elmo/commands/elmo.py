@@ -59,7 +59,7 @@ def elmo(
         note("--vocab-path and --include-package had no effect on the vectors, and have none here")
     from ..compat.allennlp import ElmoEmbedder
     from ..hub.folders import find_folder, silence_libraries
-    from ..vectors.files import check_target
+    from ..whole_files import check_target
     from .sentences import open_texts, read_lines
 
     silence_libraries()

@@ -86,7 +86,8 @@ def embed(
     layers = _check_usage(text, file, pretokenized, split_sentences, output, format, layers)
     from ..hub.folders import load
     from ..vectors.embedding import embed_sentences
-    from ..vectors.files import check_target, format_of, open_vector_file
+    from ..vectors.files import format_of, open_vector_file
+    from ..whole_files import check_target
     from .sentences import lines_of_arguments, open_input, read_lines, sentences_of
 
     # What can fail at once is to fail before the model is loaded.

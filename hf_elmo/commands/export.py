@@ -29,9 +29,9 @@ def export(
     """
     if not (onnx or program):
         raise typer.BadParameter("say what to write.", param_hint="--onnx, --program")
-    from ..conversion.files import check_new_folder
     from ..export import check_onnx, export_folder
     from ..hub.folders import load, load_with_head
+    from ..whole_files import check_new_folder
 
     # What needs no model is found out before it is loaded.
     check_new_folder(destination)

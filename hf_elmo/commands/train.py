@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
@@ -182,6 +181,7 @@ def vocab(
     from ..conversion.errors import ConversionError
     from ..conversion.vocabulary import write_bilm_vocabulary
     from ..training.corpus import by_frequency, read_texts, with_progress, word_counts, words_of
+    from ..whole_files import new_file
 
     tokenizer = None if pretokenized else ElmoTokenizer.create()
     split = not (keep_lines or pretokenized)
@@ -189,14 +189,11 @@ def vocab(
     if not counts:
         raise ValueError(f"There is not a single word in {', '.join(map(str, files))}.")
     words = by_frequency(counts, size, min_count)
-    partial = output.with_name(output.name + ".partial")
     try:
-        write_bilm_vocabulary(words, partial)
-        os.replace(partial, output)
+        with new_file(output) as temporary:
+            write_bilm_vocabulary(words, temporary)
     except ConversionError as error:
         raise ValueError(str(error)) from None
-    finally:
-        partial.unlink(missing_ok=True)
     share = sum(counts[word] for word in words) / counts.total()
     note(f"{output}: {counted(len(words), 'word')} of {len(counts):,}, which are {share:.2%} of the text")
 

@@ -30,7 +30,9 @@ from torch import Tensor, nn
 from ..conversion.allennlp_archive import KEY_MAP, ROOT_KEY
 from ..conversion.key_map import resolve, to_ours
 from ..model import scalar_mix
-from ..model.lstm.bilstm import BiLstm, ElmoState, Packing
+from ..model.lstm.bilstm import BiLstm
+from ..model.lstm.lstm_layer import ElmoState
+from ..model.lstm.packing import Packing
 from ..model.modeling_elmo import ElmoModel
 from ..model.tokenization_elmo import BOS, EOS, character_rows
 from .elmo_file import FORMATS, write_elmo_file

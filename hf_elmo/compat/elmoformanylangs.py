@@ -25,7 +25,7 @@ import torch
 from ..conversion.elmoformanylangs import is_elmoformanylangs, load_elmoformanylangs
 from ..conversion.model_folder import load_model_folder
 from ..language_model.scoring import encode
-from ..model.lstm.bilstm import ElmoState
+from ..model.lstm.lstm_layer import ElmoState
 from ..model.tokenization_elmo import BOS, EOS, ElmoTokenizer
 
 logger = logging.getLogger("elmoformanylangs")

@@ -7,8 +7,6 @@ in grey, too.
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +15,7 @@ import numpy as np
 
 from ..vectors.batching import split_into_words
 from ..vectors.embedding import embed_sentences
-from ..vectors.files import check_target
+from ..whole_files import check_target, new_file
 from .figure_style import SENSE_COLORS, SENSE_MARKERS, choose_families, new_figure, shades, shorten, text_color
 from .word_comparison import similarities
 
@@ -366,19 +364,14 @@ def save_figure(figure, path: str | Path, dpi: int = 150, overwrite: bool = Fals
     check_output(path, overwrite)
     import matplotlib
 
-    target = Path(os.path.realpath(path))
-    suffix = target.suffix.lower()
-    temporary = target.with_name(f".{secrets.token_hex(8)}.part")
+    suffix = Path(path).suffix.lower()
     # An SVG would have the time and names by chance in it.
     metadata = {"Date": None} if suffix == ".svg" else {}
-    try:
-        with matplotlib.rc_context({"svg.hashsalt": "hf_elmo"}):
+    with new_file(path, overwrite=overwrite) as temporary, matplotlib.rc_context({"svg.hashsalt": "hf_elmo"}):
+        try:
             figure.savefig(temporary, format=suffix[1:], dpi=dpi, metadata=metadata, facecolor="white")
-        os.replace(temporary, target)
-    except OSError as error:
-        raise OSError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        except OSError as error:
+            raise OSError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def check_output(path: str | Path, overwrite: bool = False) -> None:

@@ -7,7 +7,7 @@ import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from ..conversion.files import new_folder
+from ..whole_files import new_folder
 
 # What a model folder is made of; checkpoints hold much else (optimizer states, logs).
 _MODEL_FILES = ("config.json", "model*.safetensors", "model.safetensors.index.json", "tokenizer.json")

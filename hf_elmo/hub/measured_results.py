@@ -20,12 +20,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import secrets
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from ..whole_files import new_file
 
 SPEED = "speed"
 _PARTS = {
@@ -108,12 +108,8 @@ def write_results(results: Iterable[Result], path: str | Path) -> None:
     entries = [asdict(result) for result in results]
     for number, entry in enumerate(entries, 1):
         _result(entry, f"Result {number} for {path}")
-    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
-    try:
+    with new_file(path) as temporary:
         temporary.write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8", newline="\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _read_file(path: Path) -> list[Result]:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import filecmp
 import json
-import os
 import re
-import secrets
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..whole_files import new_file
 from .measured_results import Result, read_results
 from .published_models import Origin, find_published
 
@@ -170,14 +169,8 @@ def write_card(
     if path.exists() and not overwrite:
         return path
     card = make_card(folder, origin=origin, results=results, name=name, base_model=base_model)
-    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
-    try:
+    with new_file(path, overwrite=overwrite) as temporary:
         temporary.write_text(str(card), encoding="utf-8", newline="\n")
-        os.replace(temporary, path)
-    finally:
-        # Where it could not be made it cannot be removed either, and the first error is the one to tell.
-        if temporary.exists():
-            temporary.unlink()
     return path
 
 

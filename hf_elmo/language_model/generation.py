@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from ..model.lstm.bilstm import ElmoState
+from ..model.lstm.lstm_layer import ElmoState
 from ..vectors.batching import evaluating, split_into_words
 from .scoring import check_language_model
 

@@ -1,12 +1,36 @@
-"""The character CNN: from the bytes of a word to its context-free vector (Peters et al. 2018, section 3.4)."""
+"""The character CNN: from the bytes of a word to its context-free vector (Peters et al. 2018, section 3.4).
+
+`CharacterEncoder.encode` tells the formulas, one operation after the other. On a CPU, where nothing is to be learned,
+`run` computes the same with one matrix product for all convolutions: a window of the widest filter contains those of
+the others, so with their weights filled up with zeros all convolutions are one product (for the published sizes with
+17 % more arithmetic, as the widest filter is the most numerous). Words are taken in the order of their length, some at
+a time, so that a long word makes few others long, and the windows' features stay in the cache until the maximum is
+taken. `unsupported_reason` says where `run` does not apply.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers.utils import logging
 
-from .character_inference import encode_for_inference, encodes_for_inference
+from .fingerprint import Fingerprint, is_bare
+from .matrix_products import Int8Linear, has_onednn, linear, packed_product, plain_product
+
+logger = logging.get_logger(__name__)
+
+# The number of words whose convolutions are computed at once.
+_WORDS_AT_ONCE = 64
+# The filling with zeros may multiply the arithmetic by this factor at most.
+_MOST_FILLING = 1.5
+
+# For each encoder the product of its filters, and what that was made of. Outside of the modules, so that it is never
+# saved, moved or copied with them.
+_packed: WeakKeyDictionary[nn.Module, tuple[Fingerprint, Callable[[Tensor], Tensor]]] = WeakKeyDictionary()
 
 
 class ScaledLinear(nn.Linear):
@@ -120,8 +144,13 @@ class CharacterEncoder(nn.Module):
 
     def _encode_rows(self, rows: Tensor) -> Tensor:
         characters, word_ids = self._split(rows)
-        if encodes_for_inference(self, characters):
-            return encode_for_inference(self, characters, word_ids)
+        # A compiler knows the plain operations better, and could not write a line to the log.
+        if len(rows) and not torch.compiler.is_compiling():
+            reason = unsupported_reason(self, characters)
+            if reason is None:
+                logger.info_once("The character CNN of words that are only read is one product for all its filters.")
+                return run(self, characters, word_ids)
+            logger.info_once(f"The character CNN is computed filter by filter: {reason}.")
         return self.encode(self.trim(characters), word_ids)
 
     def _is_trained(self) -> bool:
@@ -160,7 +189,12 @@ class CharacterEncoder(nn.Module):
 
     @property
     def num_chars(self) -> int:
+        """How many ids of characters there are."""
         return self.char_embedding.num_embeddings
+
+
+# Modules that compute what their class says, besides those of torch.
+_OWN_CLASSES = (CharacterEncoder, Highway, Int8Linear, ScaledLinear)
 
 
 def distinct_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -181,3 +215,93 @@ def distinct_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
     if torch.equal(distinct.index_select(0, index), rows):
         return distinct, index
     return torch.unique(rows, dim=0, return_inverse=True)
+
+
+def unsupported_reason(encoder: CharacterEncoder, rows: Tensor) -> str | None:
+    """Why `run` does not compute these rows, ``(words, chars)``; None if it does."""
+    if rows.device.type != "cpu":
+        return f"the words are on {rows.device.type}"
+    parameters = list(encoder.parameters())
+    if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in parameters):
+        return "gradients are recorded"
+    if torch.is_autocast_enabled("cpu"):
+        return "autocast is on"
+    if any(parameter.is_inference() or parameter.is_meta for parameter in parameters):
+        return "its weights are inference tensors, or elsewhere"
+    exact = sum(convolution.weight.numel() for convolution in encoder.convolutions)
+    filled = _widest(encoder) * encoder.char_embedding.embedding_dim * sum(c.out_channels for c in encoder.convolutions)
+    if filled > _MOST_FILLING * exact:
+        return "its filters are too unlike in width for one product"
+    if not all(is_bare(module, _OWN_CLASSES) for module in encoder.modules()):
+        return "there is an adapter, a hook or a module of another class"
+    return None
+
+
+def run(encoder: CharacterEncoder, rows: Tensor, word_ids: Tensor | None = None) -> Tensor:
+    """What `CharacterEncoder.encode` computes, within rounding: ``(words, chars)`` to ``(words, projection_dim)``.
+
+    Args:
+        encoder: The encoder.
+        rows: ``(words, chars)``, int64.
+        word_ids: ``(words,)``, int64, with a word embedding.
+    """
+    with torch.no_grad():
+        x = _features(encoder, rows)
+        for highway in encoder.highways:
+            gate = _apply_linear(highway.carry, x).sigmoid_()
+            x = _apply_linear(highway.transform, x).relu_().sub_(x).mul_(gate).add_(x)
+        if encoder.word_embedding is not None:
+            x = torch.cat([encoder.word_embedding(word_ids), x], dim=-1)
+        return x if encoder.projection is None else _apply_linear(encoder.projection, x)
+
+
+def _apply_linear(layer: nn.Module, x: Tensor) -> Tensor:
+    return linear(x, layer.weight, layer.bias) if isinstance(layer, nn.Linear) else layer(x)
+
+
+def _features(encoder: CharacterEncoder, rows: Tensor) -> Tensor:
+    """Convolutions, maximum and activation: ``(words, chars)`` to ``(words, filters)``."""
+    widest, chars = _widest(encoder), rows.shape[1]
+    # Behind its last character that differs a row only repeats one (the padding of words); of the windows that see
+    # nothing else one is as good as many.
+    places = torch.arange(1, chars + 1)
+    used = ((rows != rows[:, -1:]) * places).amax(dim=1)
+    order = used.argsort()
+    filters = _filters(encoder)
+    features = encoder.char_embedding.weight.new_empty(len(rows), sum(c.out_channels for c in encoder.convolutions))
+    for some in order.split(_WORDS_AT_ONCE):
+        length = int(used[some[-1]]) + widest
+        if length <= chars:
+            embedded = F.embedding(rows[some, :length], encoder.char_embedding.weight)
+            windows = embedded.unfold(1, widest, 1).transpose(2, 3).flatten(2)
+            found = filters(windows.flatten(0, 1)).unflatten(0, windows.shape[:2]).amax(dim=1)
+        else:
+            # A window of the widest filter would not fit behind the last one of the others.
+            embedded = encoder.char_embedding(rows[some]).transpose(1, 2)
+            found = torch.cat([convolution(embedded).amax(dim=-1) for convolution in encoder.convolutions], dim=-1)
+        features[some] = encoder.activation(found)
+    return features
+
+
+def _filters(encoder: CharacterEncoder) -> Callable[[Tensor], Tensor]:
+    """All convolutions of windows: ``(windows, widest * char_embed_dim)`` to ``(windows, filters)``."""
+    made_of = Fingerprint(parameter for convolution in encoder.convolutions for parameter in convolution.parameters())
+    kept = _packed.get(encoder)
+    if kept is not None and kept[0] == made_of:
+        return kept[1]
+    widest = _widest(encoder)
+    with torch.no_grad():
+        weights = [F.pad(c.weight, (0, widest - c.kernel_size[0])).transpose(1, 2) for c in encoder.convolutions]
+        weight = torch.cat(weights).flatten(1)
+        bias = torch.cat([c.bias for c in encoder.convolutions])
+    product = (packed_product if has_onednn(weight) else plain_product)(weight)
+
+    def filters(windows: Tensor) -> Tensor:
+        return product(windows).add_(bias)
+
+    _packed[encoder] = made_of, filters
+    return filters
+
+
+def _widest(encoder: CharacterEncoder) -> int:
+    return max(convolution.kernel_size[0] for convolution in encoder.convolutions)

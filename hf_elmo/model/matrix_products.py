@@ -7,20 +7,19 @@ private: they are tried out before they are used, and where they are missing eve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
 
 # At most so many bytes of a weight are transposed at once.
 _BYTES_TO_TRANSPOSE = 2**22
-# So many numbers of each parameter are looked at to find out whether it was changed.
-_PROBES = 64
 
 
 def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -113,28 +112,48 @@ def _onednn_works(dtype: torch.dtype) -> bool:
         return False
 
 
-class Fingerprint:
-    """What tells whether parameters are still those that something was made of.
-
-    It is where they lie, torch's count of their changes, and some of their values, because what changes `.data` (as
-    PEFT does to merge an adapter) is not counted. A change of `.data` that touches only a few values may be missed;
-    while a CUDA graph is captured, when no value can be looked at, so is any of `.data`.
+def int8_product(weight: Tensor) -> Callable[..., Tensor]:
+    """As `packed_product`, with the weight in 8 bits, by torch's dynamic quantised linear.
 
     Args:
-        parameters: The parameters, all on one device.
+        weight: ``(out, in)``, of any floating dtype.
+
+    Returns:
+        A function of rows and, optionally, of what is to be added to their product, which it overwrites; both in any
+        floating dtype, the product in float32.
+
+    Raises:
+        ValueError: if this torch has no such product.
     """
+    weight = weight.detach().float()
+    scales = weight.abs().amax(dim=1).clamp(min=1e-12) / 127
+    try:
+        with warnings.catch_warnings():
+            # torch announces that tensors of this kind will go, and has no other way to these products yet.
+            warnings.simplefilter("ignore", UserWarning)
+            zeros = torch.zeros(len(weight), dtype=torch.long)
+            quantized = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
+            packed = torch.ops.quantized.linear_prepack(quantized, None)
+    except (AttributeError, RuntimeError) as error:
+        raise ValueError(
+            f"This torch ({torch.__version__}) has no products of 8 bits on this processor ({error}): take "
+            "dtype=torch.bfloat16 instead."
+        ) from None
 
-    def __init__(self, parameters: Iterable[Tensor]):
-        parameters = [parameter.detach() for parameter in parameters]
-        # Changes of inference tensors are not counted.
-        self._places = [(p.data_ptr(), p.dtype, p.device, -1 if p.is_inference() else p._version) for p in parameters]
-        self._values = None
-        if parameters[0].device.type != "cuda" or not torch.cuda.is_current_stream_capturing():
-            self._values = torch.cat([p.reshape(-1)[:: max(p.numel() // _PROBES, 1)] for p in parameters])
+    def product(rows: Tensor, summand: Tensor | None = None) -> Tensor:
+        result = torch.ops.quantized.linear_dynamic(rows.float(), packed, False)
+        return result if summand is None else result.add_(summand)
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Fingerprint) or self._places != other._places:
-            return False
-        return self._values is None or other._values is None or torch.equal(self._values, other._values)
+    return product
 
-    __hash__ = None
+
+class Int8Linear(nn.Module):
+    """A linear layer whose weight is in 8 bits, and which is only read: ``(rows, in)`` to ``(rows, out)``."""
+
+    def __init__(self, linear: nn.Linear):
+        super().__init__()
+        self.product = int8_product(linear.weight)
+        self.register_buffer("bias", linear.bias.detach().clone(), persistent=False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.product(inputs).to(inputs.dtype).add_(self.bias)

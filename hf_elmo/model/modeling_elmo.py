@@ -17,8 +17,10 @@ from transformers.utils import ModelOutput, can_return_tuple
 
 from .character_encoder import CharacterEncoder, ScaledLinear
 from .configuration_elmo import ElmoConfig
-from .lstm.bilstm import BiLstm, ElmoState, LstmLayer, Packing, Words
-from .lstm.lstm_weights import is_quantized
+from .lstm.bilstm import BiLstm
+from .lstm.lstm_cpu import is_quantized
+from .lstm.lstm_layer import ElmoState, LstmLayer
+from .lstm.packing import Packing, Words
 from .remote_code import add_remote_code
 from .sampled_softmax import LogUniformSampler, sampled_softmax_losses
 from .scalar_mix import ScalarMix

@@ -2,23 +2,9 @@
 
 from __future__ import annotations
 
-from torch import nn
-
 from .character_encoder import ScaledLinear
-from .int8_products import int8_product
-from .lstm.lstm_weights import is_quantized, quantize_layer
-
-
-class Int8Linear(nn.Module):
-    """A linear layer whose weight is in 8 bits, and which is only read: ``(rows, in)`` to ``(rows, out)``."""
-
-    def __init__(self, linear: nn.Linear):
-        super().__init__()
-        self.product = int8_product(linear.weight)
-        self.register_buffer("bias", linear.bias.detach().clone(), persistent=False)
-
-    def forward(self, inputs):
-        return self.product(inputs).to(inputs.dtype).add_(self.bias)
+from .lstm.lstm_cpu import is_quantized, quantize_layer
+from .matrix_products import Int8Linear
 
 
 def quantize(model):

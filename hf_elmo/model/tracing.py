@@ -1,6 +1,6 @@
 """The model's recurrences as a graph can hold them: padded rows and masks, one scan over the words.
 
-Elsewhere words travel packed (`bilstm.Packing`), and the work depends on the lengths of the sentences. A graph that is
+Elsewhere words travel packed (`packing.Packing`), and the work depends on the lengths of the sentences. A graph that is
 to serve sentences of any length, that of `torch.export` or of `torch.compile(fullgraph=True)`, reads padded rows
 instead: each recurrence is one `scan`, which passes over padding and begins afresh with every sentence. The results are
 the same to rounding.
@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .character_encoder import CharacterEncoder
-from .lstm.bilstm import BiLstm, ElmoState
+from .lstm.bilstm import BiLstm
 from .lstm.highway_lstm import HighwayLstm
+from .lstm.lstm_layer import ElmoState
 
 
 def is_traced_whole() -> bool:

@@ -10,6 +10,8 @@ import torch
 from safetensors import SafetensorError
 from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
 
+from ..whole_files import move_content, move_folder
+
 # Trainer.push_to_hub leaves out what begins with an underscore.
 UNFINISHED = "_unfinished"
 
@@ -51,9 +53,8 @@ class WholeCheckpoints:
             if self.state.best_model_checkpoint == str(unfinished / name):
                 self.state.best_model_checkpoint = str(run / name)
                 self.state.save_to_json(str(unfinished / name / "trainer_state.json"))
-            if (run / name).exists():
-                shutil.rmtree(run / name)
-            os.replace(unfinished / name, run / name)
+            # On the disk before older checkpoints are deleted for it.
+            move_folder(unfinished / name, run / name)
             unfinished.rmdir()
             rotate_checkpoints(
                 output_dir=str(run),
@@ -86,7 +87,6 @@ class WholeCheckpoints:
         self.save_model(str(unfinished))
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            for file in unfinished.iterdir():
-                os.replace(file, run / file.name)
+            move_content(unfinished, run, overwrite=True)
             unfinished.rmdir()
         self.accelerator.wait_for_everyone()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import array
 import json
-import os
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ import numpy as np
 from datasets import Dataset, IterableDataset, load_dataset
 
 from ..model.tokenization_elmo import SPECIAL_WORDS, ElmoTokenizer
+from ..whole_files import new_folder
 
 _FILES = ("words.npy", "ends.npy", "lexicon.json")
 
@@ -71,12 +70,8 @@ class Corpus:
             ValueError: if there is not a single word.
         """
         folder = Path(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
         numbers: dict[str, int] = {}
-        partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        try:
+        with new_folder(folder, overwrite=True) as partial:
             ends, counts = array.array("q"), []
             total = 0
             with open(partial / "first_seen", "wb") as file:
@@ -111,11 +106,6 @@ class Corpus:
             }
             (partial / "lexicon.json").write_text(json.dumps(stored), encoding="utf-8")
             (partial / "first_seen").unlink()
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(partial, folder)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
         return cls.load(folder)
 
     @property

@@ -19,7 +19,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from ..language_model.scoring import perplexity
 from ..model.configuration_elmo import ElmoConfig
-from ..model.lstm.bilstm import ElmoState
+from ..model.lstm.lstm_layer import ElmoState
 from ..model.modeling_elmo import ElmoForPreTraining
 from ..model.tokenization_elmo import ElmoTokenizer
 from .batches import BatchLoader, RunningText, WholeSentences, WordTable
@@ -282,7 +282,9 @@ class LanguageModelTrainer(WholeCheckpoints, Trainer):
                 f"{file} is no state of a language model's training ({error}): resume from another checkpoint, or "
                 "with as many processes as before."
             ) from None
-        if changed := [name for name in self._stream if stream.get(name) != self._stream[name]]:
+        # Checkpoints of before the optimiser and the precision were recorded do not have them.
+        recorded = [name for name in self._stream if name in stream or name not in ("optimizer", "precision")]
+        if changed := [name for name in recorded if stream.get(name) != self._stream[name]]:
             raise ValueError(
                 f"{checkpoint} cannot be resumed so, because the training would not go on as it began: "
                 + ", ".join(f"{name} was {stream.get(name)}, now {self._stream[name]}" for name in changed)

@@ -1,13 +1,12 @@
-"""Files of word vectors: which format a name asks for, and files that appear only when they are complete."""
+"""Files of word vectors: which format a name asks for, and a writer of a new file in it."""
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ..whole_files import new_file
 from .writers import (
     AllenNlpHdf5Writer,
     BilmHdf5Writer,
@@ -15,7 +14,6 @@ from .writers import (
     ParquetWriter,
     SafetensorsWriter,
     VectorWriter,
-    writing,
 )
 
 FORMATS: dict[str, type[VectorWriter]] = {
@@ -76,34 +74,13 @@ def new_vector_file(
     overwrite: bool = False,
 ) -> Iterator[VectorWriter]:
     """As `open_vector_file`, with any writer: a class of writers, or what else takes its arguments."""
-    check_target(path, overwrite)
-    target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".{secrets.token_hex(8)}.part")
-    try:
+    with new_file(path, overwrite=overwrite) as temporary:
         writer = make_writer(temporary, dim, num_layers, target=Path(path))
         try:
             yield writer
             writer.finish()
-            with writing(Path(path)):
-                os.replace(temporary, target)
         except BaseException:
             # What stood in the way of writing stands in the way of closing, too; the first error is the one to tell.
             with suppress(Exception):
                 writer.abandon()
             raise
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def check_target(path: str | Path, overwrite: bool = False) -> None:
-    """Raises an OSError, which names the file and the remedy, if a file cannot be made there."""
-    target = Path(path)
-    if target.is_dir():
-        raise IsADirectoryError(f"{path} is a folder: name a file in it.")
-    if target.exists() and not target.is_file():
-        raise FileExistsError(f"{path} is no regular file, and cannot be replaced by one.")
-    if target.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists already: give another name, or overwrite it (overwrite=True, --force).")
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"{path} cannot be written: there is no folder {target.parent}.")

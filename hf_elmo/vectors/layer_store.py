@@ -25,6 +25,7 @@ from datasets import Dataset, DatasetDict
 from filelock import FileLock, Timeout
 from transformers.utils import logging
 
+from ..whole_files import new_file
 from .batching import evaluating, similar_lengths
 
 logger = logging.get_logger(__name__)
@@ -65,7 +66,7 @@ def precompute_layers(
 
     The file in the folder is named by a hash of the biLM and of the text, so the next call with the same two finds it
     and computes nothing, whatever the labels, the mixes and the head. Another process that wants the same store at the
-    same time waits for it. A run that is killed leaves only a file `*.partial`, which the next one overwrites.
+    same time waits for it. A run that is killed leaves only a hidden file `*.part`, which the next one removes.
 
     Args:
         dataset: With the columns that `ElmoTokenizer` makes, unpadded or padded: `input_ids` and `character_ids`; where
@@ -373,29 +374,22 @@ def _build(path: Path, dataset: Dataset, bilm, decoder: LayerDecoder, batch_word
     room = shutil.disk_usage(path.parent).free
     if size > room:
         raise OSError(errno.ENOSPC, _too_full(size, f"{room / 1e9:.2f} GB are free", decoder), str(path.parent))
-    partial = path.with_name(path.name + ".partial")
     try:
-        with open(partial, "wb") as file:
-            with (
-                pa.ipc.new_stream(file, _SCHEMA) as writer,
-                datasets.utils.tqdm(total=len(dataset), unit=" rows", desc="Computing layers") as progress,
-            ):
-                for rows in _read(dataset):
-                    for window in rows.windows(_BATCHES_PER_WINDOW * batch_words):
-                        encoded = _compute(bilm, window, decoder, batch_words)
-                        writer.write_batch(pa.record_batch([pa.array(encoded, pa.large_binary())], schema=_SCHEMA))
-                        progress.update(len(encoded))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        with (
+            new_file(path) as temporary,
+            open(temporary, "wb") as file,
+            pa.ipc.new_stream(file, _SCHEMA) as writer,
+            datasets.utils.tqdm(total=len(dataset), unit=" rows", desc="Computing layers") as progress,
+        ):
+            for rows in _read(dataset):
+                for window in rows.windows(_BATCHES_PER_WINDOW * batch_words):
+                    encoded = _compute(bilm, window, decoder, batch_words)
+                    writer.write_batch(pa.record_batch([pa.array(encoded, pa.large_binary())], schema=_SCHEMA))
+                    progress.update(len(encoded))
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise type(error)(
             error.errno, _too_full(size, error.strerror or str(error), decoder), str(path.parent)
         ) from error
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 def _too_full(size: int, trouble: str, decoder: LayerDecoder) -> str:

@@ -9,7 +9,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from ..model.matrix_products import Fingerprint
+from ..model.fingerprint import Fingerprint
 
 # Words of which vectors are computed at once.
 _WORDS_PER_BATCH = 4096

@@ -336,7 +336,7 @@ class TestWriting:
     def test_a_place_that_is_not_there(self, folder, tmp_path):
         result = run("card", folder, "--output", tmp_path / "missing" / "card.md")
         assert result.exit_code == 1
-        assert "No such file or directory" in result.output
+        assert "there is no folder" in result.output
         assert "Traceback" not in result.output
 
     @pytest.mark.skipif(os.name != "posix", reason="needs POSIX permissions")

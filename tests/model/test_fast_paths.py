@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from small_models import fill, small_config
 
 from hf_elmo import ElmoModel, ElmoState, ElmoTokenizer
-from hf_elmo.model.lstm.bilstm import reference_lstm
+from hf_elmo.model.lstm.lstm_layer import reference_lstm
 from hf_elmo.model.tokenization_elmo import character_rows
 from hf_elmo.vectors.embedding import embed_sentences
 
@@ -160,7 +160,9 @@ def test_bulk_embedding_gives_what_the_formulas_give(lengths, options, batch_wor
 def test_the_log_says_which_way_is_taken(prepare, says, caplog):
     model = fill(ElmoModel(small_config()))
     prepare(model)
-    children = [logging.getLogger(f"hf_elmo.{name}") for name in ("bilstm", "lstm_weights", "character_inference")]
+    children = [
+        logging.getLogger(f"hf_elmo.model.{name}") for name in ("lstm.bilstm", "lstm.lstm_cpu", "character_encoder")
+    ]
     for child in children:
         child.setLevel(logging.INFO)
         child.addHandler(caplog.handler)

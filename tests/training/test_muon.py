@@ -1,12 +1,14 @@
 """Muon: its step against float64 and torch's own, which parameters it takes, and resuming bit for bit."""
 
+import json
 import re
 import shutil
 
 import pytest
 import torch
 from language_model_training import STEPS, small_training
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from hf_elmo.training.muon import MuonWithAdamW, is_hidden_matrix, orthogonalized
 from hf_elmo.training.trainer import LanguageModelTrainingArguments
@@ -109,3 +111,20 @@ def test_another_optimizer_or_precision_cannot_be_resumed(tmp_path, begun, resum
     small_training(tmp_path, max_steps=4, **begun)
     with pytest.raises(ValueError, match=message):
         small_training(tmp_path, max_steps=8, **resumed)
+
+
+def test_a_checkpoint_that_does_not_name_its_optimizer_is_resumed(tmp_path):
+    """Those of hf_elmo before Muon do not."""
+    (tmp_path / "whole").mkdir()
+    small_training(tmp_path / "whole", save_steps=20)
+    shutil.copytree(tmp_path / "whole", tmp_path / "old")
+    shutil.rmtree(tmp_path / "old" / "out" / f"checkpoint-{STEPS}")
+    file = tmp_path / "old" / "out" / "checkpoint-20" / "lstm_state_0.safetensors"
+    with safe_open(file, framework="pt") as stored:
+        stream = json.loads(stored.metadata()["stream"])
+    kept = {name: value for name, value in stream.items() if name not in ("optimizer", "precision")}
+    assert len(kept) == len(stream) - 2
+    save_file(load_file(file), file, {"stream": json.dumps(kept)})
+    small_training(tmp_path / "old", save_steps=20)
+    whole, again = [load_file(tmp_path / run / "out" / "model.safetensors") for run in ("whole", "old")]
+    assert all(torch.equal(whole[name], again[name]) for name in whole)

@@ -14,8 +14,9 @@ import safetensors.numpy
 
 from hf_elmo.vectors import writers as vector_writers
 from hf_elmo.vectors.embedding import EmbeddedSentence
-from hf_elmo.vectors.files import FORMATS, check_target, format_of, open_vector_file
+from hf_elmo.vectors.files import FORMATS, format_of, open_vector_file
 from hf_elmo.vectors.hdf5_output import Hdf5Output
+from hf_elmo.whole_files import check_target
 
 DIM = 8
 WORDS = [["I", "read", "it", "."], [], ["Ärger", "in", "東京", "a\u00a0b", '"'], ["one"], [], ["I", "read", "it", "."]]
@@ -212,7 +213,7 @@ def test_targets_that_cannot_be_files(tmp_path):
         check_target(tmp_path, overwrite=True)
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         check_target(tmp_path / "missing" / "x.npz")
-    with pytest.raises(FileExistsError, match="no regular file"):
+    with pytest.raises(FileExistsError, match="not a regular file"):
         check_target("/dev/null", overwrite=True)
 
 

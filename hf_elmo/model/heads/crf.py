@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.utils import logging
 
-from ..lstm.bilstm import Packing
+from ..lstm.packing import Packing
 from ..tracing import is_traced_whole, reading_orders, scan_rows
 
 logger = logging.get_logger(__name__)

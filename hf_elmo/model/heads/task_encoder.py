@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from ..lstm.bilstm import Packing
 from ..lstm.highway_lstm import HighwayLstm
+from ..lstm.packing import Packing
 from ..tracing import is_traced_whole, read_task_padded
 
 

@@ -39,14 +39,15 @@ import torch
 from torch import Tensor
 from transformers.utils import logging
 
-from ..matrix_products import Fingerprint
+from ..fingerprint import Fingerprint
 from .lstm_gpu_kernels import triton
+from .lstm_layer import ElmoState, LstmLayer
 
 if triton is not None:
     from .lstm_gpu_kernels import layer_kernel
 
 if TYPE_CHECKING:
-    from .bilstm import BiLstm, ElmoState, LstmLayer
+    from .bilstm import BiLstm
 
 logger = logging.get_logger(__name__)
 
@@ -363,7 +364,7 @@ def read_both(
             halves = x.unbind(0)
             outputs.append(x)
         end_hidden = y.index_select(2, on_device[len(starts) + 1 :])
-    return outputs, type(state)(end_hidden.transpose(0, 1), cells.transpose(0, 1).to(cell_dtype))
+    return outputs, ElmoState(end_hidden.transpose(0, 1), cells.transpose(0, 1).to(cell_dtype))
 
 
 def read_plainly(
@@ -384,4 +385,4 @@ def read_plainly(
         last_hidden.append(hidden)
         last_cell.append(cell)
         x = tuple(y)
-    return outputs, type(state)(torch.stack(last_hidden, dim=1), torch.stack(last_cell, dim=1))
+    return outputs, ElmoState(torch.stack(last_hidden, dim=1), torch.stack(last_cell, dim=1))

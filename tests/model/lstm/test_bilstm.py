@@ -11,7 +11,9 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from hf_elmo.model.lstm.bilstm import BiLstm, ElmoState, LstmLayer, Packing, reference_lstm
+from hf_elmo.model.lstm.bilstm import BiLstm
+from hf_elmo.model.lstm.lstm_layer import ElmoState, LstmLayer, reference_lstm
+from hf_elmo.model.lstm.packing import Packing
 
 
 def inputs_for(lengths, config, seed=0, dtype=torch.float32):

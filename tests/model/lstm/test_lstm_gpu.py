@@ -16,7 +16,9 @@ from small_models import fill, mask_of, small_config
 from torch import nn
 
 from hf_elmo.model.lstm import lstm_gpu as lstm_triton
-from hf_elmo.model.lstm.bilstm import BiLstm, ElmoState, Packing
+from hf_elmo.model.lstm.bilstm import BiLstm
+from hf_elmo.model.lstm.lstm_layer import ElmoState
+from hf_elmo.model.lstm.packing import Packing
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"

@@ -15,8 +15,10 @@ from torch.nn.utils import parametrize
 
 from hf_elmo import ElmoConfig, ElmoModel
 from hf_elmo.model.lstm import lstm_training
-from hf_elmo.model.lstm.bilstm import BiLstm, LstmLayer, Packing, reference_lstm
+from hf_elmo.model.lstm.bilstm import BiLstm
+from hf_elmo.model.lstm.lstm_layer import LstmLayer, reference_lstm
 from hf_elmo.model.lstm.lstm_training import is_served, read_for_training
+from hf_elmo.model.lstm.packing import Packing
 
 SIZES = st.sampled_from([(7, 5), (5, 5), (64, 16)])
 CLIPS = st.sampled_from([(0.6, 0.5), (3.0, 3.0), (None, None), (0.3, None), (None, 0.4)])
