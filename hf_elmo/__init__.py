@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .language_model.scoring import Perplexity, perplexity, score_sentences
     from .language_model.substitution import substitutes
     from .model.configuration_elmo import ElmoConfig
+    from .model.fingerprint import forget_weights
     from .model.heads.question_answering_elmo import ElmoForQuestionAnswering
     from .model.heads.question_answering_pipeline import ElmoQuestionAnsweringPipeline
     from .model.heads.sequence_classification_elmo import ElmoForMultipleChoice, ElmoForSequenceClassification
@@ -57,6 +58,7 @@ _MODULES = {
     "LanguageModelTrainingArguments": "training.trainer",
     "Perplexity": "language_model.scoring",
     "embed_sentences": "vectors.embedding",
+    "forget_weights": "model.fingerprint",
     "generate": "language_model.generation",
     "perplexity": "language_model.scoring",
     "precompute_layers": "vectors.layer_store",
@@ -134,6 +136,7 @@ __all__ = [
     "Perplexity",
     "bundled",
     "embed_sentences",
+    "forget_weights",
     "generate",
     "perplexity",
     "precompute_layers",

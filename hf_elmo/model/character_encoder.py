@@ -285,14 +285,16 @@ def _features(encoder: CharacterEncoder, rows: Tensor) -> Tensor:
 
 def _filters(encoder: CharacterEncoder) -> Callable[[Tensor], Tensor]:
     """All convolutions of windows: ``(windows, widest * char_embed_dim)`` to ``(windows, filters)``."""
-    made_of = Fingerprint(parameter for convolution in encoder.convolutions for parameter in convolution.parameters())
+    weights = [part for convolution in encoder.convolutions for part in (convolution.weight, convolution.bias)]
     kept = _packed.get(encoder)
-    if kept is not None and kept[0] == made_of:
+    if kept is not None and kept[0].matches(weights):
         return kept[1]
+    # Before the product: a change in between is then seen at the next call.
+    made_of = Fingerprint(weights)
     widest = _widest(encoder)
     with torch.no_grad():
-        weights = [F.pad(c.weight, (0, widest - c.kernel_size[0])).transpose(1, 2) for c in encoder.convolutions]
-        weight = torch.cat(weights).flatten(1)
+        filled = [F.pad(c.weight, (0, widest - c.kernel_size[0])).transpose(1, 2) for c in encoder.convolutions]
+        weight = torch.cat(filled).flatten(1)
         bias = torch.cat([c.bias for c in encoder.convolutions])
     product = (packed_product if has_onednn(weight) else plain_product)(weight)
 
