@@ -33,6 +33,9 @@ _MOST_FILLING = 1.5
 _packed: WeakKeyDictionary[nn.Module, tuple[Fingerprint, Callable[[Tensor], Tensor]]] = WeakKeyDictionary()
 
 
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "tanh": torch.tanh}
+
+
 class ScaledLinear(nn.Linear):
     """A linear layer that starts as in bilm-tf: weights of variance `1 / in_features`, a constant bias."""
 
@@ -72,7 +75,7 @@ class CharacterEncoder(nn.Module):
         self.convolutions = nn.ModuleList(
             nn.Conv1d(config.char_embed_dim, count, kernel_size=width) for width, count in config.filters
         )
-        self.activation = {"relu": F.relu, "tanh": torch.tanh}[config.activation]
+        self.activation = ACTIVATIONS[config.activation]
         self.highways = nn.ModuleList(Highway(config.num_filters) for _ in range(config.num_highway_layers))
         self.word_embedding = (
             nn.Embedding(config.vocab_size, config.word_embed_dim, padding_idx=0) if config.word_embed_dim else None

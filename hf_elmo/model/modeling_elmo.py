@@ -699,6 +699,17 @@ def _check_finite(scores: Tensor) -> None:
         )
 
 
+def label_count(config: ElmoConfig) -> int:
+    """The number of labels of a head.
+
+    Raises:
+        ValueError: if the configuration has no labels.
+    """
+    if config.num_labels is None:
+        raise ValueError("The configuration has no labels (id2label is None): set num_labels.")
+    return config.num_labels
+
+
 def loss_divisor(num_items: Tensor | int | None, count: Tensor) -> Tensor:
     """What a head divides its summed loss by: `num_items` if it is given, else `count`, but 1 at least.
 

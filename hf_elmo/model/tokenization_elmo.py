@@ -498,7 +498,9 @@ class ElmoTokenizer(TokenizersBackend):
         else:
             first = encoded_inputs[0] if encoded_inputs else {}
             inputs = {key: [example[key] for example in encoded_inputs] for key in first}
-        ours: dict[str, Any] = {name: inputs.pop(name) for name in ("character_ids", "truncated_words") if name in inputs}
+        ours: dict[str, Any] = {
+            name: inputs.pop(name) for name in ("character_ids", "truncated_words") if name in inputs
+        }
         layers = inputs.pop("layer_states", None)
         padded = super().pad(
             inputs,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -100,7 +101,7 @@ class ElmoForQuestionAnswering(ElmoPreTrainedModel):
         end_positions: Tensor | None = None,
         output_hidden_states: bool | None = None,
         num_items_in_batch: Tensor | int | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> QuestionAnsweringModelOutput:
         """Scores every word as the start and as the end of the answer.
 
