@@ -73,6 +73,7 @@ _WHITE_SPACE = "\u3000"
 # Words that our tokenizer does not take for ordinary ones.
 _NOT_ORDINARY = {*SPECIAL_WORDS, "<UNK>"}
 _LARGEST_DICTIONARY = 256 * 1024**2
+_LARGEST_OPTIONS = 1024**2
 _MOST_LAYERS, _LARGEST_SIZE = 1000, 1_000_000
 
 
@@ -81,13 +82,32 @@ class _Dictionary(NamedTuple):
 
     Attributes:
         file: Where it comes from.
-        ids: The id of each entry.
-        size: How many lines, and so rows of an embedding, there are: white space in several lines is one entry.
+        ids: The id of each entry. Two entries may have the same id.
+        size: How many rows the embedding has: one for each line, or (`with_rows_of`) one for each distinct entry.
     """
 
     file: InputFile
     ids: dict[str, int]
     size: int
+
+    def with_rows_of(self, embedding: object) -> _Dictionary:
+        """The dictionary with the `size` of an embedding that has a row for each distinct entry, as the original makes.
+
+        Training numbers lines before white space is stripped from them, and so may count more rows.
+
+        Raises:
+            ConversionError: for an id that has no row then.
+        """
+        shape = getattr(embedding, "shape", ())
+        if self.size == len(self.ids) or not shape or shape[0] != len(self.ids):
+            return self
+        entry = max(self.ids, key=self.ids.__getitem__)
+        if self.ids[entry] >= len(self.ids):
+            raise ConversionError(
+                f"{self.file}: the number of {entry!a}, {self.ids[entry]}, is too large for the {len(self.ids)} rows "
+                f"of {_TOKEN_EMBEDDER}."
+            )
+        return self._replace(size=len(self.ids))
 
     def require(self, entry: str) -> int:
         """The id of a special entry.
@@ -156,17 +176,21 @@ def _load(
         raise ConversionError(f"{source} has no {_WORDS}, although {options_name} has a token_embedder.word_dim.")
     characters = _read_dictionary(files[_CHARACTERS])
     words = _read_dictionary(files[_WORDS]) if _WORDS in files else None
+    embedder = load_tensors(files[_TOKEN_EMBEDDER])
+    characters = characters.with_rows_of(embedder.get("char_emb_layer.embedding.weight"))
+    if words is not None:
+        words = words.with_rows_of(embedder.get("word_emb_layer.embedding.weight"))
     tokenizer, character_rows, word_rows = _tokenizer(config, characters, words)
     config.char_vocab_size, config.vocab_size = len(character_rows), len(tokenizer)
     with torch.device("meta"):
         skeleton = ElmoModel(config)
     state = initial_mixes(config)
-    for file, key_map, part in (
-        (files[_TOKEN_EMBEDDER], _embedder_map(characters, character_rows, words, word_rows), "character_encoder."),
-        (files[_ENCODER], _ENCODER_MAP, "bilstm."),
+    for name, tensors, key_map, part in (
+        (_TOKEN_EMBEDDER, embedder, _embedder_map(characters, character_rows, words, word_rows), "character_encoder."),
+        (_ENCODER, load_tensors(files[_ENCODER]), _ENCODER_MAP, "bilstm."),
     ):
         parameters = {name: value for name, value in skeleton.state_dict().items() if name.startswith(part)}
-        state |= _read(file, resolve(key_map, parameters), options_name)
+        state |= _parameters(files[name], tensors, resolve(key_map, parameters), options_name)
     model: PreTrainedModel = skeleton
     if _CLASSIFIER in files and (softmax := _softmax(files[_CLASSIFIER], config, words, word_rows)):
         with torch.device("meta"):
@@ -246,25 +270,57 @@ def _options(
     name = PureWindowsPath(path).name
     if name in files and name != "config.json":
         return read_json_object(files[name]), str(files[name])
+    elsewhere = _named_file(source, path)
+    if elsewhere is not None and elsewhere.path.is_relative_to(Path(source).resolve()) and name != "config.json":
+        return read_json_object(elsewhere), str(elsewhere)
     if name not in _PUBLISHED_NAMES:
         raise ConversionError(
-            f"{file}: its config_path is {path!a}, but there is no {name!a} beside it, nor is it one that comes with "
-            f"ELMoForManyLangs ({', '.join(_PUBLISHED_NAMES)}). {remedy}"
+            f"{file}: its config_path is {path!a}, but there is no {name!a} beside it (files outside of the folder are "
+            f"not read), nor is it one that comes with ELMoForManyLangs ({', '.join(_PUBLISHED_NAMES)}). {remedy}"
         )
-    warnings.warn(
-        f"{file}: its config_path, {path!a}, is not there; taken are the values of the {name} that comes with "
-        "ELMoForManyLangs.",
-        stacklevel=3,
-    )
+    outside = f"{file}: its config_path, {path!a}, lies outside of {source}, and is not read (it may name any file)"
+    if elsewhere is None:
+        found = f"{file}: its config_path, {path!a}, is not there; taken are the values of the {name} that comes with "
+        warnings.warn(f"{found}ELMoForManyLangs.", stacklevel=3)
+    elif _says_the_published(elsewhere):
+        warnings.warn(f"{outside}; it holds the values that come with ELMoForManyLangs, which are taken.", stacklevel=3)
+    else:
+        raise ConversionError(
+            f"{outside}; but it differs from the {name} that comes with ELMoForManyLangs. Put the right one beside "
+            "config.json, or give its path (options=...)."
+        )
     return _PUBLISHED, f"{name} (as published)"
+
+
+def _named_file(source: str | Path, path: str) -> InputFile | None:
+    """The file that `config_path` names, resolved, if it is there: from the folder on, as the original reads it."""
+    # On Windows, looking at a share of another machine would already tell it who is looking.
+    if path.startswith(("\\\\", "//")) or "\0" in path or not (Path(source).is_dir() or Path(path).is_absolute()):
+        return None
+    try:
+        found = (Path(source) / path).resolve()
+        return InputFile(found, str(found)) if found.is_file() else None
+    except (OSError, RuntimeError, ValueError):
+        return None
+
+
+def _says_the_published(file: InputFile) -> bool:
+    """Whether a file of sizes says what `_PUBLISHED` says."""
+    try:
+        if file.path.stat().st_size > _LARGEST_OPTIONS:
+            return False
+        content = read_json_object(file)
+    except (ConversionError, OSError):
+        return False
+    return all(content.get(key) == value for key, value in _PUBLISHED.items())
 
 
 def _read_dictionary(file: InputFile) -> _Dictionary:
     """A dictionary of lines `entry<TAB>id`.
 
     Raises:
-        ConversionError: for a file that is no UTF-8 text, is empty or huge, and for lines that are no such line, repeat
-            an entry or an id, or leave out an id.
+        ConversionError: for a file that is not UTF-8 text, is empty or huge, and for a line that is not such a line or
+            whose id is larger than the dictionary.
     """
     with file.path.open("rb") as stream:
         data = stream.read(_LARGEST_DICTIONARY + 1)
@@ -281,34 +337,39 @@ def _read_dictionary(file: InputFile) -> _Dictionary:
     if lines == [""]:
         raise ConversionError(f"{file} is empty.")
     ids: dict[str, int] = {}
-    owners: dict[int, int] = {}
-    collapsed = []
+    owners: dict[int, str] = {}
+    # What the original's dict makes of it (elmo.py), which takes every line.
+    repeated, shared = [], []
     for number, line in enumerate(lines, start=1):
         fields = line.strip().split("\t")
         entry = _WHITE_SPACE if len(fields) == 1 else fields[0]
-        if len(fields) > 2 or not re.fullmatch(r"[0-9]{1,9}", fields[-1]):
+        if len(fields) > 2 or not re.fullmatch(r"\d{1,9}", fields[-1]):
             raise ConversionError(f"{file}, line {number}: expected an entry, a tab and a number, was: {line[:80]!a}.")
         identity = int(fields[-1])
-        if identity in owners:
-            raise ConversionError(
-                f"{file}, line {number}: the number {identity} is that of line {owners[identity]}, too."
-            )
         if identity >= len(lines):
             raise ConversionError(
                 f"{file}, line {number}: the number {identity} is too large for a dictionary of {len(lines)} lines, "
                 "which are numbered from 0 on."
             )
         if entry in ids:
-            if entry != _WHITE_SPACE:
-                line_before = owners[ids[entry]]
-                raise ConversionError(f"{file}, line {number}: the entry {entry!a} is that of line {line_before}, too.")
-            collapsed.append(owners[ids[entry]])
-        owners[identity] = number
+            repeated.append((number, entry))
+        elif identity in owners:
+            shared.append((number, entry, owners[identity]))
+        owners[identity] = entry
         ids[entry] = identity
-    if collapsed:
+    if repeated:
+        number, entry = repeated[0]
         warnings.warn(
-            f"{file}: of {len(collapsed) + 1} lines whose entry is white space only the last one counts, as in the "
-            f"original program (the first is line {collapsed[0]}).",
+            f"{file}: {len(repeated)} of its lines have an entry that was there before, of which the last line counts, "
+            f"as in the original program (line {number}, "
+            f"{'white space' if entry == _WHITE_SPACE else ascii(entry[:80])}).",
+            stacklevel=4,
+        )
+    if shared:
+        number, entry, other = shared[0]
+        warnings.warn(
+            f"{file}: {len(shared)} of its lines have the number of another entry, whose row they share, as in the "
+            f"original program (line {number}, {entry[:80]!a}, that of {other[:80]!a}).",
             stacklevel=4,
         )
     return _Dictionary(file, ids, len(lines))
@@ -482,8 +543,9 @@ def _embedder_map(
 _ENCODER_MAP = allennlp_lstms()
 
 
-def _read(file: InputFile, links: Sequence[Link], options_name: str) -> dict[str, Tensor]:
-    tensors = load_tensors(file)
+def _parameters(
+    file: InputFile, tensors: Mapping[str, Any], links: Sequence[Link], options_name: str
+) -> dict[str, Tensor]:
     hint = f"The sizes expected come from {options_name} and the dictionaries."
     check_arrays(file, links, {key: tensor_info(value) for key, value in tensors.items()}, hint=hint)
     return read_parameters(file, links, lambda key: tensors[key].detach().numpy())

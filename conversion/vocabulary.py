@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import gzip
-import io
 import warnings
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..vectors.text_files import open_text
 from .errors import ConversionError
 from .files import InputFile
 
@@ -21,19 +21,35 @@ _NO_WORDS = {*BILM_SPECIAL_WORDS, "[PAD]", "[UNK]"}
 
 # The largest vocabulary that anyone told of has 13 million words.
 _LARGEST = 1024**3
+_LONGEST_WORD = 1_000_000
 
 
 def read_vocabulary_lines(file: InputFile) -> list[str]:
-    """The lines of a vocabulary file, plain or gzipped, in UTF-8.
+    """The lines of a vocabulary file, plain or packed with gzip or Zstandard, in UTF-8.
 
     Read as bilm-tf does: stripped, and without `!!!MAXTERMID`. A line's place is the word's id in the original program.
 
     Raises:
-        ConversionError: as `read_text`.
+        ConversionError: if the file is not UTF-8 text (with the line), cannot be unpacked, has a line of more than a
+            million bytes, or is larger than 1 GiB.
     """
-    # Not str.splitlines, which also ends a line at characters that may stand in words (U+2028, U+0085 ...).
-    lines = [line.strip() for line in io.StringIO(read_text(file), newline=None)]
-    return [line for line in lines if line != "!!!MAXTERMID"]
+    lines, size = [], 0
+
+    def count(line: int) -> None:
+        nonlocal size
+        size += line
+        if size > _LARGEST:
+            raise ConversionError(f"{file} holds more than {_LARGEST:,} bytes: that is no vocabulary of words.")
+
+    try:
+        with open_text(file.path, str(file)) as text:
+            for line in text.lines(count, _LONGEST_WORD):
+                if line.strip() != "!!!MAXTERMID":
+                    lines.append(line.strip())
+    except ValueError as error:
+        message = str(error).split(" Expected ")[0]
+        raise ConversionError(f"{message} Expected one word per line, in UTF-8.") from None
+    return lines
 
 
 def read_text(file: InputFile) -> str:

@@ -185,7 +185,7 @@ def check_new_folder(destination: str | os.PathLike[str]) -> Path:
 
 
 def _exists(path: str | os.PathLike[str]) -> FileExistsError:
-    return FileExistsError(f"{path} exists already: give another name, or overwrite it (overwrite=True, --force).")
+    return FileExistsError(f"{path} exists already: give another name, or overwrite it (overwrite=True).")
 
 
 def _rename_to_new(temporary: Path, target: Path) -> None:

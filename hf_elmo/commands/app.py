@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import traceback
 from typing import Annotated
 
 import typer
@@ -41,8 +42,11 @@ class Commands(typer.core.TyperGroup):
             raise typer.Exit(128 + signal.SIGINT) from None
         except Exception as error:
             # Typer's own exceptions (usage, exit) know their status.
-            if hasattr(error, "exit_code") or ctx.params.get("traceback"):
+            if hasattr(error, "exit_code"):
                 raise
+            if ctx.params.get("show_traceback"):
+                traceback.print_exc()
+                raise typer.Exit(1) from None
             is_expected = isinstance(error, (ValueError, OSError))
             _complain(_text(error) if is_expected else f"unexpected {type(error).__name__}: {_text(error)}")
             if not is_expected:
@@ -73,7 +77,9 @@ def _group(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
-    traceback: Annotated[bool, typer.Option("--traceback", help="Show where in the program an error arose.")] = False,
+    show_traceback: Annotated[
+        bool, typer.Option("--traceback", help="Show where in the program an error arose.")
+    ] = False,
 ) -> None:
     """ELMo: contextual word vectors from characters."""
 
@@ -144,10 +150,27 @@ def _complain(message: str) -> None:
     typer.echo(f"hf-elmo: {message}", err=True)
 
 
+# What messages of the library call arguments, and what the command line calls them.
+_OPTIONS = {
+    "options=...": "--options",
+    "vocabulary=...": "--vocabulary",
+    "overwrite=True": "--force",
+    "max_line_bytes=...": "--max-line-bytes",
+    "use_sentence_keys=False": "leave --use-sentence-keys out",
+}
+
+
 def _text(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
-    return str(error)
+    return _in_options(str(error))
+
+
+def _in_options(message: str) -> str:
+    """The message with the command line's options in place of the library's arguments."""
+    for argument, option in _OPTIONS.items():
+        message = message.replace(f"({argument})", f"({option})")
+    return message
 
 
 if __name__ == "__main__":

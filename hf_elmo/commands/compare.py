@@ -16,7 +16,7 @@ def compare(
         str | None, typer.Option("--word", "-w", help="The word to compare. [default: all words of both]")
     ] = None,
     pretokenized: Annotated[
-        bool, typer.Option("--pretokenized", help="Sentences are words between spaces: take them as they are.")
+        bool, typer.Option("--pretokenized", help="Words stand between white space: take them as they are.")
     ] = False,
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Model folder, or a bundled model. [default: elmo-mini]")

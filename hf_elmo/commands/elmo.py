@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
+from ..vectors.text_files import MAX_LINE_BYTES
 from .console import counted, note
 from .progress import Progress
+from .sentences import MaxLineBytes
 
 
 def elmo(
-    input_file: Annotated[Path, typer.Argument(help="UTF-8 text, a sentence per line, words between white space.")],
+    input_file: Annotated[Path, typer.Argument(help="UTF-8 text, plain, .gz or .zst: a sentence per line.")],
     output_file: Annotated[Path, typer.Argument(help="The HDF5 file; one that is there is replaced.")],
     all: Annotated[bool, typer.Option("--all", help="Write all layers of each word.")] = False,
     top: Annotated[bool, typer.Option("--top", help="Write the top layer.")] = False,
@@ -35,6 +37,7 @@ def elmo(
     stateful: Annotated[
         bool, typer.Option("--stateful", help="Carry the LSTM state from batch to batch, as AllenNLP did.")
     ] = False,
+    max_line_bytes: MaxLineBytes = MAX_LINE_BYTES,
     file_friendly_logging: Annotated[bool, typer.Option("--file-friendly-logging", help="No progress bar.")] = False,
     vocab_path: Annotated[str | None, typer.Option(hidden=True)] = None,
     include_package: Annotated[list[str] | None, typer.Option(hidden=True)] = None,
@@ -59,13 +62,13 @@ def elmo(
         note("--vocab-path and --include-package had no effect on the vectors, and have none here")
     from ..compat.allennlp import ElmoEmbedder
     from ..hub.folders import find_folder, silence_libraries
+    from ..vectors.text_files import open_text
     from ..whole_files import check_target
-    from .sentences import open_texts, read_lines
 
     silence_libraries()
     check_target(output_file, overwrite=True)
-    with open_texts(input_file) as (stream, name):
-        lines = list(read_lines(stream, name))
+    with open_text(input_file) as text:
+        lines = list(text.lines(max_line_bytes=max_line_bytes))
     embedder = ElmoEmbedder(options_file, weight_file or find_folder(model), cuda_device, stateful=stateful)
     with Progress(None, shown=False if file_friendly_logging else None) as bar:
         embedder.embed_file(

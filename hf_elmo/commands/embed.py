@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
@@ -13,8 +14,10 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 
+from ..vectors.text_files import MAX_LINE_BYTES
 from .console import counted, note, print_table, printable
 from .progress import Progress
+from .sentences import MaxLineBytes
 
 if TYPE_CHECKING:
     from ..vectors.embedding import EmbeddedSentence
@@ -46,7 +49,8 @@ class Format(StrEnum):
 def embed(
     text: Annotated[list[str] | None, typer.Argument(help="Sentences. Without any, lines of --file or stdin.")] = None,
     file: Annotated[
-        Path | None, typer.Option("--file", "-f", help="UTF-8 text, one sentence per line; - is stdin.")
+        Path | None,
+        typer.Option("--file", "-f", help="UTF-8 text, one sentence per line, plain, .gz or .zst; - is stdin."),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write vectors there (.npz .safetensors .hdf5 .parquet).")
@@ -58,7 +62,7 @@ def embed(
         Layers | None, typer.Option(help="The model's learned mix (default), its top layer, all layers, their mean.")
     ] = None,
     pretokenized: Annotated[
-        bool, typer.Option("--pretokenized", help="Lines are words between spaces: take them as they are.")
+        bool, typer.Option("--pretokenized", help="Words stand between white space: take them as they are.")
     ] = False,
     split_sentences: Annotated[
         bool, typer.Option("--split-sentences", help="Split lines into sentences first.")
@@ -69,6 +73,7 @@ def embed(
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Model folder, or a bundled model. [default: elmo-mini]")
     ] = None,
+    max_line_bytes: MaxLineBytes = MAX_LINE_BYTES,
     batch_words: Annotated[int, typer.Option(min=1, help="Words per batch: more need more memory.")] = 2048,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ... [default: a GPU if there is one]")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the output file.")] = False,
@@ -87,35 +92,36 @@ def embed(
     from ..hub.folders import load
     from ..vectors.embedding import embed_sentences
     from ..vectors.files import format_of, open_vector_file
+    from ..vectors.text_files import open_text
     from ..whole_files import check_target
-    from .sentences import lines_of_arguments, open_input, read_lines, sentences_of
+    from .sentences import lines_of_arguments, sentences_of
 
     # What can fail at once is to fail before the model is loaded.
     if output is not None:
         check_target(output, overwrite=force)
-    stream, source = (None, "The text") if text else open_input(file)
-    elmo, tokenizer = load(model, device)
-    dim, num_layers = elmo.config.hidden_size, elmo.config.num_layers + 1 if layers is Layers.all else None
-    tally = _Tally()
-    with Progress(stream, shown=False if output is None else progress) as bar:
-        lines = lines_of_arguments(text) if text else read_lines(stream, source, on_bytes=bar.read)
-        sentences = sentences_of(lines, pretokenized, split_sentences)
-        wanted = sentences if output is not None else islice(sentences, show)
-        embedded = embed_sentences(elmo, tokenizer, wanted, layers.value, keep_boundaries, batch_words)
-        embedded = tally.counted(embedded, bar)
-        if output is None:
-            columns, rows = _summary(embedded, dim, num_layers)
-            rows = list(rows)
-            tally.check(source)
-            print_table(columns, rows)
-            if next(sentences, None) is not None:
-                note(f"there are more sentences: --show shows more than {show}, --output writes the vectors of all")
-        else:
-            name = format.value if format else format_of(output)
-            with open_vector_file(output, name, dim=dim, num_layers=num_layers, overwrite=force) as writer:
-                for sentence in embedded:
-                    writer.write(sentence)
-                tally.check(source)
+    with open_text(file) if not text else nullcontext() as source:
+        elmo, tokenizer = load(model, device)
+        dim, num_layers = elmo.config.hidden_size, elmo.config.num_layers + 1 if layers is Layers.all else None
+        tally, name = _Tally(), "The text" if source is None else source.name
+        with Progress(source, shown=False if output is None else progress) as bar:
+            lines = lines_of_arguments(text) if source is None else source.lines(bar.read, max_line_bytes)
+            sentences = sentences_of(lines, pretokenized, split_sentences)
+            wanted = sentences if output is not None else islice(sentences, show)
+            embedded = embed_sentences(elmo, tokenizer, wanted, layers.value, keep_boundaries, batch_words)
+            embedded = tally.counted(embedded, bar)
+            if output is None:
+                columns, rows = _summary(embedded, dim, num_layers)
+                rows = list(rows)
+                tally.check(name)
+                print_table(columns, rows)
+                if next(sentences, None) is not None:
+                    note(f"there are more sentences: --show shows more than {show}, --output writes the vectors of all")
+            else:
+                kind = format.value if format else format_of(output)
+                with open_vector_file(output, kind, dim=dim, num_layers=num_layers, overwrite=force) as writer:
+                    for sentence in embedded:
+                        writer.write(sentence)
+                    tally.check(name)
     tally.report(tokenizer.max_characters_per_token - 2, "bytes" if tokenizer.characters is None else "characters")
     if output is not None:
         note(f"{output}: {counted(tally.sentences, 'sentence')}, {counted(tally.words, 'vector')} of {dim} numbers")
@@ -161,10 +167,10 @@ class _Tally:
             yield sentence
             bar.done(len(sentence.words))
 
-    def check(self, source: str) -> None:
+    def check(self, name: str) -> None:
         """Raises ValueError if there was nothing at all: most likely, another input was meant."""
         if not self.sentences:
-            raise ValueError(f"{source} holds no sentence: there is nothing to embed.")
+            raise ValueError(f"{name} holds no sentence: there is nothing to embed.")
 
     def report(self, most: int, units: str) -> None:
         if self.empty:

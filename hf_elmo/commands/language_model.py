@@ -10,7 +10,9 @@ from typing import Annotated
 
 import typer
 
+from ..vectors.text_files import MAX_LINE_BYTES
 from .console import print_table, printable, say
+from .sentences import MaxLineBytes
 
 Model = Annotated[
     str | None, typer.Option("--model", "-m", help="Model folder, or a bundled model. [default: elmo-mini]")
@@ -21,15 +23,19 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def perplexity(
     files: Annotated[
-        list[Path] | None, typer.Argument(help="UTF-8 text, plain or .gz; - is stdin.", show_default="stdin")
+        list[Path] | None, typer.Argument(help="UTF-8 text, plain, .gz or .zst; - is stdin.", show_default="stdin")
     ] = None,
     keep_lines: Annotated[bool, typer.Option("--keep-lines", help="A line is a sentence: do not split lines.")] = False,
     pretokenized: Annotated[
-        bool, typer.Option("--pretokenized", help="Lines are sentences of words between spaces: take them as they are.")
+        bool,
+        typer.Option(
+            "--pretokenized", help="Lines are sentences, words stand between white space: take them as they are."
+        ),
     ] = False,
     carry_state: Annotated[
         bool, typer.Option("--carry-state", help="Read a file as one running text, from sentence to sentence (slow).")
     ] = False,
+    max_line_bytes: MaxLineBytes = MAX_LINE_BYTES,
     model: Model = None,
     batch_words: Annotated[int, typer.Option(min=1, help="Words per batch: more need more memory.")] = 2048,
     device: Device = None,
@@ -41,17 +47,18 @@ def perplexity(
     every sentence on its own unless the state is carried. Words outside of the vocabulary are predicted as [UNK].
     """
     from .progress import Progress
-    from .sentences import open_texts, read_lines, sentences_of
+    from .sentences import sentences_of
 
     if not files:
         _refuse_terminal("FILES", "nothing to score: give files, or text on stdin.")
     language_model, tokenizer = _load(model, device)
     from ..language_model.scoring import perplexity as score
+    from ..vectors.text_files import open_text
 
     results = []
     for file in files or [Path("-")]:
-        with open_texts(file) as (stream, name), Progress(None if file.suffix == ".gz" else stream, None) as bar:
-            lines = read_lines(stream, name, on_bytes=bar.read)
+        with open_text(file) as source, Progress(source, None) as bar:
+            name, lines = source.name, source.lines(bar.read, max_line_bytes)
             sentences = sentences_of(lines, pretokenized, split_sentences=not keep_lines and not pretokenized)
             try:
                 result = score(language_model, tokenizer, sentences, carry_state=carry_state, batch_words=batch_words)
@@ -80,7 +87,7 @@ def substitutes(
         list[str] | None, typer.Argument(help="Texts with [MASK]. Without any, lines of --file or stdin.")
     ] = None,
     file: Annotated[
-        Path | None, typer.Option("--file", "-f", help="UTF-8 text, one text per line; - is stdin.")
+        Path | None, typer.Option("--file", "-f", help="UTF-8 text, one text per line, plain, .gz or .zst; - is stdin.")
     ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Words for each place.")] = 10,
     all_words: Annotated[
@@ -93,8 +100,9 @@ def substitutes(
         bool, typer.Option("--no-prior", help="Do not divide by how frequent words are in general.")
     ] = False,
     pretokenized: Annotated[
-        bool, typer.Option("--pretokenized", help="Lines are words between spaces: take them as they are.")
+        bool, typer.Option("--pretokenized", help="Words stand between white space: take them as they are.")
     ] = False,
+    max_line_bytes: MaxLineBytes = MAX_LINE_BYTES,
     model: Model = None,
     device: Device = None,
     as_json: Json = False,
@@ -105,7 +113,7 @@ def substitutes(
     context (Zipf's law over the vocabulary), of all words of the vocabulary together 1. Quote the text: brackets and
     spaces mean something to the shell.
     """
-    texts = [line for line in _lines(text, file) if line and not line.isspace()]
+    texts = [line for line in _lines(text, file, max_line_bytes) if line and not line.isspace()]
     if not texts:
         raise ValueError("There is no text: nothing to find substitutes in.")
     language_model, tokenizer = _load(model, device)
@@ -146,7 +154,8 @@ def generate(
         list[str] | None, typer.Argument(help="Beginnings of sentences. Without any, lines of --file or stdin.")
     ] = None,
     file: Annotated[
-        Path | None, typer.Option("--file", "-f", help="UTF-8 text, one beginning per line; - is stdin.")
+        Path | None,
+        typer.Option("--file", "-f", help="UTF-8 text, one beginning per line, plain, .gz or .zst; - is stdin."),
     ] = None,
     max_words: Annotated[int, typer.Option(min=1, help="Words at most.")] = 20,
     temperature: Annotated[
@@ -154,6 +163,7 @@ def generate(
     ] = 1.0,
     top_k: Annotated[int | None, typer.Option(min=1, help="Draw among so many likeliest words. [default: all]")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="The same words every time. [default: by chance]")] = None,
+    max_line_bytes: MaxLineBytes = MAX_LINE_BYTES,
     model: Model = None,
     device: Device = None,
     as_json: Json = False,
@@ -162,7 +172,7 @@ def generate(
 
     An empty text ("") is a beginning, too. Words are printed between spaces, as the tokenizer splits them.
     """
-    beginnings = list(_lines(text, file))
+    beginnings = list(_lines(text, file, max_line_bytes))
     if not beginnings:
         raise ValueError("There is no text to go on with.")
     language_model, tokenizer = _load(model, device)
@@ -197,9 +207,10 @@ def _load(model: str | None, device: str | None):
     return load_language_model(model, device)
 
 
-def _lines(text: list[str] | None, file: Path | None) -> Iterator[str]:
+def _lines(text: list[str] | None, file: Path | None, max_line_bytes: int) -> Iterator[str]:
     """Lines of arguments, a file or standard input."""
-    from .sentences import lines_of_arguments, open_texts, read_lines
+    from ..vectors.text_files import open_text
+    from .sentences import lines_of_arguments
 
     if text and file is not None:
         raise typer.BadParameter("give texts or --file, not both.", param_hint="TEXT")
@@ -208,8 +219,8 @@ def _lines(text: list[str] | None, file: Path | None) -> Iterator[str]:
         return
     if file is None:
         _refuse_terminal("TEXT", "nothing to read: give texts, --file, or lines on stdin.")
-    with open_texts(file or Path("-")) as (stream, name):
-        yield from read_lines(stream, name)
+    with open_text(file) as source:
+        yield from source.lines(max_line_bytes=max_line_bytes)
 
 
 def _refuse_terminal(argument: str, message: str) -> None:

@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
+from ..vectors.text_files import MAX_LINE_BYTES
 from .console import in_bytes, note
+from .sentences import MaxLineBytes
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Draw what a model has learned.")
 
@@ -20,7 +22,7 @@ Layers = Annotated[
     list[str] | None, typer.Option("--layer", "-l", help="A layer's number, or mix; may be given several times.")
 ]
 Pretokenized = Annotated[
-    bool, typer.Option("--pretokenized", help="Sentences are words between spaces: take them as they are.")
+    bool, typer.Option("--pretokenized", help="Words stand between white space: take them as they are.")
 ]
 Title = Annotated[str | None, typer.Option(help="The figure's title.")]
 Dpi = Annotated[int, typer.Option(min=10, max=1200, help="Pixels per inch of a PNG.")]
@@ -54,7 +56,8 @@ def weights(
 def senses(
     word: Annotated[str, typer.Argument(help="A word, as the tokenizer writes it.", show_default=False)],
     file: Annotated[
-        Path, typer.Argument(help="UTF-8 text, plain or .gz: a line is a sentence, or a sense, a tab and a sentence.")
+        Path,
+        typer.Argument(help="UTF-8 text, plain, .gz or .zst: a line is a sentence, or a sense, a tab and a sentence."),
     ],
     output: Output,
     layer: Layers = None,
@@ -65,6 +68,7 @@ def senses(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="UMAP's chance.")] = 0,
     pretokenized: Pretokenized = False,
+    max_line_bytes: MaxLineBytes = MAX_LINE_BYTES,
     title: Title = None,
     model: Model = None,
     device: Device = None,
@@ -77,7 +81,7 @@ def senses(
     """
     plot = _plot(output, force)
     layers = _layers(layer)
-    names, texts = _read_senses(file)
+    names, texts = _read_senses(file, max_line_bytes)
     from ..hub.folders import load
     from .sentences import sentences_of
 
@@ -151,19 +155,20 @@ def _layers(names: list[str] | None) -> list[int | str] | None:
     return layers
 
 
-def _read_senses(file: Path) -> tuple[list[str] | None, list[str]]:
+def _read_senses(file: Path, max_line_bytes: int) -> tuple[list[str] | None, list[str]]:
     """The sense of each line that has a sentence, or None if there are none; and the sentences.
 
     Raises:
         ValueError: if some lines have a sense and some have not.
         OSError: if it cannot be read.
     """
-    from .sentences import open_texts, read_lines
+    from ..vectors.text_files import open_text
 
     senses: list[str | None] = []
     texts: list[str] = []
-    with open_texts(file) as (stream, name):
-        for number, line in enumerate(read_lines(stream, name), start=1):
+    with open_text(file) as source:
+        name = source.name
+        for number, line in enumerate(source.lines(max_line_bytes=max_line_bytes), start=1):
             if not line.strip():
                 continue
             sense, tab, text = line.partition("\t")

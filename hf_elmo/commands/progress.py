@@ -5,23 +5,26 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from typing import BinaryIO
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..vectors.text_files import TextFile
 
 
 class Progress:
     """How much of the input is read, and how many sentences and words are done.
 
     Args:
-        stream: The input; its size is the bar's length where it has one.
+        source: The input; its size is the bar's length where it has one.
         shown: None: if stderr is a terminal.
     """
 
-    def __init__(self, stream: BinaryIO | None, shown: bool | None):
+    def __init__(self, source: TextFile | None, shown: bool | None):
         from tqdm import tqdm
 
         if shown is None:
             shown = sys.stderr is not None and sys.stderr.isatty()
-        self._bar = tqdm(total=_size(stream), unit="B", unit_scale=True, disable=not shown, file=sys.stderr)
+        self._bar = tqdm(total=_size(source), unit="B", unit_scale=True, disable=not shown, file=sys.stderr)
         self._sentences = self._words = 0
 
     def __enter__(self) -> Progress:
@@ -42,12 +45,12 @@ class Progress:
         self._bar.update(0)
 
 
-def _size(stream: BinaryIO | None) -> int | None:
-    """The bytes of a regular file; None for a pipe, whose end nobody knows."""
-    if stream is None:
+def _size(source: TextFile | None) -> int | None:
+    """The bytes of a regular file; None for a pipe or a packed file, whose end nobody knows."""
+    if source is None or source.is_packed:
         return None
     try:
-        status = os.fstat(stream.fileno())
+        status = os.fstat(source.stream.fileno())
     except OSError:
         return None
     return status.st_size if stat.S_ISREG(status.st_mode) else None

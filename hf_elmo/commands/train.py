@@ -10,12 +10,17 @@ from typing import Annotated, Any
 
 import typer
 
+from ..vectors.text_files import MAX_LINE_BYTES
 from .console import counted, note
+from .sentences import MaxLineBytes
 
-Texts = Annotated[list[Path], typer.Argument(help="UTF-8 text, plain or .gz.")]
+Texts = Annotated[list[Path], typer.Argument(help="UTF-8 text, plain, .gz or .zst; - is stdin.")]
 KeepLines = Annotated[bool, typer.Option("--keep-lines", help="A line is a sentence: do not split lines.")]
 Pretokenized = Annotated[
-    bool, typer.Option("--pretokenized", help="Words stand between spaces, and a line is a sentence.")
+    bool,
+    typer.Option(
+        "--pretokenized", help="A line is a sentence, words stand between white space: take them as they are."
+    ),
 ]
 
 
@@ -91,6 +96,7 @@ def train(
     seed: Annotated[int, typer.Option()] = 0,
     keep_lines: KeepLines = False,
     pretokenized: Pretokenized = False,
+    max_line_bytes: MaxLineBytes = MAX_LINE_BYTES,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last checkpoint in --output, with the same options.")
     ] = False,
@@ -132,7 +138,7 @@ def train(
     recipe |= {name: value for name, value in given.items() if value is not None}
     sentences = None
     if evaluate is not None:
-        sentences = read_sentences([evaluate], split_sentences=not (keep_lines or pretokenized))["text"]
+        sentences = read_sentences([evaluate], not (keep_lines or pretokenized), max_line_bytes)["text"]
         sentences = [text.split() for text in sentences] if pretokenized else list(sentences)
     try:
         trainer = train_bilm(
@@ -144,6 +150,7 @@ def train(
             vocabulary_size=vocabulary_size,
             split_sentences=not (keep_lines or pretokenized),
             pretokenized=pretokenized,
+            max_line_bytes=max_line_bytes,
             eval_dataset=sentences,
             resume=resume,
             **recipe,
@@ -175,6 +182,7 @@ def vocab(
     min_count: Annotated[int, typer.Option(min=1, help="Leave rarer words out.")] = 1,
     keep_lines: KeepLines = False,
     pretokenized: Pretokenized = False,
+    max_line_bytes: MaxLineBytes = MAX_LINE_BYTES,
 ) -> None:
     """Count the words of text: a vocabulary for `hf-elmo train`, most frequent first, as bilm-tf's."""
     from .. import ElmoTokenizer
@@ -185,7 +193,7 @@ def vocab(
 
     tokenizer = None if pretokenized else ElmoTokenizer.create()
     split = not (keep_lines or pretokenized)
-    counts = word_counts(with_progress(words_of(read_texts(files), tokenizer, split)))
+    counts = word_counts(with_progress(words_of(read_texts(files, max_line_bytes), tokenizer, split)))
     if not counts:
         raise ValueError(f"There is not a single word in {', '.join(map(str, files))}.")
     words = by_frequency(counts, size, min_count)

@@ -53,7 +53,7 @@ class LineKeyWriter(Hdf5Writer):
                     problem = "another line is its beginning, before a slash"
         raise ValueError(
             f"Line {key} cannot be a key: {problem} ({line!r:.80}). Let the lines' numbers be the keys "
-            "(use_sentence_keys=False; leave --use-sentence-keys out)."
+            "(use_sentence_keys=False)."
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import json
+import secrets
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, IterableDataset, load_dataset
+from datasets import Dataset, IterableDataset
+from datasets.exceptions import DatasetGenerationError
 
 from ..model.tokenization_elmo import SPECIAL_WORDS, ElmoTokenizer
+from ..vectors.text_files import MAX_LINE_BYTES, STANDARD_INPUT, lines_of_files
 from ..whole_files import new_folder
 
 _FILES = ("words.npy", "ends.npy", "lexicon.json")
@@ -129,40 +132,82 @@ _BLOCK = 2**22
 _NO_WORDS = {*SPECIAL_WORDS, "<UNK>"}
 
 
-def read_texts(files: Iterable[str | Path]) -> Dataset:
-    """Text files as a memory-mapped dataset of lines, column `text`.
+def read_texts(files: Iterable[str | Path], max_line_bytes: int = MAX_LINE_BYTES) -> IterableDataset:
+    """Text files as a streamed dataset of lines, column `text`.
 
     Args:
-        files: UTF-8 text, plain or gzipped.
+        files: UTF-8 text, plain or packed with gzip or Zstandard; `-` is standard input, which can be read once.
+        max_line_bytes: Most bytes in a line.
 
     Raises:
-        ValueError: if a file is missing, or none is given.
+        ValueError: if a file is missing, or none is given; while reading, as `vectors.text_files.TextFile.lines`.
     """
-    paths = [Path(file) for file in files]
-    missing = [str(path) for path in paths if not path.is_file()]
-    if missing or not paths:
-        raise ValueError(f"There is no such text file: {', '.join(missing) or 'none was given'}.")
-    return load_dataset("text", data_files=[str(path) for path in paths], split="train")
+    return IterableDataset.from_generator(
+        _lines, gen_kwargs={"files": _check_files(files), "max_line_bytes": max_line_bytes}
+    )
 
 
-def read_sentences(files: Iterable[str | Path], split_sentences: bool = True) -> Dataset:
+def read_sentences(
+    files: Iterable[str | Path], split_sentences: bool = True, max_line_bytes: int = MAX_LINE_BYTES
+) -> Dataset:
     """Text files as a memory-mapped dataset of sentences, column `text`.
 
     Args:
-        files: UTF-8 text, plain or gzipped.
+        files: As for `read_texts`.
         split_sentences: Split each line into sentences; otherwise a line is a sentence.
+        max_line_bytes: Most bytes in a line.
 
     Raises:
-        ValueError: if a file is missing, or there is not a single sentence.
+        ValueError: if a file is missing or not text, or there is not a single sentence.
+        OSError: if a file cannot be read.
     """
-    paths = [Path(file) for file in files]
-    lines = read_texts(paths)
-    sentences = lines.map(
-        _sentences, batched=True, fn_kwargs={"split": split_sentences}, remove_columns=lines.column_names
-    )
-    if len(sentences) == 0:
-        raise ValueError(f"There is no text in {', '.join(map(str, paths))}.")
-    return sentences
+    paths = _check_files(files)
+    # The library finds what it has made of the same arguments again, and so the states of the files are among them.
+    options = {"files": paths, "split": split_sentences, "max_line_bytes": max_line_bytes, "states": _states(paths)}
+    try:
+        return Dataset.from_generator(_sentences_of_files, gen_kwargs=options)
+    except DatasetGenerationError as error:
+        if isinstance(error.__cause__, (ValueError, OSError)):
+            raise error.__cause__ from None
+        raise
+
+
+def _check_files(files: Iterable[str | Path]) -> list[str]:
+    paths = [str(file) for file in files]
+    missing = [path for path in paths if path != "-" and not Path(path).is_file()]
+    if missing or not paths:
+        raise ValueError(f"There is no such text file: {', '.join(missing) or 'none was given'}.")
+    return paths
+
+
+def _states(paths: Iterable[str]) -> list[list[Any]]:
+    """What tells whether files are those of before. Standard input never is."""
+    states: list[list[Any]] = []
+    for path in paths:
+        if path == "-":
+            states.append([STANDARD_INPUT, secrets.token_hex(8)])
+        else:
+            status = Path(path).stat()
+            states.append([str(Path(path).resolve()), status.st_size, status.st_mtime_ns])
+    return states
+
+
+def _lines(files: list[str], max_line_bytes: int) -> Iterator[dict[str, str]]:
+    for line in lines_of_files(files, max_line_bytes):
+        yield {"text": line}
+
+
+def _sentences_of_files(
+    files: list[str], split: bool, max_line_bytes: int, states: list[list[Any]]
+) -> Iterator[dict[str, str]]:
+    is_empty = True
+    for line in lines_of_files(files, max_line_bytes):
+        for sentence in _sentences({"text": [line]}, split)["text"]:
+            is_empty = False
+            yield {"text": sentence}
+    # The library's own error for nothing says nothing of text.
+    if is_empty:
+        raise ValueError(f"There is no text in {', '.join(files)}.")
 
 
 def _sentences(batch: dict[str, list[str]], split: bool) -> dict[str, list[str]]:
@@ -226,26 +271,27 @@ def by_frequency(counts: Mapping[str, int], size: int | None = None, min_count: 
 
 
 def prepare(
-    files: Iterable[str | Path], folder: str | Path, split_sentences: bool = True, pretokenized: bool = False
+    files: Iterable[str | Path],
+    folder: str | Path,
+    split_sentences: bool = True,
+    pretokenized: bool = False,
+    max_line_bytes: int = MAX_LINE_BYTES,
 ) -> Corpus:
     """The corpus of text files in a folder: opened if it was made of these files, as they are now; else made.
 
     Args:
-        files: UTF-8 text, plain or gzipped.
+        files: As for `read_texts`.
         folder: Where the corpus is kept.
         split_sentences: Split each line into sentences; otherwise a line is a sentence.
         pretokenized: Words stand between white space; otherwise `ElmoTokenizer` splits them.
+        max_line_bytes: Most bytes in a line.
 
     Raises:
-        ValueError: if a file is missing, or there is not a single word.
+        ValueError: if a file is missing or not text, or there is not a single word.
     """
-    folder, paths = Path(folder), list(map(Path, files))
-    texts = read_texts(paths)
-    origin = {
-        "files": [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in paths],
-        "split_sentences": split_sentences,
-        "pretokenized": pretokenized,
-    }
+    folder, paths = Path(folder), _check_files(files)
+    texts = read_texts(paths, max_line_bytes)
+    origin = {"files": _states(paths), "split_sentences": split_sentences, "pretokenized": pretokenized}
     if folder.is_dir():
         kept = Corpus.load(folder)
         if kept.origin == origin:
@@ -254,7 +300,10 @@ def prepare(
     try:
         return Corpus.save(with_progress(words_of(texts, tokenizer, split_sentences)), folder, origin)
     except ValueError as error:
-        raise ValueError(f"{', '.join(map(str, paths))}: {error}") from None
+        # What is wrong with a line is said with its file's name already.
+        if any(str(error).startswith(STANDARD_INPUT if path == "-" else path) for path in paths):
+            raise
+        raise ValueError(f"{', '.join(paths)}: {error}") from None
 
 
 def with_progress(sentences: Iterable[list[str]]) -> Iterator[list[str]]:

@@ -24,6 +24,7 @@ from ..model.configuration_elmo import ElmoConfig
 from ..model.lstm.lstm_layer import ElmoState
 from ..model.modeling_elmo import ElmoForPreTraining
 from ..model.tokenization_elmo import ElmoTokenizer
+from ..vectors.text_files import MAX_LINE_BYTES
 from .batches import BatchLoader, RunningText, WholeSentences, WordTable
 from .checkpoints import WholeCheckpoints
 from .corpus import Corpus, prepare
@@ -386,6 +387,7 @@ def train(
     vocabulary_size: int = 10_000,
     split_sentences: bool = True,
     pretokenized: bool = False,
+    max_line_bytes: int = MAX_LINE_BYTES,
     eval_dataset: Sequence[str | Sequence[str]] | None = None,
     resume: bool = False,
     **arguments: Any,
@@ -393,7 +395,7 @@ def train(
     """Trains a biLM on text files and saves model, tokenizer, checkpoints and log in a folder.
 
     Args:
-        files: UTF-8 text, plain or gzipped.
+        files: UTF-8 text, plain or packed with gzip or Zstandard; `-` is standard input.
         output: The folder; the numbered text (`_corpus`) and checkpoints go there too.
         config: As for `make_model`.
         model: As for `make_model`.
@@ -401,21 +403,25 @@ def train(
         vocabulary_size: As for `make_model`.
         split_sentences: Split each line into sentences; otherwise a line is a sentence.
         pretokenized: Words stand between white space; otherwise `ElmoTokenizer` splits them.
+        max_line_bytes: Most bytes in a line of text.
         eval_dataset: Sentences for perplexity, where `arguments` say when (`eval_strategy`).
         resume: Go on from the last checkpoint in `output`; from the beginning if there is none yet.
         arguments: Fields of `LanguageModelTrainingArguments`.
 
     Raises:
-        ValueError: for missing or empty text, or less than a batch.
+        ValueError: for missing or empty text, or less than a batch; for standard input and several processes.
         FloatingPointError: when the loss stops being a number.
         OSError: when a checkpoint cannot be written.
     """
     # Without an accelerator mixed precision has to be asked for explicitly.
     defaults: dict[str, Any] = {"report_to": "none", "use_cpu": not torch.accelerator.is_available()}
     args = LanguageModelTrainingArguments(output_dir=str(output), **{**defaults, **arguments})
+    files = list(files)
+    if args.world_size > 1 and "-" in map(str, files):
+        raise ValueError("Standard input cannot be read by several processes: give files.")
     # Making a corpus anew under a training that is interrupted is as harmless as opening it.
     with args.main_process_first(desc="counting words"):
-        corpus = prepare(files, Path(output) / "_corpus", split_sentences, pretokenized)
+        corpus = prepare(files, Path(output) / "_corpus", split_sentences, pretokenized, max_line_bytes)
     torch.manual_seed(args.seed)
     language_model, tokenizer = make_model(corpus, config, model, vocabulary, vocabulary_size)
     trainer = LanguageModelTrainer(language_model, args, corpus, tokenizer, eval_dataset)

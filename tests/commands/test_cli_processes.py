@@ -50,6 +50,16 @@ def test_a_failure_has_status_1_and_one_line(tmp_path, tiny_model_folder):
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("wanted", [["--traceback"], []])
+def test_a_traceback_is_that_of_the_error(tmp_path, wanted):
+    """Errors of files are not taken for a standard output that cannot be written."""
+    result = run(*wanted, "embed", "--file", tmp_path / "missing.txt")
+    assert result.returncode == 1
+    assert "missing.txt" in result.stderr
+    assert "Standard output" not in result.stderr
+    assert ("Traceback" in result.stderr) == ("FileNotFoundError" in result.stderr) == bool(wanted)
+
+
 def test_the_package_does_not_import_the_command_line():
     names = ["hf_elmo.commands.app", "hf_elmo.commands", "hf_elmo.vectors.embedding", "nupunkt", "h5py"]
     code = f"import sys, hf_elmo; print([name for name in {names} if name in sys.modules])"

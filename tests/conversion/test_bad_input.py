@@ -366,9 +366,9 @@ class TestVocabulary:
             ("vocab.txt", "<S>\nna\xefve\n".encode("latin-1"), "vocab.txt, line 2: the byte 0xef is no UTF-8"),
             ("vocab.txt", "<S>\nthe\n".encode("utf-16"), "vocab.txt, line 1"),
             ("vocab.txt", "the\nof\n".encode("utf-16-le"), "vocab.txt, line 1: a zero byte"),
-            ("vocab.txt.gz", gzip.compress(b"the\n" * 1000)[:-9], "vocab.txt.gz is a damaged gzip file"),
-            ("vocab.txt.gz", gzip.compress(b"the\n")[:-8] + bytes(8), "vocab.txt.gz is a damaged gzip file"),
-            ("vocab.txt.gz", b"\x1f\x8b" + b"x" * 50, "vocab.txt.gz is a damaged gzip file"),
+            ("vocab.txt.gz", gzip.compress(b"the\n" * 1000)[:-9], "vocab.txt.gz is not a sound gzip file"),
+            ("vocab.txt.gz", gzip.compress(b"the\n")[:-8] + bytes(8), "vocab.txt.gz is not a sound gzip file"),
+            ("vocab.txt.gz", b"\x1f\x8b" + b"x" * 50, "vocab.txt.gz is not a sound gzip file"),
         ],
     )
     def test_another_content(self, folder, refuse, name, content, part):

@@ -47,6 +47,21 @@ STRANGE = [
     ["<pad>", "<oov>", "<bow>", "[PAD]", "a\ud800b"],
 ]
 LONG = "читательни"
+# What both of the program's own files of sizes hold (elmoformanylangs/configs).
+PUBLISHED_OPTIONS = {
+    "encoder": {"name": "elmo", "projection_dim": 512, "cell_clip": 3, "proj_clip": 3, "dim": 4096, "n_layers": 2},
+    "token_embedder": {
+        "name": "cnn",
+        "activation": "relu",
+        "filters": [[1, 32], [2, 32], [3, 64], [4, 128], [5, 256], [6, 512], [7, 1024]],
+        "n_highway": 2,
+        "word_dim": 100,
+        "char_dim": 50,
+        "max_characters_per_token": 50,
+    },
+    "classifier": {"name": "sampled_softmax", "n_samples": 8192},
+    "dropout": 0.1,
+}
 VARIANTS = {
     "as published": {},
     "one layer": {"n_layers": 1},
@@ -162,12 +177,38 @@ def test_white_space_in_dictionaries(tmp_path):
     words[6:6] = ["\u3000"]
     tensors = random_tensors(OPTIONS, len(characters), len(words))
     folder = write_manylangs(tmp_path / "model", OPTIONS, characters, words, tensors)
-    with pytest.warns(UserWarning, match=r"char\.dic: of 3 lines whose entry is white space only the last one counts"):
+    with pytest.warns(UserWarning, match=r"char\.dic: 2 of its lines have an entry that was there before"):
         model, tokenizer = load_elmoformanylangs(folder)
     original = NumpyManyLangs(OPTIONS, characters, words, *tensors[:2])
     original.characters = {**original.characters, "\u3000": characters.index(" ")}
     del original.characters["\xa0"], original.characters[" "]
     for sentence in [["\u3000", "a\u3000", "\xa0", "bok \xa0"], *TEXT]:
+        expected, _ = original.read(sentence)
+        np.testing.assert_allclose(layers_of(model, tokenizer, sentence), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["two words on one number", "two characters on one number", "a word twice"])
+def test_dictionaries_that_the_original_reads_all_the_same(tmp_path, kind):
+    """Its reader makes a dict of the lines: entries share a row, and of one twice there the last line counts."""
+    characters, words = dictionaries(TEXT)
+    counts = len(characters) + kind.startswith("two characters"), len(words) + kind.startswith("two words")
+    tensors = random_tensors(OPTIONS, *counts)
+    folder = write_manylangs(tmp_path / "model", OPTIONS, characters, words, tensors)
+    original = NumpyManyLangs(OPTIONS, characters, words, *tensors[:2])
+    if kind == "two words on one number":
+        name, line = "word.dic", f"bøker\t{words.index('bok')}\n"
+        original.words = {**original.words, "bøker": words.index("bok")}
+    elif kind == "two characters on one number":
+        name, line = "char.dic", f"€\t{characters.index('b')}\n"
+        original.characters = {**original.characters, "€": characters.index("b")}
+    else:
+        name, line = "word.dic", f"bok\t{words.index('ei')}\n"
+        original.words = {**original.words, "bok": words.index("ei")}
+    with (folder / name).open("a", encoding="utf-8") as file:
+        file.write(line)
+    with pytest.warns(UserWarning, match=f"{name}.* as in the original program"):
+        model, tokenizer = load_elmoformanylangs(folder)
+    for sentence in [["bøker", "bok", "ei", "€"], *TEXT]:
         expected, _ = original.read(sentence)
         np.testing.assert_allclose(layers_of(model, tokenizer, sentence), expected, rtol=0, atol=1e-5)
 
@@ -206,6 +247,41 @@ class TestSizes:
         make(tmp_path / "model", config_path=str(tmp_path / "other.json"))
         with pytest.raises(
             ConversionError, match=r"config\.json: its config_path is .*there is no 'other\.json' beside"
+        ):
+            load_elmoformanylangs(tmp_path / "model")
+
+    def test_a_file_deeper_inside_is_read(self, tmp_path):
+        make(tmp_path / "model", config_path=f"configs/{OPTIONS_NAME}")
+        (tmp_path / "model" / "configs").mkdir()
+        (tmp_path / "model" / "configs" / OPTIONS_NAME).write_text(json.dumps(OPTIONS), encoding="utf-8")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            model, _ = load_elmoformanylangs(tmp_path / "model")
+        assert model.config.cell_size == 20
+
+    @pytest.mark.parametrize("path", ["{outside}/{name}", "../configs/{name}"])
+    def test_a_file_elsewhere_of_a_published_name_that_says_something_else(self, tmp_path, path):
+        """Its values are not those of the program's own file of this name: neither may be taken unasked."""
+        name = "cnn_50_100_512_4096_sample.json"
+        (tmp_path / "configs").mkdir()
+        (tmp_path / "configs" / name).write_text(json.dumps(OPTIONS), encoding="utf-8")
+        make(tmp_path / "model", config_path=path.format(outside=tmp_path / "configs", name=name))
+        with pytest.raises(ConversionError, match=r"lies outside of .* is not read.* differs .*\(options=\.\.\.\)"):
+            load_elmoformanylangs(tmp_path / "model")
+        chosen = tmp_path / "configs" / name
+        assert load_elmoformanylangs(tmp_path / "model", options=chosen)[0].config.cell_size == 20
+        result = CliRunner().invoke(app, ["convert", str(tmp_path / "model"), str(tmp_path / "new")])
+        assert result.exit_code == 1
+        assert "(--options)" in result.stderr
+        assert "options=..." not in result.stderr
+
+    def test_a_file_elsewhere_that_is_the_published_one(self, tmp_path):
+        name = "cnn_50_100_512_4096_sample.json"
+        (tmp_path / name).write_text(json.dumps(PUBLISHED_OPTIONS), encoding="utf-8")
+        make(tmp_path / "model", config_path=str(tmp_path / name))
+        with (
+            pytest.warns(UserWarning, match="lies outside of .* holds the values that come with ELMoForManyLangs"),
+            pytest.raises(ConversionError, match=r"The sizes expected come from cnn_50_100_512_4096_sample\.json"),
         ):
             load_elmoformanylangs(tmp_path / "model")
 
@@ -384,9 +460,6 @@ BROKEN_FILES = {
     "three columns": ("word.dic", b"a\t0\nb\tc\t1\n", "word.dic, line 2: expected an entry, a tab and a number"),
     "blank line": ("char.dic", b"a\t0\n\n", "char.dic, line 2: expected an entry, a tab and a number, was: ''"),
     "negative number": ("char.dic", b"a\t-1\n", "char.dic, line 1: expected an entry, a tab and a number"),
-    "other digits": ("char.dic", "a\t٣\n".encode(), "char.dic, line 1: expected an entry, a tab and a number"),
-    "number twice": ("char.dic", b"a\t0\nb\t0\n", "char.dic, line 2: the number 0 is that of line 1, too"),
-    "entry twice": ("word.dic", b"a\t0\na\t1\n", "word.dic, line 2: the entry 'a' is that of line 1, too"),
     "number too large": (
         "char.dic",
         b"a\t7\n",
