@@ -52,7 +52,7 @@ def test_bad_input_is_told(fill_mask):
         fill_mask("the cat")
     with pytest.raises(ValueError, match="The option 'topk' is unknown"):
         fill_mask(TEXTS[0], topk=3)
-    with pytest.raises(ValueError, match="ElmoModel predicts no words"):
+    with pytest.raises(ValueError, match="ElmoModel does not predict words"):
         pipeline("elmo-fill-mask", model=fill(ElmoModel(small_config())), tokenizer=fill_mask.tokenizer)
 
 
