@@ -8,7 +8,6 @@ do not tell has to be assumed, as all published models have it, or given.
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -17,21 +16,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..hub.published_models import origin_of
 from ..model.configuration_elmo import ElmoConfig
 from ..model.modeling_elmo import ElmoModel
 from .bilm_files import OptionsSource, is_bilm_tar
 from .errors import ConversionError
-from .files import InputFile, check_new_folder, paths_of, read_json_object
+from .files import InputFile, read_json_object
 from .key_map import ArrayInfo, Entry, Link, Transform, check_arrays, raise_problems, resolve, to_ours
-from .model_folder import write_model_folder
 from .tar_archive import is_tar, unpacked_tar
 from .torch_file import load_tensors, tensor_info
 
 CONFIG_NAME, VOCABULARY_FOLDER = "config.json", "vocabulary"
 # The second is what a folder of a training run has.
 WEIGHTS_NAMES = ("weights.th", "best.th")
-_OPTIONS_ENDS = ("options.json", "options_file")
+OPTIONS_ENDS = ("options.json", "options_file")
 
 #: The transform's and the carry gate's weights in one; AllenNLP's gate is that of the other summand.
 _HIGHWAY = Transform(
@@ -203,66 +200,6 @@ def load_allennlp_elmo(source: str | Path, *, options: OptionsSource | None = No
     return model.eval()
 
 
-def convert_allennlp_archive(
-    source: str | Path,
-    destination: str | Path,
-    *,
-    options: OptionsSource | None = None,
-    only_elmo: bool = False,
-    published: str | None = None,
-) -> None:
-    """Makes a model folder of an archive: of a whole tagger, or else of the ELMo inside, with a warning.
-
-    Args:
-        source: As in `load_allennlp_elmo`.
-        destination: The folder, which must not exist yet, or be empty.
-        options: As in `load_allennlp_elmo`.
-        only_elmo: Take the ELMo out of a tagger, too.
-        published: The name of the published model that it is, for its card, where neither checksum nor name of a file
-            says so (`hf_elmo.hub.published_models`).
-
-    Raises:
-        ConversionError: as `load_allennlp_elmo` and `load_allennlp_tagger`, or if there is something at `destination`.
-        ValueError: if there is no published model of that name.
-        OSError: if a file cannot be read or written. Nothing is left of the folder then.
-    """
-    from .allennlp_tagger import TAGGERS, tagger_of
-
-    check_new_folder(destination)
-    with opened_archive(source) as archive:
-        if archive.model_type in TAGGERS and not only_elmo:
-            tagger = tagger_of(archive, options)
-        else:
-            tagger, found = None, find_elmo(archive, options)
-            rest = len(archive.state) - len(found.keys)
-            if rest and not only_elmo:
-                warnings.warn(
-                    f"{archive.name} holds a model of type {archive.model_type!r}, of which only the ELMo is taken "
-                    f"({found.prefix}...); {rest} arrays of the task's own are left out.",
-                    stacklevel=2,
-                )
-        read = paths_of(source, _read_files(archive, options, with_vocabulary=tagger is not None))
-    origin = origin_of("allennlp-archive", read, published)
-    if tagger is not None:
-        write_model_folder(tagger[0], None, destination, tokenizer=tagger[1], origin=origin)
-        return
-    with torch.device("meta"):
-        model = ElmoModel(found.config)
-    model.load_state_dict(found.parameters, strict=True, assign=True)
-    write_model_folder(model.eval(), None, destination, origin=origin)
-
-
-def _read_files(archive: Archive, options: OptionsSource | None, with_vocabulary: bool) -> list[InputFile]:
-    read = [archive.config_file, archive.weights_file]
-    if isinstance(options, (str, Path)):
-        read.append(InputFile.at(options))
-    elif options is None:
-        read += [file for path, file in archive.files.items() if path.endswith(_OPTIONS_ENDS)]
-    if with_vocabulary:
-        read += [file for path, file in archive.files.items() if path.startswith(VOCABULARY_FOLDER + "/")]
-    return read
-
-
 def find_elmo(archive: Archive, options: OptionsSource | None = None) -> ElmoInside:
     """The one ELMo in the weights of an archive, wherever in the model it is; its keys are accounted for.
 
@@ -427,7 +364,7 @@ def _options(archive: Archive, options: OptionsSource | None) -> tuple[dict[str,
         return dict(options), "The options"
     if options is not None:
         return read_json_object(InputFile.at(options)), str(options)
-    present = [file for path, file in archive.files.items() if path.endswith(_OPTIONS_ENDS)]
+    present = [file for path, file in archive.files.items() if path.endswith(OPTIONS_ENDS)]
     if len(present) == 1:
         return read_json_object(present[0]), str(present[0])
     return None, ""

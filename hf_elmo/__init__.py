@@ -1,22 +1,18 @@
 """ELMo for the Hugging Face ecosystem. Importing this package makes `Auto*` classes and pipelines know ELMo."""
 
+from functools import partial
 from importlib import import_module
-from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
+from . import commands, compat, explore, hub, language_model, model, training, vectors
 from .registration import register
+from .version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from . import commands as commands
-    from . import compat as compat
     from . import conversion as conversion
-    from . import explore as explore
     from . import export as export
-    from . import hub as hub
-    from . import language_model as language_model
-    from . import model as model
-    from . import training as training
-    from . import vectors as vectors
+    from .hub.folders import bundled
     from .language_model.fill_mask_pipeline import ElmoFillMaskPipeline
     from .language_model.generation import ForwardReader, generate, stream
     from .language_model.scoring import Perplexity, perplexity, score_sentences
@@ -35,8 +31,6 @@ if TYPE_CHECKING:
     from .vectors.embedding import embed_sentences
     from .vectors.layer_store import precompute_layers
     from .vectors.word_cache import remember_words
-
-__version__ = "0.1.0"
 
 # Where the public names are. Each is imported when it is first asked for, as are the parts of transformers: all of them
 # together take seconds, and nobody needs all.
@@ -57,6 +51,7 @@ _MODULES = {
     "LanguageModelTrainer": "training.trainer",
     "LanguageModelTrainingArguments": "training.trainer",
     "Perplexity": "language_model.scoring",
+    "bundled": "hub.folders",
     "embed_sentences": "vectors.embedding",
     "forget_weights": "model.fingerprint",
     "generate": "language_model.generation",
@@ -69,43 +64,34 @@ _MODULES = {
     "substitutes": "language_model.substitution",
     "train": "training.trainer",
 }
-# The rooms of the package: `hf_elmo.conversion` works after `import hf_elmo` alone.
-_ROOMS = (
-    "commands",
-    "compat",
-    "conversion",
-    "explore",
-    "export",
-    "hub",
-    "language_model",
-    "model",
-    "training",
-    "vectors",
-)
+# Rooms whose own import takes no time, but that of their modules does.
+_ROOMS = (commands, compat, explore, hub, language_model, model, training, vectors)
+_HEAVY = ("conversion", "export")
 
 register()
 
 
-def bundled(name: str = "elmo-mini") -> str:
-    """The folder of a model that comes with the package, for `from_pretrained`.
-
-    Args:
-        name: The model's name.
-
-    Raises:
-        ValueError: if no such model is bundled.
-    """
-    folder = Path(__file__).parent / "pretrained" / name
-    if not (folder / "config.json").is_file():
-        names = sorted(entry.parent.name for entry in (Path(__file__).parent / "pretrained").glob("*/config.json"))
-        raise ValueError(f"No model {name!r} comes with hf_elmo; there is: {', '.join(names) or 'none'}.")
-    return str(folder)
+def _module_of(package: str, name: str) -> ModuleType:
+    """The module of a room, imported now: after `import hf_elmo` there is `hf_elmo.vectors.embedding`."""
+    module = f"{package}.{name}"
+    if not name.startswith("__"):
+        try:
+            return import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name != module:
+                raise
+    raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
 
-def __getattr__(name: str):
+for _room in _ROOMS:
+    vars(_room)["__getattr__"] = partial(_module_of, _room.__name__)
+del _room
+
+
+def __getattr__(name: str) -> object:
     if name in _MODULES:
         value = getattr(import_module(f".{_MODULES[name]}", __name__), name)
-    elif name in _ROOMS:
+    elif name in _HEAVY:
         value = import_module(f".{name}", __name__)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -114,7 +100,7 @@ def __getattr__(name: str):
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_ROOMS})
+    return sorted({*globals(), *__all__, *_HEAVY})
 
 
 __all__ = [

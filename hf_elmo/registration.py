@@ -8,10 +8,16 @@ mapping of the Auto classes is first looked into.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, ItemsView, Iterator, KeysView, Sequence, ValuesView
 from importlib import import_module
-from importlib.abc import MetaPathFinder
-from importlib.machinery import PathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .model.heads import question_answering_elmo as question_answering_elmo
+    from .model.heads import sequence_classification_elmo as sequence_classification_elmo
+    from .model.heads import token_classification_elmo as token_classification_elmo
 
 #: The Auto classes of models, and our module and class for each.
 MODELS = {
@@ -22,7 +28,6 @@ MODELS = {
     "AutoModelForSequenceClassification": ("model.heads.sequence_classification_elmo", "ElmoForSequenceClassification"),
     "AutoModelForTokenClassification": ("model.heads.token_classification_elmo", "ElmoForTokenClassification"),
 }
-
 
 # Modules that are there, though Python has not quite done with their import.
 _EXECUTED: set[str] = set()
@@ -57,27 +62,29 @@ def _is_imported(name: str) -> bool:
     return module is not None and (name in _EXECUTED or not getattr(module.__spec__, "_initializing", False))
 
 
-class _AfterImport(MetaPathFinder):
-    """Runs an action after a module has been imported, which is found as ever."""
+class _AfterImport:
+    """Runs an action after a module has been imported, which Python's own finder finds."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.actions: dict[str, Callable[[], None]] = {}
 
-    def find_spec(self, name, path=None, target=None):
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         action = self.actions.get(name)
         spec = None if action is None else PathFinder.find_spec(name, path, target)
         if spec is None or spec.loader is None:
             return None
         execute = spec.loader.exec_module
 
-        def exec_module(module) -> None:
+        def exec_module(module: ModuleType) -> None:
             execute(module)
             self.actions.pop(name, None)
             _EXECUTED.add(name)
             action()
 
-        # On this loader alone, which is of this module: whoever asks it for sources finds it as it is.
-        spec.loader.exec_module = exec_module
+        # A loader is of one module. It stays of its class, so that it still gives sources to those who ask for them.
+        vars(spec.loader)["exec_module"] = exec_module
         return spec
 
 
@@ -129,33 +136,33 @@ def _register_models() -> None:
             _register_model(auto, *place)
 
 
-def _register_model(auto: type, module: str, name: str) -> None:
+def _register_model(auto: Any, module: str, name: str) -> None:
     from .model.configuration_elmo import ElmoConfig
 
     auto.register(ElmoConfig, getattr(import_module(f".{module}", __package__), name), exist_ok=True)
 
 
-class _Content(dict):
+class _Content(dict[Any, Any]):
     """What has been registered with an Auto class; our model is put there before the first look."""
 
-    def __init__(self, content: dict, *waiting):
+    def __init__(self, content: dict[Any, Any], *waiting: Any):
         super().__init__(content)
-        self._waiting: tuple | None = waiting
+        self._waiting: tuple[Any, ...] | None = waiting
 
     def _fill(self) -> None:
         if self._waiting is not None:
             waiting, self._waiting = self._waiting, None
             _register_model(*waiting)
 
-    def __contains__(self, key) -> bool:
+    def __contains__(self, key: object) -> bool:
         self._fill()
         return super().__contains__(key)
 
-    def __getitem__(self, key):
+    def __getitem__(self, key: Any) -> Any:
         self._fill()
         return super().__getitem__(key)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Any]:
         self._fill()
         return super().__iter__()
 
@@ -163,19 +170,19 @@ class _Content(dict):
         self._fill()
         return super().__len__()
 
-    def get(self, key, default=None):
+    def get(self, key: Any, default: Any = None) -> Any:
         self._fill()
         return super().get(key, default)
 
-    def keys(self):
+    def keys(self) -> KeysView[Any]:
         self._fill()
         return super().keys()
 
-    def values(self):
+    def values(self) -> ValuesView[Any]:
         self._fill()
         return super().values()
 
-    def items(self):
+    def items(self) -> ItemsView[Any, Any]:
         self._fill()
         return super().items()
 
@@ -190,11 +197,12 @@ def _register_pipelines() -> None:
     from transformers.models.auto.modeling_auto import AutoModelForPreTraining, AutoModelForQuestionAnswering
     from transformers.pipelines import PIPELINE_REGISTRY
 
-    if "elmo-fill-mask" in PIPELINE_REGISTRY.supported_tasks:
-        return
     from .language_model.fill_mask_pipeline import ElmoFillMaskPipeline
     from .model.heads.question_answering_pipeline import ElmoQuestionAnsweringPipeline
 
+    # Asked after these imports, which come here themselves when they are done.
+    if "elmo-fill-mask" in PIPELINE_REGISTRY.supported_tasks:
+        return
     # "question-answering" itself is refused by the library, which keeps it among the tasks that it has removed.
     PIPELINE_REGISTRY.register_pipeline(
         "elmo-question-answering",

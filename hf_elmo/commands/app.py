@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from ..version import __version__
 from .card import card
 from .compare import compare
 from .convert import convert
@@ -66,8 +67,6 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from .. import __version__
-
         typer.echo(f"hf-elmo {__version__}")
         raise typer.Exit
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .console import note
+from .console import note, silence_libraries
 
 
 def card(
@@ -30,7 +30,7 @@ def card(
     """
     from dataclasses import replace
 
-    from ..hub.folders import find_folder, silence_libraries
+    from ..hub.folders import find_folder
     from ..hub.model_card import CARD_NAME, origin_in, write_card
     from ..hub.published_models import Origin, find_published
 

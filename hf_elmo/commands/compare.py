@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .console import note, print_table, printable
+from .console import note, print_table, printable, silence_libraries
 
 
 def compare(
@@ -35,6 +35,7 @@ def compare(
     texts = list(lines_of_arguments([first, second]))
     if len(texts) != 2:
         raise typer.BadParameter("a sentence is one line.", param_hint="FIRST SECOND")
+    silence_libraries()
     elmo, tokenizer = load(model, device)
     sentences = list(sentences_of(texts, pretokenized))
     comparisons = compare_words(elmo, tokenizer, *sentences, word=word)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterable, Sequence
 
 import typer
@@ -79,3 +80,12 @@ def in_bytes(size: int) -> str:
 def counted(count: int, noun: str) -> str:
     """`"1 word"`, `"2,000 words"`."""
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def silence_libraries() -> None:
+    """Keeps progress bars and warnings of libraries off the terminal: what matters here is said as an error."""
+    from transformers.utils import logging
+
+    warnings.simplefilter("ignore")
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .console import in_bytes, note
+from .console import in_bytes, note, silence_libraries
 
 
 def convert(
@@ -63,7 +63,6 @@ def convert(
         convert_to_folder,
         is_tf_checkpoint,
     )
-    from ..hub.folders import silence_libraries
 
     silence_libraries()
     with warnings.catch_warnings(record=True) as caught:

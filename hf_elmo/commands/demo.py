@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from .console import note, say
+from .console import note, say, silence_libraries
 
 Model = Annotated[
     str | None, typer.Option("--model", "-m", help="Model folder, or a bundled model. [default: elmo-mini]")
@@ -42,7 +42,6 @@ def demo(
     """
     _check_gradio()
     from ..explore.demo import build_page, launch, load_explorer
-    from ..hub.folders import silence_libraries
 
     silence_libraries()
     page = build_page(load_explorer(model, ner))
@@ -77,6 +76,7 @@ def space(
 
     folder = None if model is None else find_folder(model)
     if ner is not None:
+        silence_libraries()
         load_tagger(ner, "cpu")
     files = write_space(output, folder, ner, title, requirement)
     note(f"{output}: " + ", ".join(file.as_posix() for file in files))

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..vectors.text_files import MAX_LINE_BYTES
-from .console import counted, note
+from .console import counted, note, silence_libraries
 from .progress import Progress
 from .sentences import MaxLineBytes
 
@@ -61,7 +61,7 @@ def elmo(
     if vocab_path or include_package:
         note("--vocab-path and --include-package had no effect on the vectors, and have none here")
     from ..compat.allennlp import ElmoEmbedder
-    from ..hub.folders import find_folder, silence_libraries
+    from ..hub.folders import find_folder
     from ..vectors.text_files import open_text
     from ..whole_files import check_target
 

@@ -15,7 +15,7 @@ import numpy as np
 import typer
 
 from ..vectors.text_files import MAX_LINE_BYTES
-from .console import counted, note, print_table, printable
+from .console import counted, note, print_table, printable, silence_libraries
 from .progress import Progress
 from .sentences import MaxLineBytes
 
@@ -100,6 +100,7 @@ def embed(
     if output is not None:
         check_target(output, overwrite=force)
     with open_text(file) if not text else nullcontext() as source:
+        silence_libraries()
         elmo, tokenizer = load(model, device)
         dim, num_layers = elmo.config.hidden_size, elmo.config.num_layers + 1 if layers is Layers.all else None
         tally, name = _Tally(), "The text" if source is None else source.name

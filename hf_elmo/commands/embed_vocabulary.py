@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .console import note
+from .console import note, silence_libraries
 
 
 def embed_vocabulary(
@@ -38,6 +38,7 @@ def embed_vocabulary(
         words = distinct_words(read_vocabulary_lines(file), file)
         if not words:
             raise ValueError(f"{vocabulary} holds no words: expected one on each line.")
+    silence_libraries()
     elmo, tokenizer = load(model, device)
     if words is None:
         numbers = tokenizer.get_vocab()

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .console import in_bytes, note
+from .console import in_bytes, note, silence_libraries
 
 
 def export(
@@ -37,6 +37,7 @@ def export(
     check_new_folder(destination)
     if onnx:
         check_onnx()
+    silence_libraries()
     loaded, tokenizer = load(model, "cpu") if vectors or state else load_with_head(model, "cpu")
     if onnx:
         loaded.float()

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from ..vectors.text_files import MAX_LINE_BYTES
-from .console import print_table, printable, say
+from .console import print_table, printable, say, silence_libraries
 from .sentences import MaxLineBytes
 
 Model = Annotated[
@@ -204,6 +204,7 @@ def generate(
 def _load(model: str | None, device: str | None):
     from ..hub.folders import load_language_model
 
+    silence_libraries()
     return load_language_model(model, device)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .console import counted, in_bytes, note, print_table, say
+from .console import counted, in_bytes, note, print_table, say, silence_libraries
 
 
 def push(
@@ -30,17 +30,18 @@ def push(
     from huggingface_hub.utils import enable_progress_bars, logging
 
     from ..hub.folders import find_folder, load_as_saved
-    from ..hub.model_card import check_metadata
+    from ..hub.model_card import CARD_NAME, check_metadata
     from ..hub.upload import check_repo_id, upload
-    from ..hub.upload_files import CARD, files_for_hub, list_folder
+    from ..hub.upload_files import files_for_hub, list_folder
 
     check_repo_id(repo)
     path = find_folder(folder)
     _, left_out = list_folder(path)
+    silence_libraries()
     load_as_saved(path)
     files = files_for_hub(path, repo)
-    card = next(file for file in files if file.name == CARD)
-    for remark in check_metadata(card.read(), str(path / CARD) if card.origin == "folder" else CARD):
+    card = next(file for file in files if file.name == CARD_NAME)
+    for remark in check_metadata(card.read(), str(path / CARD_NAME) if card.origin == "folder" else CARD_NAME):
         note(remark)
     if left_out:
         note(f"left out: {', '.join(left_out)}")

@@ -185,9 +185,9 @@ def vocab(
     max_line_bytes: MaxLineBytes = MAX_LINE_BYTES,
 ) -> None:
     """Count the words of text: a vocabulary for `hf-elmo train`, most frequent first, as bilm-tf's."""
-    from .. import ElmoTokenizer
     from ..conversion.errors import ConversionError
     from ..conversion.vocabulary import write_bilm_vocabulary
+    from ..model.tokenization_elmo import ElmoTokenizer
     from ..training.corpus import by_frequency, read_texts, with_progress, word_counts, words_of
     from ..whole_files import new_file
 
@@ -233,7 +233,7 @@ def read_vocabulary(file: Path) -> list[str]:
 
 
 def _read_config(path: Path):
-    from .. import ElmoConfig
+    from ..model.configuration_elmo import ElmoConfig
 
     file = path / "config.json" if path.is_dir() else path
     if not file.is_file():

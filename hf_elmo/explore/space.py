@@ -7,6 +7,7 @@ import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from ..version import __version__
 from ..whole_files import new_folder
 
 # What a model folder is made of; checkpoints hold much else (optimizer states, logs).
@@ -87,8 +88,6 @@ def write_space(
     if not title.strip() or len(title) > _LONGEST_TITLE or not title.isprintable():
         raise ValueError(f"A title must be one line of at most {_LONGEST_TITLE} characters, was: {title!r}.")
     if requirement is None:
-        from .. import __version__
-
         requirement = f"hf_elmo[demo]=={__version__}"
     if not requirement.strip() or len(requirement.splitlines()) != 1:
         raise ValueError(f"A requirement must be one line of pip's, was: {requirement!r}.")

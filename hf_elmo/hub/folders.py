@@ -1,10 +1,30 @@
-"""Finding and loading the model that a command works with."""
+"""Model folders: where the bundled ones are, and how any is found, loaded and described."""
 
 from __future__ import annotations
 
 import json
-import warnings
+import math
+from collections import Counter
 from pathlib import Path
+from typing import Any
+
+_BUNDLED = Path(__file__).parents[1] / "pretrained"
+
+
+def bundled(name: str = "elmo-mini") -> str:
+    """The folder of a model that comes with the package, for `from_pretrained`.
+
+    Args:
+        name: The model's name.
+
+    Raises:
+        ValueError: if no such model is bundled.
+    """
+    folder = _BUNDLED / name
+    if not (folder / "config.json").is_file():
+        names = sorted(entry.parent.name for entry in _BUNDLED.glob("*/config.json"))
+        raise ValueError(f"No model {name!r} comes with hf_elmo; there is: {', '.join(names) or 'none'}.")
+    return str(folder)
 
 
 def find_folder(name: str | None) -> Path:
@@ -13,8 +33,6 @@ def find_folder(name: str | None) -> Path:
     Raises:
         ValueError: if it is no folder of an ELMo in the Hugging Face format, with what to do.
     """
-    from .. import bundled
-
     if name is None:
         return Path(bundled())
     folder = Path(name)
@@ -52,7 +70,7 @@ def load(name: str | None, device: str | None = None):
     Raises:
         ValueError: for a folder that is not complete and sound, and for a device that is not there.
     """
-    from .. import ElmoModel
+    from ..model.modeling_elmo import ElmoModel
 
     return _load(ElmoModel, find_folder(name), device)
 
@@ -66,7 +84,7 @@ def load_language_model(name: str | None, device: str | None = None):
     Raises:
         ValueError: as `load`, and for a folder without the softmax over words.
     """
-    from .. import ElmoForPreTraining
+    from ..model.modeling_elmo import ElmoForPreTraining
 
     return _load(ElmoForPreTraining, find_folder(name), device)
 
@@ -77,12 +95,12 @@ def load_as_saved(folder: Path):
     Raises:
         ValueError: as `load`, and for a head that this package does not know.
     """
-    import hf_elmo
+    from ..model import elmo_models
 
     content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     name = (content.get("architectures") or ["ElmoModel"])[0]
-    model_class = getattr(hf_elmo, str(name), None)
-    if not isinstance(model_class, type) or not issubclass(model_class, hf_elmo.ElmoPreTrainedModel):
+    model_class = getattr(elmo_models, str(name), None)
+    if not isinstance(model_class, type) or not issubclass(model_class, elmo_models.ElmoPreTrainedModel):
         raise ValueError(f"{folder / 'config.json'} names the architecture {name!r}, which is no model of hf_elmo.")
     return _load(model_class, folder, "cpu")
 
@@ -96,7 +114,7 @@ def load_tagger(name: str, device: str | None = None):
     Raises:
         ValueError: as `load`, and for a folder of another kind of model.
     """
-    from .. import ElmoForTokenClassification
+    from ..model.heads.token_classification_elmo import ElmoForTokenClassification
 
     folder = find_folder(name)
     content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -126,10 +144,9 @@ def load_with_head(name: str | None, device: str | None = None):
 
 
 def _load(model_class, folder: Path, device: str | None):
-    silence_libraries()
     import torch
 
-    from .. import ElmoTokenizer
+    from ..model.tokenization_elmo import ElmoTokenizer
 
     if not (folder / "tokenizer.json").is_file():
         raise ValueError(
@@ -173,10 +190,108 @@ def _first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def silence_libraries() -> None:
-    """Keeps progress bars and warnings of libraries off the terminal: what matters here is said as an error."""
-    from transformers.utils import logging
+def describe(folder: Path) -> dict[str, Any]:
+    """What there is to know about a model folder from its configuration and the tables of contents of its weights.
 
-    warnings.simplefilter("ignore")
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    Raises:
+        ValueError: if the configuration is impossible, or a file of weights is missing or damaged.
+    """
+    from ..model.configuration_elmo import ElmoConfig
+
+    content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    try:
+        config = ElmoConfig.from_pretrained(folder, local_files_only=True)
+    except Exception as error:
+        raise ValueError(f"{folder / 'config.json'} describes no ELMo: {error}") from None
+    tensors = [tensor for path in _weight_files(folder) for tensor in _table_of_contents(path)]
+    files = sorted(folder.iterdir())
+    switches = {name: getattr(config, name) for name in _SIZES_AND_SWITCHES}
+    return {
+        "folder": str(folder),
+        "model": ", ".join(content.get("architectures") or ["ElmoModel"]),
+        "sizes and switches": {**switches, "hidden_size": config.hidden_size},
+        "parameters": _count_parameters(tensors),
+        "dtype": ", ".join(sorted({dtype for _, dtype, _ in tensors})),
+        "vocabulary": f"{config.vocab_size:,} words, special ones included" if config.vocab_size > 4 else "none",
+        "origin": "options.json and HDF5 (bilm-tf, AllenNLP)" if config.original_options else "transformers",
+        "remote code": "yes" if any(folder.glob("modeling_*.py")) else "no",
+        "files": {path.name: path.stat().st_size for path in files if path.is_file() and path.suffix != ".py"},
+    }
+
+
+_SIZES_AND_SWITCHES = (
+    "char_vocab_size",
+    "byte_characters",
+    "word_embed_dim",
+    "char_embed_dim",
+    "filters",
+    "num_highway_layers",
+    "activation",
+    "max_characters_per_token",
+    "cell_size",
+    "projection_dim",
+    "num_layers",
+    "use_skip_connections",
+    "cell_clip",
+    "proj_clip",
+    "forget_bias",
+    "num_representations",
+    "do_layer_norm",
+    "scalar_mix_parameters",
+)
+
+# Beginnings of parameters' names (in a model on top of the biLM, "elmo." comes before the first three).
+_PARTS = {
+    "character_encoder.": "character encoder",
+    "bilstm.": "biLSTM",
+    "scalar_mixes.": "scalar mixes",
+    "softmax.": "softmax",
+}
+
+
+def _count_parameters(tensors: list[tuple[str, str, int]]) -> dict[str, int]:
+    """Parameters of each part. The biLM's, mixes and softmax left out, is the number that is published for an ELMo."""
+    counts: Counter[str] = Counter()
+    for name, _, size in tensors:
+        name = name.removeprefix("elmo.")
+        counts[next((part for start, part in _PARTS.items() if name.startswith(start)), "task head")] += size
+    parts = {part: counts[part] for part in (*_PARTS.values(), "task head") if part in counts}
+    return {"biLM": counts["character encoder"] + counts["biLSTM"], **parts, "all": counts.total()}
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The file of weights, or the several that a large model is saved in.
+
+    Raises:
+        ValueError: if one is missing.
+    """
+    index = folder / "model.safetensors.index.json"
+    names = ["model.safetensors"]
+    if index.is_file():
+        try:
+            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise ValueError(f"{index} is no index of files of weights: {error!r}") from None
+    for name in names:
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder} has no weights: {name} is missing.")
+    return [folder / name for name in names]
+
+
+def _table_of_contents(path: Path) -> list[tuple[str, str, int]]:
+    """Name, dtype and number of elements of every tensor in a safetensors file.
+
+    Raises:
+        ValueError: if the file is damaged.
+        OSError: if it cannot be read.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    # The library says of a file that may not be read that there is none.
+    path.open("rb").close()
+    try:
+        with safe_open(path, framework="np") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+            return [(name, each.get_dtype(), math.prod(each.get_shape())) for name, each in slices.items()]
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None

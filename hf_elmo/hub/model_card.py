@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..whole_files import new_file
+from .folders import bundled, describe, find_folder
 from .measured_results import Result, read_results
 from .published_models import Origin, find_published
 
@@ -79,9 +80,7 @@ def make_card(
     """
     from huggingface_hub import ModelCard, ModelCardData
 
-    from .. import ElmoPreTrainedModel
-    from ..commands.info import describe
-    from .folders import find_folder
+    from ..model.modeling_elmo import ElmoPreTrainedModel
 
     folder = find_folder(str(folder))
     measured = read_results(results)
@@ -307,8 +306,6 @@ def _metadata(folder: Path) -> dict[str, Any]:
 def _ready_card(folder: Path, repo: str | None) -> ModelCard | None:
     """The card of the bundled model that these weights are, if they are one's; with the id of its repository."""
     from huggingface_hub import ModelCard
-
-    from .. import bundled
 
     theirs = folder / "model.safetensors"
     for entry in resources.files("hf_elmo.model_cards").iterdir():

@@ -8,7 +8,9 @@ import traceback
 import warnings
 from dataclasses import dataclass
 
-from .upload_files import CARD, HubFile
+from ..version import __version__
+from .model_card import CARD_NAME
+from .upload_files import HubFile
 
 # Weights as `save_pretrained` names them, whole or in shards.
 _WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json")
@@ -99,15 +101,13 @@ def upload(
 def _upload(files, repo: str, token: str, private: bool, revision: str | None, commit_message: str) -> Uploaded:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
 
-    from .. import __version__
-
     api = HfApi(token=token, library_name="hf_elmo", library_version=__version__)
-    card = next(file for file in files if file.name == CARD)
+    card = next(file for file in files if file.name == CARD_NAME)
     # Before the repository is made, so that a bad card does not leave an empty one.
     try:
         ModelCard(card.read().decode()).validate()
     except ValueError as error:
-        raise ValueError(f"The hub does not take the metadata of {CARD}: {_messages(error)}") from None
+        raise ValueError(f"The hub does not take the metadata of {CARD_NAME}: {_messages(error)}") from None
     try:
         url = api.create_repo(repo, private=private or None, exist_ok=True)
     except KeyError:

@@ -12,9 +12,8 @@ from pathlib import Path
 from transformers.dynamic_module_utils import get_relative_import_files
 
 from ..model.remote_code import AUTO_MAP, CUSTOM_PIPELINES, code
-from .model_card import make_card
+from .model_card import CARD_NAME, make_card
 
-CARD = "README.md"
 _TOKENIZER_CODE = "tokenization_elmo.ElmoTokenizer"
 # What users of a model have no need for: caches, checkpoints (Trainer.push_to_hub leaves these out too), and the state
 # of a training. That is pickled, and training_args.bin may even hold the token of who trained.
@@ -77,8 +76,9 @@ def files_for_hub(folder: Path, repo: str | None = None) -> list[HubFile]:
             files[name] = HubFile(name, text.encode(), "folder, with auto_map added")
         for name, text in code().items():
             files[name] = HubFile(name, text.encode(), "added: code")
-    if CARD not in files:
-        files[CARD] = HubFile(CARD, str(make_card(folder, name=repo, remote_code=True)).encode(), "added: card")
+    if CARD_NAME not in files:
+        card = make_card(folder, name=repo, remote_code=True)
+        files[CARD_NAME] = HubFile(CARD_NAME, str(card).encode(), "added: card")
     return [files[name] for name in sorted(files)]
 
 

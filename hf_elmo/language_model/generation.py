@@ -153,7 +153,7 @@ def _generate(
         number = _draw(logits, temperature, top_k, generator)
         if number == tokenizer.eos_token_id:
             return
-        (word,) = tokenizer.convert_ids_to_tokens([number])
+        word = str(tokenizer.convert_ids_to_tokens(number))
         yield word
         unread = [word]
 
