@@ -1,1 +1,1 @@
-"""Comparisons with peers, limits of the machine, experiments on quality."""
+"""How fast hf_elmo is, beside its peers and the limits of the machine; `quality/`: what the vectors are worth."""

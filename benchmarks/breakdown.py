@@ -2,12 +2,12 @@
 
     python -m benchmarks.breakdown [--work FOLDER] [--rows NAME ...] [--json FILE]
 
-The rows are those of `run.py`, each in a process of its own that was warmed up, by torch's profiler (which takes about
-a microsecond an operator itself). Beside each share stands how fast the products were: the operations of the floor
-(`floor.py`) over their time, the weights' bytes over their time, and what part that is of the fastest product measured
-in the same process. Where it is small, the products have too few rows for the machine's fastest ones, or their weights
-are read slower than a plain sum reads memory; where products are a small part, operators on few numbers are the rest,
-which take some microseconds each however few.
+The rows are those of `run.py`, each in a process of its own that was warmed up, measured by torch's profiler (which
+itself takes about a microsecond an operator). Beside each share stands how fast the products were: the operations of
+the floor (`harness/floor.py`) over their time, the weights' bytes over their time, and the ratio to the fastest product
+measured in the same process. Where that ratio is small, the products have too few rows to be fast, or their weights are
+read slower than a plain sum reads memory. Where products take a small share, the rest are operators on few numbers,
+which take some microseconds each however few the numbers are.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from .contestant import DOES, HfElmo
-from .floor import Shape, floor
-from .machine import BLOCK, Machine
-from .report import table
+from .harness.contestant import DOES, HfElmo
+from .harness.floor import Shape, floor
+from .harness.machine import BLOCK, Machine
+from .harness.report import table
 from .run import ROWS, Row, prepare
 
 #: Operators that are products; the names of torch's profiler.

@@ -1,6 +1,6 @@
 """The biLM's LSTMs on a GPU: Triton's kernels beside cuDNN, AllenNLP's loop and the plain layers, and the floor.
 
-    python benchmarks/gpu.py [--batches 1 8 64 128] [--lengths 26 100] [--precisions fp32 tf32 bf16] [--output FILE]
+    python -m benchmarks.gpu [--batches 1 8 64 128] [--lengths 26 100] [--precisions fp32 tf32 bf16] [--output FILE]
 
 The biLM has the original size (2 layers of 2 x 4,096 cells, projections of 512, clips at 3) and random weights; all
 sentences of a batch have the same length. Everyone reads the words' vectors and returns all layers, cuDNN the last one.

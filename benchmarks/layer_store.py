@@ -1,6 +1,6 @@
 """What stored layers save: reading and collating them, against computing them with the biLM.
 
-    python benchmarks/layer_store.py [--preset small] [--sentences 320] [--batch 32] [--rounds 5] [--folder DIR]
+    python -m benchmarks.layer_store [--preset small] [--sentences 320] [--batch 32] [--rounds 5] [--folder DIR]
 
 The model has random weights, which cost what trained ones cost; the sentences are the first of WNUT-17. One round times
 each way once over all batches, in turn, so that a busy machine slows all of them; what counts is the median of the
@@ -23,11 +23,12 @@ from transformers import DataCollatorForTokenClassification
 
 import hf_elmo
 
+from .harness.data import shared_data
+
 
 def wnut_sentences(count: int) -> list[list[str]]:
     """The first sentences of WNUT-17's training set, as words."""
-    beside = Path(__file__).parents[2] / "shared" / "data"
-    path = Path(os.environ.get("HF_ELMO_SHARED_DATA", beside)) / "ner" / "wnut17" / "wnut17train.conll"
+    path = shared_data("ner", "wnut17", "wnut17train.conll")
     if not path.is_file():
         sys.exit(f"{path} is missing: name the folder of shared data in HF_ELMO_SHARED_DATA.")
     sentences: list[list[str]] = [[]]

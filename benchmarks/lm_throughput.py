@@ -1,6 +1,6 @@
 """Words per second in training a biLM: hf_elmo, beside the same model of `nn.LSTM` layers with a full softmax.
 
-    python benchmarks/lm_throughput.py [--rounds 15] [--threads 1] [--output FILE.json]
+    python -m benchmarks.lm_throughput [--rounds 15] [--threads 1] [--output FILE.json]
 
 The architecture is that of the bundled elmo-mini. Both models read the same running text, 64 rows of 20 words for each
 direction, with the LSTM state carried along, and are updated by AdamW after each batch. They have the same character
@@ -43,7 +43,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -61,6 +60,8 @@ from hf_elmo.model.character_encoder import CharacterEncoder
 from hf_elmo.training.batches import RunningText, WordTable
 from hf_elmo.training.corpus import prepare
 from hf_elmo.training.trainer import make_model
+
+from .harness.data import shared_data
 
 #: elmo-mini.
 SIZES = {
@@ -323,8 +324,7 @@ def main(arguments: list[str] | None = None) -> dict:
     parser.add_argument("--output", type=Path, help="JSON file for the results")
     options = parser.parse_args(arguments)
     if options.text is None:
-        shared = Path(os.environ.get("HF_ELMO_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
-        options.text = [shared / "lm" / "wikipedia_en_2015" / "valid.txt.gz"]
+        options.text = [shared_data("lm", "wikipedia_en_2015", "valid.txt.gz")]
     datasets.disable_progress_bars()
     threads = torch.get_num_threads()
     torch.set_num_threads(options.threads)

@@ -1,4 +1,4 @@
-"""Time of ONNX Runtime beside the bundled model itself: `python benchmarks/onnx_speed.py --threads 1`."""
+"""Time of ONNX Runtime beside the bundled model itself: `python -m benchmarks.onnx_speed --threads 1`."""
 
 from __future__ import annotations
 

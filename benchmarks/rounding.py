@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .report import table
+from .harness.report import table
 from .run import Comparison, prepare, present_peers
 
 

@@ -3,16 +3,16 @@
     python -m benchmarks.run [--short] [--json FILE] [--rounds N] [--rows NAME ...] [--work FOLDER] [--threads N]
 
 Every program runs in a process of its own, with the Python of its own environment: `HF_ELMO_ALLENNLP_PYTHON` and
-`HF_ELMO_SIMPLE_ELMO_PYTHON` name those of the peers (`python -m benchmarks.peers install`); without one that peer is
-left out, and so said. They take turns: in each round all of them get the same work, one after the other, and what
-counts is each round's ratio to AllenNLP's time (the median, and the smallest and largest). Every round has other
-sentences, the next ones of a real text, so that nothing is known from the round before but what a text repeats. The
-first turn of each program warms it up and is not counted.
+`HF_ELMO_SIMPLE_ELMO_PYTHON` name the peers' Pythons (`python -m benchmarks.harness.peers install` makes them). A peer
+without one is left out, and the output says so. The programs take turns: in each round all of them get the same work,
+one after the other. What counts is each round's ratio to AllenNLP's time (the median, the smallest and the largest).
+Every round has other sentences, the next ones of a real text, so a program can reuse from earlier rounds only what the
+text itself repeats. The first turn of each program warms it up and is not counted.
 
 Work begins with sentences of words and ends with all three layers of every word; tensors of characters are made on
 the way. A word counts once; `<S>` and `</S>` do not count. The rows:
 
-- batch N: N sentences in the order of the text, padded by whoever pads.
+- batch N: N sentences in the order of the text, padded by the programs that pad.
 - corpus, batch N: sentences that may be sorted. hf_elmo's `embed_sentences` sorts them in windows, into batches of as
   many words as N sentences have on average; the others get batches of N of the same sentences sorted by length.
 - training step: forward and backward pass of the biLM and its character encoder, all gradients, of the mean of
@@ -20,10 +20,10 @@ the way. A word counts once; `<S>` and `</S>` do not count. The rows:
 - character rows: what the characters of words are in numbers (AllenNLP: `batch_to_ids`, hf_elmo: `character_rows`).
 - tokenizer call: hf_elmo's whole tokenizer call with tensors for the model (AllenNLP: `batch_to_ids` again).
 
-Exactness is of the first counted round: fp32 is compared with AllenNLP, bf16 and int8 with hf_elmo's own fp32, by the
-largest difference of a number, and the lowest and mean cosine of a word's layer. The floor is explained in `floor.py`,
-and what it depends on is measured in every round anew (`machine.py`). Memory is the most that a process had above what
-it had after its imports; for this each program is loaded by itself, and reads a corpus once.
+Exactness is measured in the first counted round: fp32 is compared with AllenNLP, bf16 and int8 with hf_elmo's own fp32,
+by the largest difference of a number, and the lowest and mean cosine of a word's layer. The floor is explained in
+`harness/floor.py`; what it depends on is measured anew in every round (`harness/machine.py`). Memory is the peak of a
+process, less what it had after its imports; for this each program is loaded by itself and reads a corpus once.
 
 Without --work the models, 1.3 GB, are made in a temporary folder.
 """
@@ -45,11 +45,11 @@ from pathlib import Path
 
 import numpy as np
 
-from . import report
-from .floor import BYTES, Shape, floor
-from .machine import BLOCK, facts
-from .peers import CONTESTANT, PEERS, clean_environment, python_of
-from .process import Ended, Process
+from .harness import report
+from .harness.floor import BYTES, Shape, floor
+from .harness.machine import BLOCK, facts
+from .harness.peers import CONTESTANT, PEERS, clean_environment, python_of
+from .harness.process import Ended, Process
 
 #: Sentences of the measure of memory.
 MEMORY_SENTENCES = 256
@@ -67,7 +67,7 @@ class Row:
         sentences: Sentences of a round.
         rounds: Rounds that count; of the short version at most two.
         kinds: hf_elmo's kinds of numbers that are measured.
-        words: All sentences have so many words; None: as they are.
+        words: All sentences have this many words; None: as they are.
     """
 
     name: str
@@ -112,7 +112,7 @@ class Comparison:
     """A run of the benchmark.
 
     Args:
-        work: The folder of `material.py`.
+        work: The folder of `harness/material.py`.
         threads: Of every program.
         peers: The Pythons of the peers that take part.
     """
@@ -187,7 +187,7 @@ class Comparison:
         return results
 
     def _machine(self, shape: Shape) -> Process:
-        command = [sys.executable, "-m", "benchmarks.machine", "--serve", "--threads", self.threads]
+        command = [sys.executable, "-m", "benchmarks.harness.machine", "--serve", "--threads", self.threads]
         environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads)}
         process = Process(command, environment, self.work / "machine.log")
         sizes = {
@@ -330,7 +330,7 @@ def exactness_of(paths: dict[str, Path], trained: bool) -> dict[str, dict]:
 
 def prepare(work: Path, text: Path | None) -> None:
     """Makes the models and sentences, in a process of its own, so that this one stays small."""
-    command = [sys.executable, "-m", "benchmarks.material", work, *(["--text", text] if text else [])]
+    command = [sys.executable, "-m", "benchmarks.harness.material", work, *(["--text", text] if text else [])]
     done = subprocess.run(list(map(str, command)), cwd=Path(__file__).parents[1], capture_output=True, text=True)
     if done.returncode:
         raise OSError(f"The models and sentences could not be made: {done.stderr.strip()[-500:]}")
@@ -342,9 +342,9 @@ def present_peers() -> tuple[dict[str, str], dict[str, str]]:
     for name, peer in PEERS.items():
         python = python_of(name)
         if python is None:
-            absent[name] = f"{peer.variable} names no Python (python -m benchmarks.peers install {name} FOLDER)"
+            absent[name] = f"{peer.variable} names no Python (python -m benchmarks.harness.peers install {name} FOLDER)"
         elif shutil.which(python) is None:
-            absent[name] = f"{peer.variable} names {python}, which is no program"
+            absent[name] = f"{peer.variable} names {python}, which is not a program"
         else:
             found[name] = python
     return found, absent
@@ -360,7 +360,7 @@ def main(arguments: list[str] | None = None) -> dict:
     )
     parser.add_argument("--without", nargs="+", default=[], choices=sorted(PEERS), help="peers to leave out")
     parser.add_argument("--work", type=Path, help="folder for models and sentences, kept afterwards")
-    parser.add_argument("--text", type=Path, help="as for benchmarks.material")
+    parser.add_argument("--text", type=Path, help="as for benchmarks.harness.material")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--json", type=Path, help="file for all numbers")
     options = parser.parse_args(arguments)

@@ -1,10 +1,10 @@
-"""What reading costs as sentences, batches, the words that differ and threads become more.
+"""What reading costs with longer sentences, larger batches, more distinct words and more threads.
 
     python -m benchmarks.scaling [--size original] [--work FOLDER] [--plot FILE.svg] [--json FILE]
 
-The model of `material.py` reads batches, tokenizer call included; one size is changed, the others stay at 16 sentences
-of 20 words, drawn from 5,000 words of the text (or, for "distinct words", from so many that a batch has that many). The
-measures take turns, and the median of `--rounds` counts. Threads are changed in one process.
+The model of `harness/material.py` reads batches, tokenizer call included. One size is changed while the others stay at
+16 sentences of 20 words, drawn from 5,000 words of the text (for "distinct words", from as many as give a batch of that
+many). The measurements take turns, and the median of `--rounds` counts. Threads are changed in one process.
 
 The plot needs matplotlib (`pip install matplotlib`).
 """
@@ -23,8 +23,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from .machine import facts
-from .report import spread, table
+from .harness.machine import facts
+from .harness.report import spread, table
 from .run import prepare
 
 SENTENCES, LENGTH, WORDS = 16, 20, 5000
@@ -32,7 +32,7 @@ SENTENCES, LENGTH, WORDS = 16, 20, 5000
 
 @dataclass(frozen=True)
 class Point:
-    """One measure: so many sentences of so many words, of so many different ones, by so many threads."""
+    """One measurement: the number of sentences, of words in each, of different words, and of threads."""
 
     axis: str
     value: int
@@ -56,15 +56,15 @@ def points(threads: int, longest: int = 320) -> list[Point]:
     ]
 
 
-def batch_of(point: Point, vocabulary: list[str], chance: random.Random) -> list[list[str]]:
-    """A batch of random words of the vocabulary, or of exactly so many different ones."""
+def batch_of(point: Point, vocabulary: list[str], generator: random.Random) -> list[list[str]]:
+    """A batch of random words of the vocabulary, or of exactly `point.different` different ones."""
     count = point.sentences * point.length
     if point.different is None:
-        words = chance.choices(vocabulary, k=count)
+        words = generator.choices(vocabulary, k=count)
     else:
-        some = chance.sample(vocabulary, point.different)
-        words = [*some, *chance.choices(some, k=count - point.different)]
-        chance.shuffle(words)
+        some = generator.sample(vocabulary, point.different)
+        words = [*some, *generator.choices(some, k=count - point.different)]
+        generator.shuffle(words)
     return [words[begin : begin + point.length] for begin in range(0, count, point.length)]
 
 
@@ -78,11 +78,11 @@ def measure(folder: Path, sentences: list[list[str]], rounds: int, threads: int,
     tokenizer = AutoTokenizer.from_pretrained(folder / "fp32")
     model = AutoModel.from_pretrained(folder / "fp32").eval()
     vocabulary = list(dict.fromkeys(word for sentence in sentences for word in sentence))[:WORDS]
-    chance, chosen = random.Random(0), points(threads, longest)
+    generator, chosen = random.Random(0), points(threads, longest)
     times: list[list[float]] = [[] for _ in chosen]
     for turn in range(rounds + 1):
         for point, own in zip(chosen, times):
-            batch = batch_of(point, vocabulary, chance)
+            batch = batch_of(point, vocabulary, generator)
             torch.set_num_threads(point.threads or threads)
             begin = time.perf_counter()
             with torch.inference_mode():
@@ -143,7 +143,7 @@ def main(arguments: list[str] | None = None) -> list[dict]:
     parser.add_argument("--longest", type=int, default=320, help="words of the longest sentences")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--work", type=Path, help="folder for models and sentences, kept afterwards")
-    parser.add_argument("--text", type=Path, help="as for benchmarks.material")
+    parser.add_argument("--text", type=Path, help="as for benchmarks.harness.material")
     parser.add_argument("--plot", type=Path, help="file for the plot, such as scaling.svg")
     parser.add_argument("--json", type=Path, help="file for all times")
     options = parser.parse_args(arguments)

@@ -1,6 +1,6 @@
 """A training step of the biLM: hf_elmo's own backward pass, the same in plain operations, and AllenNLP.
 
-    [HF_ELMO_ALLENNLP_PYTHON=PYTHON] python benchmarks/training_step.py [--size original] [--batch 16] [--words 20]
+    [HF_ELMO_ALLENNLP_PYTHON=PYTHON] python -m benchmarks.training_step [--size original] [--batch 16] [--words 20]
 
 One step is, from character ids that are there already, the pass forward of the character encoder and both LSTM stacks
 to all layers, and the pass backward from the mean of their squares to the gradients of all parameters. There is no
@@ -35,6 +35,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
+from .harness.data import shared_data
 
 MINI = {"char_embed_dim": 16, "filters": [[1, 32], [2, 32], [3, 64], [4, 96], [5, 128]], "num_highway_layers": 1}
 MINI |= {"cell_size": 640, "projection_dim": 192}
@@ -75,8 +77,7 @@ class AllenNlp:
     """AllenNLP's biLM, with the weights that were exported for it."""
 
     def __init__(self, name: str, folder: Path):
-        # Beside this file, which is run as a program here.
-        from contestant import hide_torchvision
+        from .harness.contestant import hide_torchvision
 
         hide_torchvision()
         from allennlp.modules.elmo import _ElmoBiLm
@@ -123,11 +124,10 @@ def serve(name: str, folder: Path, threads: int) -> None:
 
 
 def sentences(options: argparse.Namespace) -> list[list[str]]:
-    """So many sentences of so many words, as they stand in the text."""
+    """`options.batch` sentences of `options.words` words, in the order of the text."""
     path = options.text
     if path is None:
-        shared = Path(os.environ.get("HF_ELMO_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
-        path = shared / "lm" / "wikipedia_en_2015" / "valid.txt.gz"
+        path = shared_data("lm", "wikipedia_en_2015", "valid.txt.gz")
     found = []
     with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
         for line in lines:
@@ -162,7 +162,11 @@ def prepare(options: argparse.Namespace, folder: Path) -> None:
 
 
 def measure(options: argparse.Namespace, folder: Path) -> dict:
-    """Lets all contestants take their steps in turn; the results, as in the JSON file."""
+    """Lets all contestants take their steps in turn.
+
+    Returns:
+        The results, as in the JSON file.
+    """
     prepare(options, folder)
     processes, python = {}, os.environ.get("HF_ELMO_ALLENNLP_PYTHON")
     names = [name for name in options.contestants if name != "AllenNLP" or python]
@@ -170,9 +174,12 @@ def measure(options: argparse.Namespace, folder: Path) -> dict:
         print("AllenNLP is left out: HF_ELMO_ALLENNLP_PYTHON names no Python that has it.", file=sys.stderr)
     try:
         for name in names:
-            command = [python if name == "AllenNLP" else sys.executable, __file__, "--serve", name, str(folder)]
+            command = [python if name == "AllenNLP" else sys.executable, "-m", "benchmarks.training_step"]
+            command += ["--serve", name, str(folder)]
             command += ["--threads", str(options.threads)]
-            processes[name] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            processes[name] = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]
+            )
             _answer(processes[name], name)
         rounds: list[dict] = []
         for number in range(options.rounds + 1):

@@ -83,7 +83,7 @@ class Archive(NamedTuple):
     """The parts of an archive.
 
     Attributes:
-        name: What messages call it.
+        name: Its name in messages.
         config_file: The file of `config`.
         config: The content of `config.json`.
         weights_file: The file of `state`.
@@ -95,12 +95,12 @@ class Archive(NamedTuple):
     config_file: InputFile
     config: dict[str, Any]
     weights_file: InputFile
-    state: dict[str, Tensor]
+    state: dict[str, object]
     files: dict[str, InputFile]
 
     @property
     def model_type(self) -> str | None:
-        """What `config.json` calls the model."""
+        """The model's type in `config.json`."""
         model = self.config.get("model")
         kind = model.get("type") if isinstance(model, dict) else None
         return kind if isinstance(kind, str) else None
@@ -165,12 +165,12 @@ def _is_part(path: str) -> bool:
 
 def _parts(source: Path, files: dict[str, InputFile]) -> Archive:
     weights = next((name for name in WEIGHTS_NAMES if name in files), None)
-    for name, present in ((CONFIG_NAME, CONFIG_NAME in files), (WEIGHTS_NAMES[0], weights is not None)):
-        if not present:
-            raise ConversionError(
-                f"{source} has no {name} on its top level, as an archive of AllenNLP (model.tar.gz) has. Of its "
-                f"parts it has: {', '.join(files) or 'none'}."
-            )
+    if weights is None or CONFIG_NAME not in files:
+        missing = CONFIG_NAME if CONFIG_NAME not in files else WEIGHTS_NAMES[0]
+        raise ConversionError(
+            f"{source} has no {missing} on its top level, as an archive of AllenNLP (model.tar.gz) has. Of its "
+            f"parts it has: {', '.join(files) or 'none'}."
+        )
     config = read_json_object(files[CONFIG_NAME])
     return Archive(str(source), files[CONFIG_NAME], config, files[weights], load_tensors(files[weights]), files)
 
@@ -359,7 +359,7 @@ def _config(
 
 
 def _options(archive: Archive, options: OptionsSource | None) -> tuple[dict[str, Any] | None, str]:
-    """The content of an `options.json`, if there is one, and what messages call it."""
+    """The content of an `options.json`, if there is one, and its name in messages."""
     if isinstance(options, Mapping):
         return dict(options), "The options"
     if options is not None:
@@ -375,7 +375,7 @@ def _sizes(archive: Archive, entries: Mapping[str, Tensor]) -> dict[str, Any]:
 
     def shape(key: str, rank: int) -> tuple[int, ...]:
         info = tensor_info(entries[key]) if key in entries else ArrayInfo(None, "", "missing")
-        if info.fault or len(info.shape) != rank or 0 in info.shape:
+        if info.fault or info.shape is None or len(info.shape) != rank or 0 in info.shape:
             what = info.fault or f"of shape {info.shape}, expected {rank} dimensions that are not empty"
             raise ConversionError(f"{archive.weights_file}: {_prefix(archive)}{key} is {what}.")
         return info.shape

@@ -263,8 +263,10 @@ def read_config(options: InputFile | Mapping[str, Any], vocab_size: int) -> Elmo
     Raises:
         ConversionError: if it describes none, or sizes that no ELMo has.
     """
-    is_file = isinstance(options, InputFile)
-    content, name = (read_json_object(options), str(options)) if is_file else (dict(options), "The options")
+    if isinstance(options, InputFile):
+        content, name = read_json_object(options), str(options)
+    else:
+        content, name = dict(options), "The options"
     try:
         config = ElmoConfig.from_options(content, vocab_size=vocab_size)
     except (ValueError, TypeError) as error:

@@ -413,7 +413,7 @@ def _tokenizer(
     if words is not None:
         unknown = words.require("<oov>")
         special_rows = [words.ids.get(entry, unknown) for entry in ("<oov>", "<bos>", "<eos>")]
-        word_rows[1:] = torch.tensor([*special_rows, *(words.ids[word] for word in vocabulary)])
+        word_rows[1:] = torch.tensor([*special_rows, *(words.ids[word] for word in vocabulary or ())])
     return tokenizer, character_rows, word_rows
 
 
@@ -443,9 +443,9 @@ def _config(content: Mapping[str, Any], name: str) -> ElmoConfig:
         if kind.lower() != expected:
             raise ConversionError(
                 f"{name}: {section.path}.name is {kind!a}, expected {expected!r}, which all published models have. An "
-                "LSTM in its place is another network, of which there is nothing here that computes the same."
+                "LSTM in its place is another network, which cannot be computed here."
             )
-    sizes = {
+    sizes: dict[str, Any] = {
         "cell_size": _size(encoder, "dim"),
         "projection_dim": _size(encoder, "projection_dim"),
         "num_layers": _size(encoder, "n_layers", most=_MOST_LAYERS),
@@ -548,7 +548,7 @@ def _parameters(
 ) -> dict[str, Tensor]:
     hint = f"The sizes expected come from {options_name} and the dictionaries."
     check_arrays(file, links, {key: tensor_info(value) for key, value in tensors.items()}, hint=hint)
-    return read_parameters(file, links, lambda key: tensors[key].detach().numpy())
+    return read_parameters(file, links, lambda key: tensor_array(tensors[key]))
 
 
 def _softmax(
@@ -580,4 +580,4 @@ def _softmax(
             Link("oov_column", (), (config.projection_dim, 1), unused),
         ]
     check_arrays(file, links, {key: tensor_info(value) for key, value in tensors.items()})
-    return read_parameters(file, links, lambda key: tensors[key].detach().numpy())
+    return read_parameters(file, links, lambda key: tensor_array(tensors[key]))

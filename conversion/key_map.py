@@ -27,11 +27,11 @@ class Transform(NamedTuple):
     Attributes:
         to_ours: The foreign array to our parameters.
         to_foreign: Our parameters to the foreign array; `to_foreign(*to_ours(array))` is `array`, bit for bit. Raises
-            ValueError for values that the foreign array cannot hold.
+            ValueError for values that the foreign array cannot hold. None: the format is only read.
     """
 
     to_ours: Callable[[Tensor], tuple[Tensor, ...]]
-    to_foreign: Callable[..., Tensor]
+    to_foreign: Callable[..., Tensor] | None
 
 
 SAME = Transform(lambda array: (array,), lambda parameter: parameter)

@@ -133,6 +133,7 @@ def _load(
         state[key] = _permuted(state[key], rows)
     state |= {f"elmo.{key}": value for key, value in initial_mixes(config).items()}
     # Training has 261 characters, prediction, with padding, 262; an options.json that is written one day is for that.
+    assert config.original_options is not None, "read_config keeps the options"
     config.original_options["char_cnn"]["n_characters"] = 262
     with torch.device("meta"):
         model = ElmoForPreTraining(config)
@@ -205,21 +206,22 @@ def _latest(state: InputFile) -> str | None:
     text = state.path.read_bytes().decode("utf-8", "backslashreplace")
     found = re.search(r'^\s*model_checkpoint_path:\s*"([^"\n]+)"', text, re.MULTILINE)
     if found is None:
-        raise ConversionError(f'{state} is no list of checkpoints: it has no line model_checkpoint_path: "...".')
+        raise ConversionError(f'{state} is not a list of checkpoints: it has no line model_checkpoint_path: "...".')
     return re.split(r"[/\\]", found[1])[-1]
 
 
 def _options(checkpoint: _Checkpoint, options: OptionsSource | None) -> InputFile | Mapping[str, Any]:
     if isinstance(options, (str, Path)):
         return InputFile.at(options)
-    if options is None:
-        options = checkpoint.beside.get(OPTIONS_NAME)
-    if options is None:
+    if options is not None:
+        return options
+    beside = checkpoint.beside.get(OPTIONS_NAME)
+    if beside is None:
         raise ConversionError(
             f"There is no {OPTIONS_NAME} beside {checkpoint.prefix}, which tells the model's sizes; bilm-tf's training "
             "wrote one into its folder. Put it there, or give its path (options=...)."
         )
-    return options
+    return beside
 
 
 def _vocabulary(checkpoint: _Checkpoint, vocabulary: VocabularySource | None) -> InputFile | Sequence[str]:

@@ -41,7 +41,9 @@ def on_config(config):
 
 def on_files(files: Files, config) -> Files:
     """Adds the README as the home page, and what the pages of the checkout link to."""
-    waiting = ["README.md", "CHANGELOG.md"]
+    waiting = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"]
+    for source in (CHECKOUT / "docs").rglob("*.md"):
+        waiting += page(source.relative_to(CHECKOUT).as_posix(), source.read_text(encoding="utf-8"))[1]
     seen = set()
     while waiting:
         name = waiting.pop()
@@ -54,8 +56,13 @@ def on_files(files: Files, config) -> Files:
             continue
         text, linked = page(name, source.read_text(encoding="utf-8"))
         waiting += linked
-        files.append(File.generated(config, "index.md" if name == "README.md" else name, content=text))
+        files.append(File.generated(config, site_uri(name), content=text))
     return files
+
+
+def site_uri(path: str) -> str:
+    """Where a file of the checkout is on the site: the README is the home page, pages in `docs/` are at the top."""
+    return "index.md" if path == "README.md" else path.removeprefix("docs/")
 
 
 def page(name: str, text: str) -> tuple[str, list[str]]:
@@ -68,12 +75,18 @@ def page(name: str, text: str) -> tuple[str, list[str]]:
             return match[0]
         target = path.relative_to(CHECKOUT).as_posix()
         if path.suffix == ".md" or path.suffix in IMAGES:
-            linked.append(target)
-            return match[0].replace("README.md", "index.md")
-        # Files of the checkout that are no pages.
+            if not target.startswith("docs/"):
+                linked.append(target)
+            return match[0].replace(match[3], relative(site_uri(target), name))
+        # Files of the checkout that are not pages.
         return match[2] if match[2].startswith("`") else f"`{target}`"
 
     return LINK.sub(link, HEAD.sub("", text)), linked
+
+
+def relative(target: str, page: str) -> str:
+    """A page's or picture's address as a link on another page: both within the site."""
+    return Path(os.path.relpath(target, Path(page).parent)).as_posix()
 
 
 def on_page_markdown(markdown: str, page, **_) -> str:
@@ -86,8 +99,8 @@ def on_page_markdown(markdown: str, page, **_) -> str:
         path = source.parent.joinpath(match[3]).resolve()
         if not path.is_relative_to(CHECKOUT) or path.is_relative_to(CHECKOUT / "docs") or not path.is_file():
             return match[0]
-        target = os.path.relpath(path.relative_to(CHECKOUT), Path(page.file.src_uri).parent)
-        return match[0].replace(match[3], Path(target).as_posix())
+        target = site_uri(path.relative_to(CHECKOUT).as_posix())
+        return match[0].replace(match[3], relative(target, page.file.src_uri))
 
     return LINK.sub(link, markdown)
 

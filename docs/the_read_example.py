@@ -42,7 +42,7 @@ print("shape      ", tuple(encoded["character_ids"].shape), "(sentences, words, 
 print("row of read", encoded["character_ids"][0, 2, :9].tolist(), "...")
 
 # %% [markdown]
-# So there is no unknown word. Whatever can be typed has a row, and a vector.
+# So no word is unknown. Whatever can be typed has a row, and a vector.
 #
 # ## What the character CNN sees
 #
@@ -81,7 +81,7 @@ figure.tight_layout()
 
 # %% [markdown]
 # A highway layer and a projection make one vector of the maxima. That vector knows the spelling, and what
-# spelling says about meaning; it knows nothing of the sentence. Cosines between such vectors, with two slips of the
+# spelling says about meaning; it does not know the sentence. Cosines between such vectors, with two slips of the
 # pen, and two words that nobody has used before:
 
 # %%
@@ -100,9 +100,9 @@ plot_similarity(model, tokenizer, words, words, layers=0, title="Without context
 
 # %%
 path = next(
-    folder / "benchmarks" / "read_senses.tsv"
+    folder / "benchmarks" / "quality" / "read_senses.tsv"
     for folder in [Path.cwd(), *Path.cwd().parents]
-    if (folder / "benchmarks" / "read_senses.tsv").exists()
+    if (folder / "benchmarks" / "quality" / "read_senses.tsv").exists()
 )
 rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
 senses = np.array([sense for sense, _ in rows])
@@ -148,7 +148,7 @@ assert min(agree) > 2 * 7 / 31
 
 # %% [markdown]
 # Nobody told the model about tenses: to predict the words around, it had to find out. (Eight sentences for each use
-# show what can be seen; they measure nothing. `benchmarks/senses.py` measures.)
+# show what can be seen; they measure nothing. `benchmarks/quality/senses.py` measures.)
 #
 # ## Two sentences, word by word
 #

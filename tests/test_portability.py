@@ -15,7 +15,7 @@ import hf_elmo
 
 PACKAGE = Path(hf_elmo.__file__).parent
 PACKAGED = [*PACKAGE.rglob("*.py"), *(CHECKOUT / "conversion").glob("*.py")]
-BESIDE = [*(CHECKOUT / "tests").rglob("*.py"), *(CHECKOUT / "benchmarks").glob("*.py")]
+BESIDE = [*(CHECKOUT / "tests").rglob("*.py"), *(CHECKOUT / "benchmarks").rglob("*.py")]
 # Linux' own files, members of archives, which are opened in bytes, and what a process printed in whatever encoding.
 NO_TEXT_OF_OURS = ("/proc/", "archive.open", "opened.open", "self.log.read_text")
 # Where they may be absent, they are not needed: torch brings Triton for the GPUs that have it.

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections import Counter
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import pytest
 from places import CHECKOUT
+from typer.testing import CliRunner
 
 from hf_elmo import ElmoConfig, bundled
+from hf_elmo.commands.app import app
 
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
 RECIPES = README + (CHECKOUT / "docs" / "recipes.md").read_text(encoding="utf-8")
@@ -48,10 +51,26 @@ def conll(path: Path, most: int) -> list[dict]:
 
 
 def test_the_first_example(tmp_path):
-    code = re.search(r"## Vectors\s*```python\n(.*?)```", README, flags=re.DOTALL)[1]
-    printed = run(code, tmp_path, "print(tuple(outputs.last_hidden_state.shape), len(outputs.hidden_states))")
-    dim = ElmoConfig.from_pretrained(bundled()).hidden_size
-    assert printed.strip() == f"(2, 9, {dim}) 3"
+    printed = run("", tmp_path, recipe("vectors")).splitlines()
+    config = ElmoConfig.from_pretrained(bundled())
+    assert printed == [
+        f"torch.Size([2, 9, {config.hidden_size}])",
+        str(config.num_layers + 1),
+        f"['Any', 'number', 'of', 'sentences', '.'] (5, {config.hidden_size})",
+        f"['Or', 'words'] (2, {config.hidden_size})",
+    ]
+
+
+def test_the_output_that_the_readme_shows():
+    """The numbers beside `hf-elmo compare` are those of the bundled model."""
+    block = re.search(r"<!-- output: compare -->\s*```console\n\$ hf-elmo (.*?)\n(.*?)```", README, flags=re.DOTALL)
+    shown = [line.split() for line in block[2].splitlines()[1:]]
+    result = CliRunner().invoke(app, shlex.split(block[1]))
+    assert result.exit_code == 0
+    computed = [line.split() for line in result.stdout.splitlines()[1:]]
+    assert [row[:3] for row in shown] == [row[:3] for row in computed]
+    for row, right in zip(shown, computed, strict=True):
+        assert [float(number) for number in row[3:]] == pytest.approx([float(number) for number in right[3:]], abs=2e-3)
 
 
 def test_uses_of_the_language_model(tmp_path):
@@ -82,6 +101,14 @@ for right in (gold.clip(0), gold * 0):
     assert perfect == [1]
     assert 0 <= one_label[0] < 1
     assert 0 < losses[-1] < 0.7 * losses[0]
+
+
+def test_named_entities_with_a_tag_that_only_dev_has(tmp_path):
+    write_json(tmp_path / "train.json", [{"tokens": ["Anna", "left"], "tags": ["B-person", "O"]}])
+    write_json(tmp_path / "dev.json", [{"tokens": ["Oslo", "slept"], "tags": ["B-location", "O"]}])
+    before_training = recipe("ner").partition("arguments = ")[0]
+    printed = run(before_training, tmp_path, 'print(labels, data["validation"]["labels"][0], model.config.num_labels)')
+    assert printed.strip() == "['B-location', 'B-person', 'O'] [-100, 0, 2, -100] 3"
 
 
 def test_recipes_are_short():

@@ -7,7 +7,7 @@ A file holds a JSON object, or a list of such:
       "dataset": {"type": "leondz/wnut_17", "name": "WNUT-17", "split": "test"},
       "metric": {"type": "f1", "name": "F1 of entities"},
       "value": 27.32,
-      "command": "python benchmarks/wnut17.py --threads 1",
+      "command": "python -m benchmarks.quality.wnut17 --threads 1",
       "machine": "AMD EPYC, one core"
     }
 

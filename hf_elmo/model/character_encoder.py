@@ -11,6 +11,8 @@ taken. `unsupported_reason` says where `run` does not apply.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Protocol
 from weakref import WeakKeyDictionary
 
 import torch
@@ -20,6 +22,9 @@ from transformers.utils import logging
 
 from .fingerprint import Fingerprint, is_bare
 from .matrix_products import Int8Linear, has_onednn, linear, packed_product, plain_product
+
+if TYPE_CHECKING:
+    from .configuration_elmo import ElmoConfig
 
 logger = logging.get_logger(__name__)
 
@@ -34,6 +39,18 @@ _packed: WeakKeyDictionary[nn.Module, tuple[Fingerprint, Callable[[Tensor], Tens
 
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "tanh": torch.tanh}
+
+
+class VectorCache(Protocol):
+    """What an encoder looks words up in (`hf_elmo.vectors.word_cache`)."""
+
+    def look_up(self, rows: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
+        """The vectors of rows, ``(words, chars)`` to ``(words, dim)``; `compute` is asked for what is not there."""
+
+
+#: A cache for one encoder and one call of a program. It goes down the call, because another thread may use the same
+#: encoder at the same time.
+cache_of_call: ContextVar[tuple[CharacterEncoder, VectorCache] | None] = ContextVar("cache_of_call", default=None)
 
 
 class ScaledLinear(nn.Linear):
@@ -69,7 +86,7 @@ class CharacterEncoder(nn.Module):
     its characters (as in ELMoForManyLangs).
     """
 
-    def __init__(self, config):
+    def __init__(self, config: ElmoConfig):
         super().__init__()
         self.char_embedding = nn.Embedding(config.char_vocab_size, config.char_embed_dim, padding_idx=0)
         self.convolutions = nn.ModuleList(
@@ -86,8 +103,8 @@ class CharacterEncoder(nn.Module):
             else None
         )
         self.row_length = config.row_length
-        # Vectors of known words (`word_cache.WordCache`), not part of the model that is saved.
-        self.cache = None
+        # Vectors of known words (`word_cache`), not part of the model that is saved.
+        self.cache: VectorCache | None = None
 
     def forward(self, character_ids: Tensor, distinct: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """The vectors of words.
@@ -108,10 +125,12 @@ class CharacterEncoder(nn.Module):
         """
         self._check(character_ids)
         rows, index = distinct_rows(character_ids.reshape(-1, character_ids.shape[-1]).long())
-        if self.cache is None or self._is_trained():
+        cache = self._cache_in_use()
+        if cache is None:
             vectors = self._encode_rows(rows)
         else:
-            vectors = self.cache.look_up(rows, self._encode_rows)
+            # A table may have been made before the model was brought to another dtype.
+            vectors = cache.look_up(rows, self._encode_rows).to(self.char_embedding.weight.dtype)
         if distinct:
             return vectors, index
         # F.embedding, because its gradient is deterministic where that of `vectors[index]` is not.
@@ -155,6 +174,33 @@ class CharacterEncoder(nn.Module):
                 return run(self, characters, word_ids)
             logger.info_once(f"The character CNN is computed filter by filter: {reason}.")
         return self.encode(self.trim(characters), word_ids)
+
+    def _cache_in_use(self) -> VectorCache | None:
+        """Where to look words up: nowhere if anything but the weights makes their vectors, or they are trained."""
+        if torch.compiler.is_compiling():
+            return None
+        cache, of_call = self.cache, cache_of_call.get()
+        if cache is None and of_call is not None and of_call[0] is self:
+            cache = of_call[1]
+        if cache is None or self._is_trained():
+            return None
+        is_cast = torch.is_autocast_enabled(self.char_embedding.weight.device.type)
+        return None if is_cast or not self.is_bare else cache
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether the weights alone make the vectors: there is no adapter, hook or module of another class within."""
+        if type(self) is not CharacterEncoder or "encode" in self.__dict__:
+            return False
+        parts = (module for module in self.modules() if module is not self)
+        return all(is_bare(part, _OWN_CLASSES) for part in parts) and all(
+            type(parameter) in (Tensor, nn.Parameter) for parameter in self.parameters()
+        )
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether there are layers in 8 bits, whose products depend on the words that are computed together."""
+        return any(isinstance(module, Int8Linear) for module in self.modules())
 
     def _is_trained(self) -> bool:
         return torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self.parameters())
@@ -235,7 +281,7 @@ def unsupported_reason(encoder: CharacterEncoder, rows: Tensor) -> str | None:
     filled = _widest(encoder) * encoder.char_embedding.embedding_dim * sum(c.out_channels for c in encoder.convolutions)
     if filled > _MOST_FILLING * exact:
         return "its filters are too unlike in width for one product"
-    if not all(is_bare(module, _OWN_CLASSES) for module in encoder.modules()):
+    if not encoder.is_bare:
         return "there is an adapter, a hook or a module of another class"
     return None
 

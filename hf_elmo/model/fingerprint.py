@@ -98,6 +98,9 @@ def is_bare(module: nn.Module, classes: tuple[type[nn.Module], ...]) -> bool:
         module: The module; its children are not looked at.
         classes: The classes that are known besides those of `torch.nn`.
     """
+    of_all = torch.nn.modules.module
+    if of_all._global_forward_hooks or of_all._global_forward_pre_hooks:
+        return False
     if module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__:
         return False
     return type(module) in classes or type(module).__module__.startswith("torch.nn.modules.")

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from torch import nn
+
+if TYPE_CHECKING:
+    from ..model.tokenization_elmo import ElmoTokenizer
 
 # A window is sorted by length as a whole: the more batches it holds, the less padding, and the more memory.
 BATCHES_PER_WINDOW = 8
 
 
-def split_into_words(tokenizer, sentences: Iterable[str | Sequence[str]]) -> Iterator[list[str]]:
+def split_into_words(tokenizer: ElmoTokenizer, sentences: Iterable[str | Sequence[str]]) -> Iterator[list[str]]:
     """Sentences as lists of words.
 
     Args:
@@ -33,8 +38,9 @@ def split_into_words(tokenizer, sentences: Iterable[str | Sequence[str]]) -> Ite
 
 
 def windows(sentences: Iterable[list[str]], most_words: int) -> Iterator[list[list[str]]]:
-    """Consecutive sentences, about so many words of them at once."""
-    window, words = [], 0
+    """Consecutive sentences, about `most_words` words of them at a time."""
+    window: list[list[str]] = []
+    words = 0
     for sentence in sentences:
         window.append(sentence)
         # Boundaries count, so that a window of empty sentences comes to an end.
@@ -66,13 +72,34 @@ def similar_lengths(lengths: Sequence[int], most_words: int) -> Iterator[list[in
         yield batch
 
 
+# Modules that are just being read in evaluation mode though they were in training mode, or though another thread found
+# them so: how many times over, and the mode that each comes back to.
+_evaluated: dict[nn.Module, tuple[int, bool]] = {}
+_modes_lock = threading.Lock()
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Every module in evaluation mode for a while; afterwards each is as it was."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    """Every module in evaluation mode for a while; when all threads that want it so have ended, each is as it was.
+
+    To train a model in one thread while another reads it in evaluation mode is not possible: a module has one mode.
+    """
+    modules = list(model.modules())
+    with _modes_lock:
+        must_return = bool(_evaluated) or any(module.training for module in modules)
+        if must_return:
+            for module in modules:
+                count, mode = _evaluated.get(module, (0, module.training))
+                _evaluated[module] = count + 1, mode
+            model.eval()
     try:
         yield
     finally:
-        for module, training in modes:
-            module.training = training
+        if must_return:
+            with _modes_lock:
+                for module in modules:
+                    count, mode = _evaluated.pop(module)
+                    if count > 1:
+                        _evaluated[module] = count - 1, mode
+                    else:
+                        module.training = mode

@@ -84,7 +84,7 @@ def _embed(
     batch_words: int,
     alone: bool,
 ) -> Iterator[EmbeddedSentence]:
-    number, recent = 0, RecentWords(model.character_encoder)
+    number, recent = 0, RecentWords(model.character_encoder, across_calls=False)
     for window in windows(split_into_words(tokenizer, sentences), BATCHES_PER_WINDOW * batch_words):
         embedded: dict[int, EmbeddedSentence] = {}
         lengths = [len(sentence) + 2 for sentence in window]

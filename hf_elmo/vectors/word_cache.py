@@ -2,24 +2,44 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..model.character_encoder import CharacterEncoder, VectorCache, cache_of_call
 from ..model.fingerprint import Fingerprint
 
-# Words of which vectors are computed at once.
+if TYPE_CHECKING:
+    from ..model.modeling_elmo import ElmoPreTrainedModel
+    from ..model.tokenization_elmo import ElmoTokenizer
+
+# The number of words whose vectors are computed at once.
 _WORDS_PER_BATCH = 4096
+# Words are computed in multiples of this number, because a product of one row, or of rows that do not fill a block,
+# rounds otherwise: a word's vector must not depend on the words that happened to be new along with it.
+_ROWS_OF_A_BLOCK = 16
+
+
+class _Arrays(NamedTuple):
+    """The rows and vectors of a `WordCache`, sorted by the rows' hashes; and the factors of the hash."""
+
+    factors: Tensor
+    hashes: Tensor
+    rows: Tensor
+    vectors: Tensor
 
 
 class WordCache:
     """A table of words' rows of characters and their vectors. A row that is not in it is computed.
 
-    The vectors belong to the weights that they were computed with: make the cache anew when these change. While the
-    character encoder is trained it is not used.
+    The vectors belong to the weights that they were computed with: make the cache anew when these change. The model
+    does without it while its character encoder is trained, under autocast, and while there is an adapter, a hook or
+    another class of module in the encoder. Threads may share it.
 
     Args:
         rows: ``(words, chars)``, integers as `ElmoTokenizer` makes them.
@@ -36,27 +56,31 @@ class WordCache:
                 f"{tuple(vectors.shape)}."
             )
         generator = torch.Generator().manual_seed(0)
-        self._factors = torch.randint(-(2**62), 2**62, (rows.shape[1],), generator=generator)
-        self._hashes, order = (rows.long() * self._factors).sum(dim=1).sort()
-        self._rows, self._vectors = rows.int().index_select(0, order), vectors.detach().index_select(0, order)
+        factors = torch.randint(-(2**62), 2**62, (rows.shape[1],), generator=generator)
+        hashes, order = (rows.long() * factors).sum(dim=1).sort()
+        self._arrays = _Arrays(
+            factors, hashes, rows.int().index_select(0, order), vectors.detach().index_select(0, order)
+        )
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._arrays.rows)
 
     def look_up(self, rows: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
         """The vectors of rows, ``(words, chars)`` to ``(words, dim)``; `compute` is asked for what is not here."""
-        if self._vectors.device != rows.device:
-            for name in ("_factors", "_hashes", "_rows", "_vectors"):
-                setattr(self, name, getattr(self, name).to(rows.device))
-        if rows.shape[1] != self._rows.shape[1]:
+        arrays = self._arrays
+        if arrays.vectors.device != rows.device:
+            # Put in its place as a whole, for threads that look words up meanwhile.
+            self._arrays = arrays = _Arrays(*(array.to(rows.device) for array in arrays))
+        factors, hashes, known_rows, known_vectors = arrays
+        if rows.shape[1] != known_rows.shape[1]:
             return compute(rows)
-        place = torch.searchsorted(self._hashes, (rows * self._factors).sum(dim=1)).clamp(max=len(self) - 1)
+        place = torch.searchsorted(hashes, (rows * factors).sum(dim=1)).clamp(max=len(hashes) - 1)
         # Two rows may have the same hash: the comparison makes it exact.
-        known = (self._rows.index_select(0, place) == rows).all(dim=1)
+        known = (known_rows.index_select(0, place) == rows).all(dim=1)
         if known.all():
-            return self._vectors.index_select(0, place)
+            return known_vectors.index_select(0, place)
         computed = compute(rows[~known])
-        vectors = self._vectors.index_select(0, place).to(computed.dtype)
+        vectors = known_vectors.index_select(0, place).to(computed.dtype)
         vectors[~known] = computed
         return vectors
 
@@ -64,70 +88,124 @@ class WordCache:
 class RecentWords:
     """The vectors of the words that were read last, for an encoder on a CPU; they are dropped when its weights change.
 
+    Threads may share it: a word's vector does not depend on the words that it was computed with. (The products of a
+    quantised encoder do; its words are computed anew in each call.)
+
     Args:
         encoder: The `CharacterEncoder` whose `cache` it is to be.
         capacity: How many words at most. In float32 at the original size each takes 2.5 kB.
+        across_calls: Whether it serves more than one call of the program that makes it; else it is that call's own, and
+            the words of quantised encoders are kept, too.
 
     Raises:
         ValueError: for a capacity below 1.
     """
 
-    def __init__(self, encoder, capacity: int = 16_384):
+    def __init__(self, encoder: CharacterEncoder, capacity: int = 16_384, across_calls: bool = True):
         if capacity < 1:
             raise ValueError(f"capacity must be at least 1, was: {capacity}.")
-        self._encoder, self.capacity = encoder, capacity
-        self._forget(None)
+        self._encoder, self.capacity, self._across_calls = encoder, capacity, across_calls
+        self._begin()
+
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
+        self._ring: _Ring | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy begins empty: a lock cannot be copied, and the weights of a copied model lie elsewhere.
+        return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_ring")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._begin()
 
     def __len__(self) -> int:
-        return len(self._places)
+        ring = self._ring
+        return 0 if ring is None else len(ring.places)
 
     def look_up(self, rows: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
         """The vectors of rows, ``(words, chars)`` to ``(words, dim)``; `compute` is asked for what is not here."""
-        if rows.device.type != "cpu" or not len(rows):
+        encoder = self._encoder
+        if rows.device.type != "cpu" or not len(rows) or (self._across_calls and encoder.is_quantized):
             return compute(rows)
-        weights = Fingerprint(self._encoder.parameters())
-        if weights != self._weights:
-            self._forget(weights)
-        keys = [row.tobytes() for row in rows.short().numpy()]
-        places = torch.tensor([self._places.get(key, -1) for key in keys])
-        unknown = (places < 0).nonzero().squeeze(1)
-        if not len(unknown):
-            return self._vectors.index_select(0, places)
-        computed = compute(rows.index_select(0, unknown)).detach()
-        if self._vectors is None:
-            # An inference tensor could not be changed later on, outside of inference mode.
-            with torch.inference_mode(False):
-                self._vectors = torch.empty(self.capacity, computed.shape[1], dtype=computed.dtype)
-        vectors = self._vectors.index_select(0, places.clamp(min=0)).index_copy_(0, unknown, computed)
-        self._keep([keys[number] for number in unknown.tolist()], computed)
+        weights = list(encoder.parameters())
+        if any(weight.is_inference() for weight in weights):
+            # Nobody counts their changes.
+            return compute(rows)
+        # 32 bits, since word ids behind the characters (word_embed_dim) may be large.
+        keys = [row.tobytes() for row in rows.int().numpy()]
+        # Threads share the ring. The lock is not held while vectors are computed.
+        with self._lock:
+            ring = self._ring
+            if ring is None or not ring.made_of.matches(weights, encoder.activation):
+                self._ring = ring = _Ring(Fingerprint(weights, encoder.activation), self.capacity)
+            places = torch.tensor([ring.places.get(key, -1) for key in keys])
+            unknown = (places < 0).nonzero().squeeze(1)
+            known = None if ring.vectors is None else ring.vectors.index_select(0, places.clamp(min=0))
+        if known is not None and not len(unknown):
+            return known
+        computed = self._compute(rows.index_select(0, unknown), compute).detach()
+        # Where words were known, `computed` are only some.
+        vectors = computed if known is None else known.index_copy_(0, unknown, computed)
+        with self._lock:
+            ring.keep([keys[number] for number in unknown.tolist()], computed)
         return vectors
 
-    def _keep(self, keys: list[bytes], vectors: Tensor) -> None:
-        """Puts words in the places of those that came first."""
-        count = min(len(keys), self.capacity)
-        places = [(self._next + number) % self.capacity for number in range(count)]
-        for place, key in zip(places, keys):
+    def _compute(self, rows: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
+        missing = -len(rows) % _ROWS_OF_A_BLOCK if self._across_calls else 0
+        return compute(torch.cat([rows, rows[-1:].expand(missing, -1)]))[: len(rows)] if missing else compute(rows)
+
+
+class _Ring:
+    """Words and their vectors; new words take the places of those that came first.
+
+    Args:
+        made_of: What the vectors were computed with.
+        capacity: How many words at most.
+
+    Attributes:
+        places: The place of each word, by the bytes of its row.
+        vectors: ``(capacity, projection_dim)``; None before there is a word.
+    """
+
+    def __init__(self, made_of: Fingerprint, capacity: int):
+        self.made_of, self._capacity = made_of, capacity
+        self.places: dict[bytes, int] = {}
+        self.vectors: Tensor | None = None
+        self._owners: list[bytes] = []
+        self._next = 0
+
+    def keep(self, keys: Sequence[bytes], vectors: Tensor) -> None:
+        """Puts words in, ``(words, projection_dim)``, but for those that another thread has put in meanwhile."""
+        if self.vectors is None:
+            # An inference tensor could not be changed later on, outside of inference mode.
+            with torch.inference_mode(False):
+                self.vectors = torch.empty(self._capacity, vectors.shape[1], dtype=vectors.dtype)
+        new = {key: number for number, key in enumerate(keys) if key not in self.places}
+        numbers = list(islice(new.items(), self._capacity))
+        places = [(self._next + count) % self._capacity for count in range(len(numbers))]
+        for place, (key, _) in zip(places, numbers, strict=True):
             if place < len(self._owners):
-                del self._places[self._owners[place]]
+                del self.places[self._owners[place]]
                 self._owners[place] = key
             else:
                 self._owners.append(key)
-            self._places[key] = place
-        self._vectors[torch.tensor(places)] = vectors[:count]
-        self._next = (self._next + count) % self.capacity
-
-    def _forget(self, weights: Fingerprint | None) -> None:
-        self._weights, self._next = weights, 0
-        self._places: dict[bytes, int] = {}
-        self._owners: list[bytes] = []
-        self._vectors: Tensor | None = None
+            self.places[key] = place
+        if places:
+            self.vectors[torch.tensor(places)] = vectors[torch.tensor([number for _, number in numbers])]
+            self._next = (self._next + len(places)) % self._capacity
 
 
-def remember_words(model, capacity: int = 16_384) -> RecentWords:
+def remember_words(model: ElmoPreTrainedModel, capacity: int = 16_384) -> RecentWords:
     """Makes a model keep the context-free vectors of the words that it read last, from call to call.
 
     What it returns stays the same, within rounding. `embed_sentences` does so by itself while it runs.
     `model.base_model.character_encoder.cache = None` undoes it.
+
+    Words are kept on a CPU only, where nothing but the weights makes their vectors: a model computes them anew while
+    its character encoder is trained, under autocast, while there is an adapter, a hook or another class of module in
+    the encoder, and once it is quantised. Vectors of other weights are dropped (`forget_weights` says which changes
+    are noticed). Threads may share the model.
 
     Args:
         model: An `ElmoModel`, or a model with one inside.
@@ -140,22 +218,24 @@ def remember_words(model, capacity: int = 16_384) -> RecentWords:
         ValueError: for a capacity below 1.
     """
     encoder = model.base_model.character_encoder
-    encoder.cache = RecentWords(encoder, capacity)
-    return encoder.cache
+    cache = RecentWords(encoder, capacity)
+    encoder.cache = cache
+    return cache
 
 
 @contextmanager
-def remembering(encoder, cache: RecentWords) -> Iterator[None]:
-    """An encoder uses a cache for a while, if it has none of its own."""
-    own = encoder.cache
-    encoder.cache = cache if own is None else own
+def remembering(encoder: CharacterEncoder, cache: VectorCache) -> Iterator[None]:
+    """An encoder uses a cache for a while, in this thread, if it has none of its own."""
+    token = cache_of_call.set((encoder, cache))
     try:
         yield
     finally:
-        encoder.cache = own
+        cache_of_call.reset(token)
 
 
-def cache_words(model, tokenizer, words: Sequence[str], vectors: Tensor | None = None) -> WordCache:
+def cache_words(
+    model: ElmoPreTrainedModel, tokenizer: ElmoTokenizer, words: Sequence[str], vectors: Tensor | None = None
+) -> WordCache:
     """Makes a model look the vectors of words up instead of computing them; what it returns stays the same.
 
     `model.base_model.character_encoder.cache = None` undoes it.
@@ -178,17 +258,16 @@ def cache_words(model, tokenizer, words: Sequence[str], vectors: Tensor | None =
     rows = torch.cat(list(_rows(tokenizer, words)))
     if vectors is None:
         vectors = torch.cat(list(word_vectors(model, tokenizer, words)))
-    weight = encoder.char_embedding.weight
-    dim = model.config.projection_dim
+    dtype, dim = encoder.char_embedding.weight.dtype, model.config.projection_dim
     if tuple(vectors.shape) != (len(words), dim):
         raise ValueError(f"Expected vectors {(len(words), dim)}, one for each word, was: {tuple(vectors.shape)}.")
-    cache = WordCache(rows, vectors.to(weight.dtype))
+    cache = WordCache(rows, vectors.to(dtype))
     encoder.cache = cache
     return cache
 
 
 @torch.no_grad()
-def word_vectors(model, tokenizer, words: Sequence[str]) -> Iterator[Tensor]:
+def word_vectors(model: ElmoPreTrainedModel, tokenizer: ElmoTokenizer, words: Sequence[str]) -> Iterator[Tensor]:
     """The context-free vectors of words, in batches ``(words, projection_dim)`` in their order, on the CPU.
 
     Args:
@@ -201,7 +280,8 @@ def word_vectors(model, tokenizer, words: Sequence[str]) -> Iterator[Tensor]:
         yield encoder(rows.to(model.device)).cpu()
 
 
-def _rows(tokenizer, words: Sequence[str]) -> Iterator[Tensor]:
+def _rows(tokenizer: ElmoTokenizer, words: Sequence[str]) -> Iterator[Tensor]:
+    """The rows of characters of words, in batches ``(words, chars)``."""
     remaining = iter(words)
     while batch := list(islice(remaining, _WORDS_PER_BATCH)):
         encoded = tokenizer(

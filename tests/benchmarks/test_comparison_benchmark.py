@@ -12,9 +12,10 @@ from hf_elmo import ElmoConfig
 
 sys.path.insert(0, str(CHECKOUT))
 
-from benchmarks import breakdown, peers, report, run, scaling
-from benchmarks.floor import Shape, floor
-from benchmarks.material import make_model, make_sentences
+from benchmarks import breakdown, run, scaling
+from benchmarks.harness import peers, report
+from benchmarks.harness.floor import Shape, floor
+from benchmarks.harness.material import make_model, make_sentences
 
 # No skip connections: AllenNLP has none without them. All else is as small as it can be.
 CONFIG = {

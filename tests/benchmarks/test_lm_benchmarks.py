@@ -11,11 +11,10 @@ import pytest
 import torch
 from places import CHECKOUT
 
-sys.path.insert(0, str(CHECKOUT / "benchmarks"))
+sys.path.insert(0, str(CHECKOUT))
 
-import lm_throughput
-import wikitext2
-
+from benchmarks import lm_throughput
+from benchmarks.quality import wikitext2
 from hf_elmo import ElmoConfig, ElmoForPreTraining
 
 SIZES = ["--cell-size", "24", "--projection", "8", "--lstm-size", "48", "--rows", "4", "--steps", "10"]

@@ -12,11 +12,9 @@ from places import CHECKOUT
 from hf_elmo.hub.measured_results import read_results
 from hf_elmo.model.heads.crf import tag_constraints
 
-sys.path.insert(0, str(CHECKOUT / "benchmarks"))
+sys.path.insert(0, str(CHECKOUT))
 
-import conll2003
-import tagging
-import wnut17
+from benchmarks.quality import conll2003, tagging, wnut17
 
 CONLL = """-DOCSTART- -X- -X- O
 
@@ -125,7 +123,7 @@ def test_wnut17_recipe_runs(shared_data, tiny_model_folder, tmp_path, capsys):
         mean = sum(run["test"][kind]["f1"] for run in report["arms"]["ELMo, frozen"]) / 2
         assert result.value == pytest.approx(mean, abs=0.005)
         assert (result.dataset["type"], result.dataset["split"]) == ("leondz/wnut_17", "test")
-        assert result.command.startswith("python benchmarks/wnut17.py --model ")
+        assert result.command.startswith("python -m benchmarks.quality.wnut17 --model ")
     assert list(report["arms"]) == ["ELMo, frozen", "character encoder from scratch"]
     sizes = set()
     for runs in report["arms"].values():

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from places import CHECKOUT
 
-sys.path.insert(0, str(CHECKOUT / "benchmarks"))
-
-import senses
+sys.path.insert(0, str(CHECKOUT))
 
 import hf_elmo
+from benchmarks.quality import senses
 
 
 def test_sentences_are_balanced_and_have_the_word_once():

@@ -8,9 +8,9 @@ from places import CHECKOUT
 
 import hf_elmo
 
-sys.path.insert(0, str(CHECKOUT / "benchmarks"))
+sys.path.insert(0, str(CHECKOUT))
 
-import squad
+from benchmarks.quality import squad
 
 
 def answers(*texts):

@@ -223,8 +223,8 @@ class TestCache:
     def test_rows_of_one_hash_are_told_apart(self):
         rows = torch.tensor([[1, 2, 3], [4, 5, 6]])
         cache = WordCache(rows, torch.tensor([[1.0], [2.0]]))
-        cache._factors.zero_()
-        cache._hashes.zero_()
+        cache._arrays.factors.zero_()
+        cache._arrays.hashes.zero_()
         found = cache.look_up(torch.tensor([[4, 5, 6], [1, 2, 3], [7, 7, 7]]), lambda rows: rows[:, :1].float())
         # One of the two is found by its hash; the others are computed.
         assert found.squeeze(1).tolist() in ([2.0, 1.0, 7.0], [4.0, 1.0, 7.0])

@@ -38,7 +38,7 @@ RESULT = {
     "dataset": {"type": "leondz/wnut_17", "name": "WNUT-17", "split": "test"},
     "metric": "f1",
     "value": 27.32,
-    "command": "python benchmarks/wnut17.py | tee log",
+    "command": "python -m benchmarks.quality.wnut17 | tee log",
     "machine": "AMD EPYC, one core",
 }
 
@@ -198,7 +198,7 @@ class TestCards:
         assert (result.metric_type, result.metric_value, result.dataset_name) == ("f1", 27.32, "WNUT-17")
         assert card.data.model_name == "my model"
         before, _, after = card.text.partition("## Speed")
-        assert r"| Entities | WNUT-17 test | f1 | 27.32 | `python benchmarks/wnut17.py \| tee log` |" in before
+        assert r"| Entities | WNUT-17 test | f1 | 27.32 | `python -m benchmarks.quality.wnut17 \| tee log` |" in before
         assert r"| words\_per\_second | 3200 |" in after
         assert r"one core \| of two" in after
 

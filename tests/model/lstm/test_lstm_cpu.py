@@ -285,7 +285,7 @@ def test_recent_words_are_not_computed_again_until_weights_change():
     rows = random_words([6])[0]
     computed = []
     compute = encoder._encode_rows
-    encoder._encode_rows = lambda some: computed.append(len(some)) or compute(some)
+    encoder._encode_rows = lambda some: computed.append(len(some.unique(dim=0))) or compute(some)
     with torch.inference_mode():
         encoder(rows)
     with torch.no_grad():
@@ -372,4 +372,28 @@ class TestQuantized:
         with pytest.raises(ValueError, match="not quantised yet"):
             hf_elmo.quantize(model)
         with pytest.raises(ValueError, match="A quantised model only reads"):
-            model.train()(character_ids=random_words([3], chars=50))
+            model.requires_grad_(True)(character_ids=random_words([3], chars=50))
+
+    @pytest.mark.parametrize("training", [False, True])
+    def test_a_call_without_any_precaution_reads(self, model, training):
+        """As in the README: no `torch.no_grad()` around it."""
+        words = random_words([3, 2], chars=50)
+        found = hf_elmo.quantize(model).train(training)(character_ids=words, output_hidden_states=True)
+        assert not found[0].requires_grad
+        with torch.no_grad():
+            expected = model(character_ids=words, output_hidden_states=True)
+        assert torch.equal(found.hidden_states[-1], expected.hidden_states[-1])
+
+    @pytest.mark.parametrize("number", [torch.nan, torch.inf, -torch.inf])
+    @pytest.mark.parametrize(
+        "name",
+        ["bilstm.backward_layers.1.weight_hh", "bilstm.forward_layers.0.bias", "character_encoder.projection.weight"],
+    )
+    def test_weights_that_are_not_finite_are_refused(self, number, name):
+        model = fill(ElmoModel(small_config()))
+        model.get_parameter(name).data.view(-1)[3] = number
+        with pytest.raises(ValueError, match=rf"numbers of {name} 1 are NaN or infinite.*damaged"):
+            hf_elmo.quantize(model)
+        # The model is as it was.
+        assert not any(parameter.is_meta for parameter in model.parameters())
+        model(character_ids=random_words([3]))[0].sum().backward()

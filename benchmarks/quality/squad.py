@@ -1,6 +1,6 @@
 """Questions of SQuAD 1.1 (Rajpurkar et al. 2016) with a frozen ELMo, beside a character encoder trained from scratch.
 
-    python benchmarks/squad.py --output squad.json
+    python -m benchmarks.quality.squad --output squad.json
 
 Both models have the same head: attention flow and one modelling biLSTM of 2 x 64. They learn from a part of the
 training set, 4,370 questions of 87,599, in 12 articles. Scores are of every tenth question of the development set
@@ -8,8 +8,8 @@ training set, 4,370 questions of 87,599, in 12 articles. Scores are of every ten
 answer is one of the references, case, punctuation and articles aside) and F1 (of words, the best reference), as the
 official script counts them, in percent.
 
-The data (CC BY-SA 4.0) is looked for in `qa` of the folder named by HF_ELMO_SHARED_DATA or of `../shared/data`, or in
-the files given by --train and --dev, both in SQuAD's own format.
+The data (CC BY-SA 4.0) is read from the files given by --train and --dev, in SQuAD's own format, or from `qa` in the
+folder of shared data (HF_ELMO_SHARED_DATA, or `../shared/data`).
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from transformers import DataCollatorWithPadding, Trainer, TrainingArguments, pi
 
 import hf_elmo
 from hf_elmo.vectors.layer_store import precompute_layers
+
+from ..harness.data import shared_data
 
 HEAD = {
     "task_encoder_layers": 1,
@@ -175,13 +177,13 @@ def write_json(report: dict, path: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> dict:
     """Runs the experiment with the options of a command line; returns all scores."""
-    data = Path(os.environ.get("HF_ELMO_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data")) / "qa"
+    data = shared_data("qa")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", help="folder of the pretrained biLM (default: the bundled one)")
     parser.add_argument("--train", type=Path, default=data / "squad_v1.1_train_partial" / "train-prefix.json")
     parser.add_argument("--dev", type=Path, default=data / "squad_v1.1" / "dev-v1.1.json")
     parser.add_argument("--train-limit", type=int, help="most questions to train on")
-    parser.add_argument("--dev-every", type=int, default=10, help="answer one in so many questions")
+    parser.add_argument("--dev-every", type=int, default=10, help="answer one question in N")
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--self-attention", action="store_true", help="with the paper's self-attention")

@@ -1,14 +1,14 @@
 """The programs that hf_elmo is compared with: one command makes an environment that runs each of them today.
 
-    python -m benchmarks.peers install allennlp FOLDER
-    python -m benchmarks.peers install simple_elmo FOLDER
-    python -m benchmarks.peers check
+    python -m benchmarks.harness.peers install allennlp FOLDER
+    python -m benchmarks.harness.peers install simple_elmo FOLDER
+    python -m benchmarks.harness.peers check
 
 `install` makes a virtual environment in FOLDER and ends with the line to put in front of `python -m benchmarks.run`.
 Neither program runs as its own `pip install` leaves it, so the packages are named here one by one. Each needs about
 3 GB of disk and some minutes.
 
-- AllenNLP 2.10.1 asks for a torch below 1.13, for which there is no Python 3.11. It runs with torch 2.13, without its
+- AllenNLP 2.10.1 asks for a torch below 1.13, which does not run on Python 3.11. It runs with torch 2.13, without its
   requirements and without torchvision, which it imports for pictures alone (`contestant.py` puts an empty one there).
 - simple_elmo 0.9.2 wants Keras 2, which TensorFlow now has in a package of its own (`tf_keras`).
 """

@@ -1,15 +1,16 @@
 """WikiText-2: a biLM beside a plain `nn.LSTM` language model of the same size, trained for the same time.
 
-    python benchmarks/wikitext2.py [--minutes 6] [--arms elmo lstm-sgd ...] --output wikitext2.json
+    python -m benchmarks.quality.wikitext2 [--minutes 6] [--arms elmo lstm-sgd ...] --output wikitext2.json
 
 Every arm is trained for the same CPU time (one thread; making and scoring of models not counted), from one seed, with
-matrix products in bfloat16, which nearly doubles the speed of all of them:
+matrix products in bfloat16, which nearly doubles the speed of all of them (in float32 on processors where oneDNN has no
+`nn.LSTM` in bfloat16):
 
 - `elmo`: the biLM with a sampled softmax, AdamW, a short warm-up and a cosine to zero; rows are the text in its order,
   with the LSTM state carried along. It spends half of its time on the backward direction, which is not compared.
 - `elmo-shuffled`: the state is carried, but from sentence to sentence in random order, as in the original.
 - `elmo-sentences`: whole sentences, each read with a fresh state.
-- `elmo-adagrad`: as `elmo`, with the original's recipe (`hf_elmo.ORIGINAL_RECIPE`).
+- `elmo-adagrad`: as `elmo`, with the original's recipe (`hf_elmo.training.trainer.ORIGINAL_RECIPE`).
 - `lstm-sgd`: two layers of `nn.LSTM` on word embeddings, which are the output layer's weights too, trained as
   pytorch/examples' `word_language_model`: SGD with a learning rate of 20, 20 rows of 35 words in the order of the text,
   gradients clipped at 0.25, dropout 0.2; the learning rate is divided by 4 whenever the validation text is not
@@ -59,7 +60,6 @@ import copy
 import itertools
 import json
 import math
-import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -85,6 +85,9 @@ from hf_elmo.training.trainer import (
     LanguageModelTrainingArguments,
     make_model,
 )
+
+from ..harness.data import shared_data
+from ..harness.machine import runs_bfloat16_lstm
 
 #: Arms of the biLM: how it reads the text, and its recipe where it is not the modern one.
 BILM_ARMS = {
@@ -409,14 +412,17 @@ def main(arguments: list[str] | None = None) -> dict:
     parser.add_argument("--steps", type=int, default=20, help="words of a row in the biLM's batches")
     parser.add_argument("--lstm-size", type=int, default=272, help="of the plain model's embedding and layers")
     parser.add_argument("--dropout", type=float, default=0.0, help="of all arms but lstm-sgd")
-    parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16", help="of training")
+    parser.add_argument("--precision", choices=("bf16", "fp32"), help="of training; bf16 where nn.LSTM has it")
     parser.add_argument("--threads", type=int, default=1, help="CPU time is that of all of them together")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, help="JSON file for the results, written after each arm")
     options = parser.parse_args(arguments)
+    has_bfloat16 = runs_bfloat16_lstm()
+    options.precision = options.precision or ("bf16" if has_bfloat16 else "fp32")
+    if options.precision == "bf16" and not has_bfloat16:
+        parser.error("nn.LSTM does not run in bfloat16 on this processor: give --precision fp32")
     if options.data is None:
-        shared = Path(os.environ.get("HF_ELMO_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
-        options.data = shared / "lm" / "wikitext-2"
+        options.data = shared_data("lm", "wikitext-2")
     datasets.disable_progress_bars()
     threads = torch.get_num_threads()
     torch.set_num_threads(options.threads)

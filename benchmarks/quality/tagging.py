@@ -18,7 +18,6 @@ from pathlib import Path
 
 import torch
 import transformers
-from card_results import write_card_results
 from datasets import Dataset
 from seqeval.metrics import f1_score, precision_score, recall_score
 from seqeval.scheme import IOB2
@@ -32,6 +31,8 @@ from transformers import (
 
 import hf_elmo
 from hf_elmo.vectors.layer_store import precompute_layers
+
+from ..harness.card_results import write_card_results
 
 Sentence = tuple[list[str], list[str]]
 
@@ -419,7 +420,7 @@ def run_recipe(
     files: dict[str, str],
     recipe: Recipe,
     dataset: dict[str, str],
-    script: str,
+    module: str,
     arguments: Sequence[str] | None,
 ) -> dict:
     """Runs a recipe as the command line says.
@@ -429,7 +430,7 @@ def run_recipe(
         files: The file of each split in the data folder.
         recipe: What to train.
         dataset: `type` (the hub's id) and `name` of the data, for a model card.
-        script: The file of the recipe.
+        module: The name of the recipe's module.
         arguments: What it was called with, as in `write_card_results`.
 
     Raises:
@@ -445,5 +446,5 @@ def run_recipe(
     model = options.model or hf_elmo.bundled()
     report = run_experiment(splits, model, recipe, options.seeds, options.output, options.arms)
     if options.results is not None:
-        write_card_results(options.results, card_rows(report["arms"][ELMO], dataset), script, arguments)
+        write_card_results(options.results, card_rows(report["arms"][ELMO], dataset), module, arguments)
     return report

@@ -1,6 +1,6 @@
 """Entities of WNUT-17 (Derczynski et al. 2017) with a frozen ELMo, beside a character encoder trained from scratch.
 
-    python benchmarks/wnut17.py --output wnut17.json [--results FILE]
+    python -m benchmarks.quality.wnut17 --output wnut17.json [--results FILE]
 
 Six types of emerging and rare entities in social media. The biLM is run once over all text; a run of the head then
 takes minutes on a laptop. Both models have the same head: the mix, a biLSTM and a CRF. Scores are F1 of whole entities
@@ -9,16 +9,14 @@ on `emerging.test.annotated`, counted as the conlleval script does (seqeval's de
 standard deviation are over the seeds. Of 15 epochs the best by Viterbi's F1 on the development set counts; learning
 rates were chosen by it as well, for each of the two models.
 
-The data (CC BY 4.0, https://github.com/leondz/emerging_entities_17) is looked for in `ner/wnut17` of the folder named
-by HF_ELMO_SHARED_DATA or of `../shared/data`, or in the folder given by --data.
+The data (CC BY 4.0, https://github.com/leondz/emerging_entities_17) is read from the folder given by --data, or
+from `ner/wnut17` in the folder of shared data (HF_ELMO_SHARED_DATA, or `../shared/data`).
 """
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
-from tagging import Recipe, parser, run_recipe
+from ..harness.data import shared_data
+from .tagging import Recipe, parser, run_recipe
 
 FILES = {"train": "wnut17train.conll", "dev": "emerging.dev.conll", "test": "emerging.test.annotated"}
 DATASET = {"type": "leondz/wnut_17", "name": "WNUT-17"}
@@ -48,9 +46,8 @@ def main(arguments: list[str] | None = None) -> dict:
     """Runs the experiment with the options of a command line."""
     options = parser(__doc__.splitlines()[0]).parse_args(arguments)
     if options.data is None:
-        beside = Path(__file__).parents[2] / "shared" / "data"
-        options.data = Path(os.environ.get("HF_ELMO_SHARED_DATA", beside)) / "ner" / "wnut17"
-    return run_recipe(options, FILES, recipe(), DATASET, __file__, arguments)
+        options.data = shared_data("ner", "wnut17")
+    return run_recipe(options, FILES, recipe(), DATASET, __spec__.name, arguments)
 
 
 if __name__ == "__main__":

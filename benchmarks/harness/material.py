@@ -1,6 +1,6 @@
 """What a comparison reads: models of the published sizes with random weights, and real English sentences.
 
-    python -m benchmarks.material FOLDER [--sizes original small] [--text FILE]
+    python -m benchmarks.harness.material FOLDER [--sizes original small] [--text FILE]
 
 makes `FOLDER/SIZE/hdf5` (the original format: what peers read), `FOLDER/SIZE/fp32` and `FOLDER/SIZE/bf16` (model
 folders), all of the same numbers, and `FOLDER/sentences.json`. What is there already stays.
@@ -18,9 +18,10 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import os
 import shutil
 from pathlib import Path
+
+from .data import shared_data
 
 SIZES = ("original", "small")
 SHORTEST, LONGEST = 5, 60
@@ -97,8 +98,7 @@ def make_sentences(path: Path, text: Path) -> None:
 
 def default_text() -> Path:
     """The text that sentences are taken from, whether it is there or not."""
-    beside = Path(__file__).parents[2] / "shared" / "data"
-    return Path(os.environ.get("HF_ELMO_SHARED_DATA", beside)) / "lm" / "wikinews_en" / "valid.txt.gz"
+    return shared_data("lm", "wikinews_en", "valid.txt.gz")
 
 
 def main(arguments: list[str] | None = None) -> None:

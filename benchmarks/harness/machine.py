@@ -1,6 +1,6 @@
 """What the machine can do: its facts, its fastest matrix products, and how fast it reads.
 
-    python -m benchmarks.machine [--threads N]
+    python -m benchmarks.harness.machine [--threads N]
 
 prints them as JSON. `run.py` keeps such a process and measures again in every round, since other work on the machine,
 and the clock of its processor, change from minute to minute.
@@ -51,6 +51,19 @@ def facts() -> dict:
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
     }
+
+
+def runs_bfloat16_lstm() -> bool:
+    """Whether `nn.LSTM` runs in bfloat16 (autocast) here: oneDNN has that for some processors only."""
+    import torch
+
+    layer = torch.nn.LSTM(2, 2)
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            layer(torch.zeros(1, 1, 2))
+    except RuntimeError:
+        return False
+    return True
 
 
 class Machine:

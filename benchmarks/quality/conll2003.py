@@ -1,6 +1,6 @@
 """Entities of CoNLL-2003 with the sizes of the paper (Peters et al. 2018), for those who have the data.
 
-    python benchmarks/conll2003.py --data FOLDER --model FOLDER --glove glove.6B.50d.txt --output conll2003.json
+    python -m benchmarks.quality.conll2003 --data FOLDER --model FOLDER --glove glove.6B.50d.txt --output conll2003.json
 
 The sizes are those of AllenNLP's `ner_elmo.jsonnet`, with which its authors report a test F1 of 92.51 (paper: 92.22 ±
 0.10): ELMo with an L2 penalty of 0.1 on its mix weights, word vectors of 50 dimensions that are trained further, 128
@@ -14,7 +14,7 @@ as in `wnut17.py`.
 
 from __future__ import annotations
 
-from tagging import Recipe, parser, run_recipe
+from .tagging import Recipe, parser, run_recipe
 
 FILES = {"train": "eng.train", "dev": "eng.testa", "test": "eng.testb"}
 DATASET = {"type": "eriktks/conll2003", "name": "CoNLL-2003"}
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> dict:
     chosen = options.parse_args(arguments)
     if chosen.data is None:
         options.error("--data is needed: CoNLL-2003 cannot be passed on, so it does not come with this project")
-    return run_recipe(chosen, FILES, recipe(chosen.glove, chosen.glove_size), DATASET, __file__, arguments)
+    return run_recipe(chosen, FILES, recipe(chosen.glove, chosen.glove_size), DATASET, __spec__.name, arguments)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ class Process:
                 env=environment,
                 text=True,
                 encoding="utf-8",
-                cwd=Path(__file__).parents[1],
+                cwd=Path(__file__).parents[2],
             )
 
     def ask(self, do: str, **arguments) -> dict:

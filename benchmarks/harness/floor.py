@@ -65,7 +65,7 @@ class Shape:
         return self.num_highway_layers * 2 * self.features**2 + self.features * self.projection_dim
 
     def word_operations(self, characters: int) -> int:
-        """The operations of a word of so many bytes in the character encoder."""
+        """The operations of a word of this many bytes in the character encoder."""
         used = min(characters + 2, self.max_characters_per_token)
         windows = sum(
             width * count * min(used + 1, self.max_characters_per_token - width + 1) for width, count in self.filters
@@ -103,7 +103,7 @@ def floor(
         batches: Batches of sentences of words. A word is computed once for all batches of the list.
         kind: `"fp32"`, `"bf16"` or `"int8"`: the bytes of a weight.
         operations_per_second: The fastest matrix product.
-        bytes_per_second: Bandwidth of reading a block of so many bytes over and over.
+        bytes_per_second: Bandwidth of reading a block of this many bytes over and over.
         trained: Whether there is a backward pass.
     """
     result = Floor()
@@ -123,7 +123,7 @@ def floor(
         positions = sum(lengths)
         part(sum(shape.word_operations(len(word.encode("utf-8", "ignore"))) for word in new), shape.character_weights)
         for layer in range(shape.num_layers):
-            # The input weights are as many as the recurrent ones; both directions.
+            # There are as many input weights as recurrent ones; both directions.
             inputs = len(new) if layer == 0 else positions
             part(2 * 2 * recurrent * inputs, 2 * recurrent)
             for step in range(max(lengths)):

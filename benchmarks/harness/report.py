@@ -155,7 +155,7 @@ def text(results: dict) -> str:
             "Speed: AllenNLP's words per second, and how many times as many others read; medians of each round's ratio "
             "(smallest..largest).",
             ratio_table(results),
-            "hf_elmo and the floor of this machine (benchmarks/floor.py):",
+            "hf_elmo and the floor of this machine (benchmarks/harness/floor.py):",
             floor_table(results),
         ]
         if any(row["exactness"] for row in results["rows"]):

@@ -55,7 +55,7 @@ class Contestant:
         raise self.lacking()
 
     def read_corpus(self, words: list[list[str]], batch: int):
-        """All layers of many sentences, in batches of about so many of similar length: yields number and array."""
+        """All layers of many sentences, in batches of about this many of similar length: yields number and array."""
         raise self.lacking()
 
     def sentences_of(self, output, words) -> list:
@@ -118,7 +118,7 @@ class HfElmo(Contestant):
         return [layers[:, row, 1 : len(sentence) + 1] for row, sentence in enumerate(words)]
 
     def read_corpus(self, words, batch):
-        # What a batch of so many sentences of mean length holds.
+        # The words of a batch of this many sentences of mean length.
         batch_words = round(batch * sum(len(sentence) + 2 for sentence in words) / len(words))
         embedded = self.embed_sentences(self.model, self.tokenizer, words, layers="all", batch_words=batch_words)
         for number, result in enumerate(embedded):
@@ -274,7 +274,7 @@ def hide_torchvision() -> None:
 
 
 def _sorted_by_length(contestant: Contestant, words: list[list[str]], batch: int):
-    """Reads sentences, the longest first, so many at once: yields number and array."""
+    """Reads sentences, the longest first, `batch` at once: yields number and array."""
     order = sorted(range(len(words)), key=lambda number: -len(words[number]))
     for begin in range(0, len(order), batch):
         numbers = order[begin : begin + batch]
@@ -333,7 +333,7 @@ class Server:
         """Does a task once: the seconds that it took. Results go into the file `keep`, afterwards.
 
         Args:
-            task: `batch` (so many sentences at once), `corpus`, `train`, `rows` or `tokenize`.
+            task: `batch` (this many sentences at once), `corpus`, `train`, `rows` or `tokenize`.
             words: The sentences.
             batch: How many of them at once.
             keep: An .npy file.
@@ -352,7 +352,7 @@ class Server:
             results = [contestant.read(sentences) for sentences in batches]
         elif task == "corpus":
             for result in contestant.read_corpus(words, batch):
-                # Whoever reads a corpus stores or uses a sentence and forgets it.
+                # A program that reads a corpus uses or stores a sentence, then forgets it.
                 if keep is not None:
                     results.append(result)
         else:
@@ -385,7 +385,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--check", action="store_true", help="import everything, and end")
     options = parser.parse_args(arguments)
-    # The scripts beside this one are no modules that anybody means.
+    # The scripts beside this one must not be found as modules.
     here = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") != here]
     # Answers go where no library prints.

@@ -1,27 +1,31 @@
 """What bf16 and int8 cost in quality: entities of WNUT-17, and the perplexity of a text.
 
-    python benchmarks/precision.py [--model FOLDER] [--seeds N ...] [--output FILE.json]
+    python -m benchmarks.quality.precision [--model FOLDER] [--seeds N ...] [--output FILE.json]
 
-A tagger on a frozen ELMo is trained in float32 as `wnut17.py` trains it, and saved. Then it tags the test set from
-words, biLM included, as it was trained, in bfloat16 (`dtype=torch.bfloat16`) and in 8 bits (`hf_elmo.quantize`). What
-is told is the F1 of entities in percent, and how many of the words' tags are those of float32. The language model's
-perplexity, both directions, is that of the first paragraphs of a text that it was not trained on.
+A tagger on a frozen ELMo is trained in float32 as in `wnut17.py`, and saved. Then it tags the test set from words, biLM
+included, in float32, in bfloat16 (`dtype=torch.bfloat16`) and in 8 bits (`hf_elmo.quantize`). The results are the F1 of
+entities in percent, and the share of words with the same tag as in float32. The language model's perplexity, in both
+directions, is that of the first paragraphs of a text that it was not trained on.
 
-Data is looked for as in `wnut17.py`; the text is `lm/wikinews_en/valid.txt.gz` in the same folder.
+Data is found as in `wnut17.py`; the text is `lm/wikinews_en/valid.txt.gz` in the same folder.
 """
 
 from __future__ import annotations
 
 import argparse
 import gzip
-import os
 import statistics
 import tempfile
 from pathlib import Path
 
 import torch
 import transformers
-from tagging import (
+
+import hf_elmo
+from hf_elmo.vectors.layer_store import precompute_layers
+
+from ..harness.data import shared_data
+from .tagging import (
     Arm,
     Sentence,
     entity_scores,
@@ -32,10 +36,7 @@ from tagging import (
     train_once,
     write_json,
 )
-from wnut17 import FILES, recipe
-
-import hf_elmo
-from hf_elmo.vectors.layer_store import precompute_layers
+from .wnut17 import FILES, recipe
 
 KINDS = ("fp32", "bf16", "int8")
 
@@ -107,9 +108,7 @@ def main(arguments: list[str] | None = None) -> dict:
     transformers.logging.set_verbosity_error()
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    data = options.data
-    if data is None:
-        data = Path(os.environ.get("HF_ELMO_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    data = options.data or shared_data()
     model_folder = options.model or hf_elmo.bundled()
     with gzip.open(data / "lm" / "wikinews_en" / "valid.txt.gz", "rt", encoding="utf-8") as lines:
         text = [line.strip() for line, _ in zip(lines, range(options.paragraphs))]

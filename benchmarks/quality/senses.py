@@ -1,18 +1,20 @@
-"""What a model knows of a word's senses, and which words its context-free layer takes for near.
+"""What a model knows of a word's senses, and which words its context-free layer holds to be near.
 
-    python benchmarks/senses.py [--model FOLDER] [--words beauty ...] [--text FILE ...] [--json FILE] [--results FILE]
+    python -m benchmarks.quality.senses [--model FOLDER] [--words beauty ...] [--text FILE ...]
+        [--json FILE] [--results FILE]
 
-**Senses.** `read_senses.tsv` has 32 sentences with *read*, eight each as past, present, infinitive and noun, written
-for this measure before it was first taken, and as they were ever since. For every triple of an anchor, another sentence
-of its sense and one of another sense, the share is counted in which the anchor's vector of *read* is nearer (higher
-cosine) to that of its own sense; a tie is half. Chance is 50 %; the context-free layer, where all vectors are equal,
-has exactly that. The columns of single senses are the triples with such an anchor; "verb or noun" counts the three
-verbal senses as one. Neighbours alone tell something of these senses ("to read", "a good read"), so a plain baseline
-stands beside: a vector of zeros and ones for the two words before *read* and the two behind it.
+**Senses.** `read_senses.tsv` has 32 sentences with *read*, eight each as past, present, infinitive and noun. They were
+written before the first measurement and have not changed since. A triple is an anchor, another sentence of its sense
+and a sentence of another sense. The result is the share of triples in which the anchor's vector of *read* is nearer
+(higher cosine) to that of its own sense; a tie counts half. Random vectors give 50 %, and so does the context-free
+layer, where all vectors are equal. The columns of single senses are the triples with such an anchor; "verb or noun"
+counts the three verbal senses as one. Neighbouring words alone tell something of these senses ("to read", "a good
+read"), so the table has a plain baseline: a vector of zeros and ones for the two words before *read* and the two
+behind it.
 
-**Neighbours.** The words are the most frequent ones (30,000) of the given texts, by default of the training text in the
-folder of shared data, words of letters only. Each is read alone, and its nearest ones by cosine of the context-free
-layer, which knows nothing but letters, are listed, and besides at which rank words with the same first letters come.
+**Neighbours.** The words are the 30,000 most frequent ones of the given texts that have only letters, by default of the
+training text in the folder of shared data. Each is read alone. Listed are its nearest words by cosine of the
+context-free layer, which sees only letters, and the rank at which words with the same first letters come.
 """
 
 from __future__ import annotations
@@ -20,21 +22,22 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import os
 from collections import Counter
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
-from card_results import write_card_results
 
 import hf_elmo
 from hf_elmo.vectors.embedding import embed_sentences
 
+from ..harness.card_results import write_card_results
+from ..harness.data import shared_data
+
 SENTENCES = Path(__file__).with_name("read_senses.tsv")
 WORD = "read"
-# Words that share so many first letters are listed as possible forms of one another.
+# Words that share this many first letters are listed as possible forms of one another.
 SAME_LETTERS = 5
 
 
@@ -166,9 +169,7 @@ def measure_neighbours(model, tokenizer, words: list[str], candidates: list[str]
 
 
 def default_texts() -> list[Path]:
-    beside = Path(__file__).parents[2] / "shared" / "data"
-    folder = Path(os.environ.get("HF_ELMO_SHARED_DATA", beside)) / "lm"
-    return [folder / name / "train.txt.gz" for name in ("wikipedia_en_2015", "wikinews_en")]
+    return [shared_data("lm", name, "train.txt.gz") for name in ("wikipedia_en_2015", "wikinews_en")]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -209,7 +210,7 @@ def main(arguments: list[str] | None = None) -> None:
         temporary.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
         temporary.replace(options.json)
     if options.results is not None:
-        write_card_results(options.results, card_rows(senses), __file__, arguments)
+        write_card_results(options.results, card_rows(senses), __spec__.name, arguments)
 
 
 if __name__ == "__main__":
