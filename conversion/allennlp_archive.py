@@ -23,7 +23,7 @@ from .errors import ConversionError
 from .files import InputFile, read_json_object
 from .key_map import ArrayInfo, Entry, Link, Transform, check_arrays, raise_problems, resolve, to_ours
 from .tar_archive import is_tar, unpacked_tar
-from .torch_file import load_tensors, tensor_info
+from .torch_file import load_tensors, sound_tensor, tensor_info
 
 CONFIG_NAME, VOCABULARY_FOLDER = "config.json", "vocabulary"
 # The second is what a folder of a training run has.
@@ -223,18 +223,19 @@ def find_elmo(archive: Archive, options: OptionsSource | None = None) -> ElmoIns
     return ElmoInside(prefix, mix_prefix if mixes else None, config, parameters, keys)
 
 
-def read_parameters(file: InputFile, links: Sequence[Link], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def read_parameters(file: InputFile, links: Sequence[Link], state: Mapping[str, object]) -> dict[str, Tensor]:
     """Our parameters from foreign ones, of which every one is accounted for.
 
     Raises:
         ConversionError: for keys that are missing or surplus, and arrays of another shape or dtype, or not finite.
     """
     check_arrays(file, links, {key: tensor_info(value) for key, value in state.items()})
-    check_finite(file, {link.foreign: state[link.foreign] for link in links})
+    tensors = {link.foreign: sound_tensor(state[link.foreign]) for link in links}
+    check_finite(file, tensors)
     parameters: dict[str, Tensor] = {}
     taken: set[int] = set()
     for link in links:
-        for name, value in to_ours(link, state[link.foreign].detach()).items():
+        for name, value in to_ours(link, tensors[link.foreign]).items():
             # Arrays of the file become parameters as they are, unless several share memory, which those may not.
             storage = value.untyped_storage()
             if storage.data_ptr() in taken or storage.nbytes() > value.numel() * value.element_size():
@@ -266,14 +267,14 @@ def _prefix(archive: Archive) -> str:
     )
 
 
-def _mix_entries(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _mix_entries(state: Mapping[str, object], prefix: str) -> dict[str, object]:
     """What belongs to the mixes, by the key behind the prefix."""
     pattern = re.compile(re.escape(prefix) + r"(scalar_mix_\d+\..+)")
     return {match[1]: value for key, value in state.items() if (match := pattern.fullmatch(key))}
 
 
 def _mixes(
-    archive: Archive, config: ElmoConfig, prefix: str | None, entries: Mapping[str, Tensor]
+    archive: Archive, config: ElmoConfig, prefix: str | None, entries: Mapping[str, object]
 ) -> dict[str, Tensor]:
     """Parameters of the scalar mixes; those of a new one if there are none."""
     layers = config.num_layers + 1
@@ -330,7 +331,7 @@ def _objects(value: Any) -> Iterator[dict[str, Any]]:
 
 def _config(
     archive: Archive,
-    entries: Mapping[str, Tensor],
+    entries: Mapping[str, object],
     options: OptionsSource | None,
     fields: Mapping[str, Any],
     num_representations: int,
@@ -370,7 +371,7 @@ def _options(archive: Archive, options: OptionsSource | None) -> tuple[dict[str,
     return None, ""
 
 
-def _sizes(archive: Archive, entries: Mapping[str, Tensor]) -> dict[str, Any]:
+def _sizes(archive: Archive, entries: Mapping[str, object]) -> dict[str, Any]:
     """The sizes that the shapes of a biLM's weights tell."""
 
     def shape(key: str, rank: int) -> tuple[int, ...]:

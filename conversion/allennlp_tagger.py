@@ -24,7 +24,7 @@ from .errors import ConversionError
 from .files import InputFile
 from .json_section import Section
 from .key_map import SAME, Link, Transform, raise_problems
-from .torch_file import tensor_info
+from .torch_file import sound_tensor, tensor_info
 from .vocabulary import read_text
 
 #: The types of models in `config.json` that are read here.
@@ -227,7 +227,7 @@ def _are_constrained(archive: Archive, labels: Sequence[str], encoding: str | No
     if info is None or info.fault or info.shape != (count + 2, count + 2):
         found = "missing" if info is None else info.fault or f"of shape {info.shape}, expected {(count + 2, count + 2)}"
         raise ConversionError(f"{archive.weights_file}: {_MASK} is {found}. (There are {count} labels.)")
-    allowed = archive.state[_MASK] == 1
+    allowed = sound_tensor(archive.state[_MASK]) == 1
     start, transitions, end = allowed[count, :count], allowed[:count, :count], allowed[:count, count + 1]
     if start.all() and transitions.all() and end.all():
         return False

@@ -44,7 +44,7 @@ from .files import ZIP_DAMAGE, InputFile, check_new_folder, files_of_folder, pat
 from .json_section import Section
 from .key_map import SAME, Entry, Link, Transform, check_arrays, resolve
 from .model_folder import write_model_folder
-from .torch_file import load_tensors, tensor_info
+from .torch_file import load_tensors, sound_tensor, tensor_info
 
 _CHARACTERS, _WORDS = "char.dic", "word.dic"
 _TOKEN_EMBEDDER, _ENCODER, _CLASSIFIER = "token_embedder.pkl", "encoder.pkl", "classifier.pkl"
@@ -548,7 +548,7 @@ def _parameters(
 ) -> dict[str, Tensor]:
     hint = f"The sizes expected come from {options_name} and the dictionaries."
     check_arrays(file, links, {key: tensor_info(value) for key, value in tensors.items()}, hint=hint)
-    return read_parameters(file, links, lambda key: tensor_array(tensors[key]))
+    return read_parameters(file, links, lambda key: sound_tensor(tensors[key]).numpy())
 
 
 def _softmax(
@@ -571,7 +571,7 @@ def _softmax(
             Link("hidden2tag.bias", (bias,), (size,), order),
         ]
     else:
-        column = Transform(lambda array: order.to_ours(array.squeeze(1)), lambda bias: order.to_foreign(bias)[:, None])
+        column = Transform(lambda array: order.to_ours(array.squeeze(1)), lambda bias: order.written(bias)[:, None])
         # A start of something that the program never made use of.
         unused = Transform(lambda array: (), lambda: torch.zeros(config.projection_dim, 1))
         links = [
@@ -580,4 +580,4 @@ def _softmax(
             Link("oov_column", (), (config.projection_dim, 1), unused),
         ]
     check_arrays(file, links, {key: tensor_info(value) for key, value in tensors.items()})
-    return read_parameters(file, links, lambda key: tensor_array(tensors[key]))
+    return read_parameters(file, links, lambda key: sound_tensor(tensors[key]).numpy())

@@ -10,9 +10,13 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, BinaryIO
 
 from .errors import ConversionError
 from .files import InputFile
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 # Weights hardly compress, and are most of an archive.
 _HIGHEST_COMPRESSION = 100
@@ -124,7 +128,9 @@ def _files(archive: Path, opened: tarfile.TarFile) -> Iterator[tuple[str, tarfil
         if member.issparse() or not (member.isreg() or member.isdir()):
             raise ConversionError(f"{shown} is a link, a device or a sparse file. Do not trust this archive.")
         if count >= _MOST_MEMBERS:
-            raise ConversionError(f"{archive} has more than {_MOST_MEMBERS:,} members: that is not an archive of a model.")
+            raise ConversionError(
+                f"{archive} has more than {_MOST_MEMBERS:,} members: that is not an archive of a model."
+            )
         if member.isreg():
             if path in seen:
                 raise ConversionError(f"{shown} is there twice.")

@@ -57,10 +57,10 @@ def tensor_info(value: object) -> ArrayInfo:
     return ArrayInfo(tuple(value.shape), str(value.dtype).removeprefix("torch."), fault)
 
 
-def tensor_array(value: object) -> np.ndarray:
-    """The values of an entry of a state dict that `tensor_info` found sound."""
+def sound_tensor(value: object) -> Tensor:
+    """An entry of a state dict that `tensor_info` found sound, without gradient."""
     assert isinstance(value, Tensor), "tensor_info refuses anything else"
-    return value.detach().numpy()
+    return value.detach()
 
 
 def _check_zip(file: InputFile) -> None:
