@@ -21,11 +21,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from ..hub.published_models import origin_of
 from ..model.configuration_elmo import ElmoConfig
-from ..model.modeling_elmo import ElmoForPreTraining, ElmoModel
+from ..model.modeling_elmo import ElmoForPreTraining, ElmoModel, ElmoPreTrainedModel
 from ..model.tokenization_elmo import (
     BEGIN_SENTENCE,
     BEGIN_WORD,
@@ -140,7 +139,7 @@ def is_elmoformanylangs(source: str | Path) -> bool:
 
 def load_elmoformanylangs(
     source: str | Path, *, options: str | Path | Mapping[str, Any] | None = None
-) -> tuple[PreTrainedModel, ElmoTokenizer]:
+) -> tuple[ElmoPreTrainedModel, ElmoTokenizer]:
     """Reads an ELMo of ELMoForManyLangs.
 
     Pickles are read as data (`torch.load(weights_only=True)`); nothing in them is run.
@@ -166,7 +165,7 @@ def load_elmoformanylangs(
 
 def _load(
     source: str | Path, files: Mapping[str, InputFile], options: str | Path | Mapping[str, Any] | None
-) -> tuple[PreTrainedModel, ElmoTokenizer]:
+) -> tuple[ElmoPreTrainedModel, ElmoTokenizer]:
     for name in _MARKS:
         if name not in files:
             raise ConversionError(f"{source} has no {name}. It has: {', '.join(sorted(files)) or 'no file'}.")
@@ -191,7 +190,7 @@ def _load(
     ):
         parameters = {name: value for name, value in skeleton.state_dict().items() if name.startswith(part)}
         state |= _parameters(files[name], tensors, resolve(key_map, parameters), options_name)
-    model: PreTrainedModel = skeleton
+    model: ElmoPreTrainedModel = skeleton
     if _CLASSIFIER in files and (softmax := _softmax(files[_CLASSIFIER], config, words, word_rows)):
         with torch.device("meta"):
             model = ElmoForPreTraining(config)

@@ -255,7 +255,7 @@ def _score_part(
 
 
 def encode(
-    model: ElmoForPreTraining, tokenizer: ElmoTokenizer, sentences: list[list[str]], add_special_tokens: bool = True
+    model: ElmoPreTrainedModel, tokenizer: ElmoTokenizer, sentences: list[list[str]], add_special_tokens: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Sentences of words on the model's device: `input_ids`, `character_ids` and where there is no padding (bool)."""
     encoded = tokenizer(

@@ -129,7 +129,7 @@ def test_what_cannot_be_loaded(published, tmp_path):
     with pytest.raises(ConversionError, match="no model folder, which full=True wants"):
         ElmoModel().load(published.folder, full=True)
     convert_to_folder(published.folder, tmp_path / "ours")
-    with pytest.raises(ConversionError, match=r"holds no language model: softmax\.bias, softmax\.weight is missing"):
+    with pytest.raises(ConversionError, match=r"has no language model: softmax\.bias, softmax\.weight is missing"):
         ElmoModel().load(tmp_path / "ours", full=True)
 
 
