@@ -22,6 +22,8 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+from hf_elmo.whole_files import new_file
+
 from .harness.contestant import DOES, HfElmo
 from .harness.floor import Shape, floor
 from .harness.machine import BLOCK, Machine
@@ -145,9 +147,8 @@ def main(arguments: list[str] | None = None) -> list[dict]:
                 results.append(json.loads(done.stdout.splitlines()[-1]))
                 print(*line(results[-1]), file=sys.stderr, sep=", ", flush=True)
     if options.json:
-        partial = options.json.with_name(options.json.name + ".partial")
-        partial.write_text(json.dumps(results, indent=1), encoding="utf-8")
-        partial.replace(options.json)
+        with new_file(options.json) as temporary:
+            temporary.write_text(json.dumps(results, indent=1), encoding="utf-8")
     print(table(HEADS, [line(result) for result in results]))
     return results
 

@@ -45,6 +45,8 @@ from pathlib import Path
 
 import numpy as np
 
+from hf_elmo.whole_files import new_file
+
 from .harness import report
 from .harness.floor import BYTES, Shape, floor
 from .harness.machine import BLOCK, facts
@@ -390,9 +392,8 @@ def main(arguments: list[str] | None = None) -> dict:
     results |= {"versions": comparison.versions, "notes": list(comparison.notes)}
     results["minutes"] = round((time.perf_counter() - begin) / 60, 1)
     if options.json:
-        partial = options.json.with_name(options.json.name + ".partial")
-        partial.write_text(json.dumps(results, indent=1), encoding="utf-8")
-        partial.replace(options.json)
+        with new_file(options.json) as temporary:
+            temporary.write_text(json.dumps(results, indent=1), encoding="utf-8")
     print(report.text(results))
     return results
 

@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 
 from ..model.configuration_elmo import ElmoConfig
+from ..model.model_files import LARGEST_WEIGHT
 from ..model.modeling_elmo import ElmoModel
 from .bilm_files import OptionsSource, is_bilm_tar
 from .errors import ConversionError
 from .files import InputFile, read_json_object
-from .key_map import ArrayInfo, Entry, Link, Transform, check_arrays, raise_problems, resolve, to_ours
+from .key_map import TOO_LARGE, ArrayInfo, Entry, Link, Transform, check_arrays, raise_problems, resolve, to_ours
 from .tar_archive import is_tar, unpacked_tar
 from .torch_file import load_tensors, sound_tensor, tensor_info
 
@@ -249,7 +250,9 @@ def check_finite(file: InputFile, arrays: Mapping[str, Tensor]) -> None:
     """Raises a ConversionError that names the arrays with values that are not finite, if there are any."""
     bad = {key: value.numel() - int(value.isfinite().sum()) for key, value in arrays.items()}
     listed = [f"{key} ({count} of {arrays[key].numel()} values)" for key, count in sorted(bad.items()) if count]
-    raise_problems(f"{file} is no file of usable weights", {"infinite or not a number": listed})
+    large = [key for key, value in sorted(arrays.items()) if value.numel() and value.abs().max() > LARGEST_WEIGHT]
+    problems = {"infinite or not a number": listed, TOO_LARGE: [key for key in large if not bad[key]]}
+    raise_problems(f"{file} is no file of usable weights", problems)
 
 
 def _prefix(archive: Archive) -> str:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..hub.published_models import origin_of
 from ..model.configuration_elmo import ElmoConfig
+from ..model.model_files import LARGEST_WEIGHT
 from ..model.modeling_elmo import ElmoModel, ElmoPreTrainedModel
 from ..model.scalar_mix import ScalarMix
 from ..whole_files import new_folder
@@ -36,6 +37,7 @@ from .errors import ConversionError
 from .files import InputFile, check_new_folder, paths_of, read_json_object
 from .hdf5_arrays import list_arrays, opened_hdf5, read_float32
 from .key_map import (
+    TOO_LARGE,
     TRANSPOSED,
     ArrayInfo,
     Entry,
@@ -314,17 +316,22 @@ def read_parameters(file: object, links: Sequence[Link], read: Callable[[str], n
         read: Gives the array of a foreign key, in float32.
 
     Raises:
-        ConversionError: with a list of all arrays that hold infinite values, or such that are not numbers.
+        ConversionError: with a list of all arrays that hold infinite values, such that are not numbers, or such that
+            nothing can be computed with.
     """
     state: dict[str, Tensor] = {}
     not_finite: list[str] = []
+    too_large: list[str] = []
     for link in links:
         array = read(link.foreign)
         # Torch's isfinite takes more than twice the memory of what it looks at, and a softmax may have gigabytes.
         if bad := array.size - np.count_nonzero(np.isfinite(array)):
             not_finite.append(f"{link.foreign} ({bad} of {array.size} values)")
+        elif array.size and max(float(array.max()), -float(array.min())) > LARGEST_WEIGHT:
+            too_large.append(link.foreign)
         state |= to_ours(link, torch.from_numpy(array))
-    raise_problems(f"{file} is no file of usable weights", {"infinite or not a number": sorted(not_finite)})
+    problems = {"infinite or not a number": sorted(not_finite), TOO_LARGE: sorted(too_large)}
+    raise_problems(f"{file} is no file of usable weights", problems)
     return state
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from .errors import ConversionError
 
 _REQUIRED = object()
+_MOST_VALUES = 1000
 _KINDS = {bool: "true or false", int: "a whole number", str: "a text", dict: "a JSON object", list: "a list"}
 
 
@@ -51,6 +52,10 @@ class Section:
         Raises:
             ConversionError: if it is a list of another length, or missing.
         """
+        if count > _MOST_VALUES:
+            raise ConversionError(
+                f"{self.file}: {self.path} asks for {count:,} values of {key}, at most {_MOST_VALUES:,}."
+            )
         value = self._rest.pop(key, None)
         values = value if isinstance(value, list) else [value] * count
         if value is None or len(values) != count:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..model.model_files import LARGEST_WEIGHT
 from .errors import ConversionError
 
 # A file of another kind may hold millions of keys; a message is to be read.
@@ -151,6 +152,10 @@ def check_arrays(
         f"not {dtype}": [f"{key} (is {found[key].dtype})" for key in readable if found[key].dtype != dtype],
     }
     raise_problems(f"{file} does not hold the arrays of the model that its options describe", problems, hint)
+
+
+#: A kind of problem for `raise_problems`.
+TOO_LARGE = f"above {LARGEST_WEIGHT:.0e}, with which nothing can be computed"
 
 
 def raise_problems(summary: str, problems: Mapping[str, list[str]], hint: str = "") -> None:

@@ -21,6 +21,8 @@ from .model.heads.sequence_classification_elmo import ElmoForMultipleChoice
 from .model.heads.unicode_characters import UnicodeCharacters
 from .model.lstm.lstm_layer import ElmoState
 from .model.modeling_elmo import ElmoForPreTraining, ElmoModel, ElmoPreTrainedModel
+from .model.tokenization_elmo import ElmoTokenizer
+from .vectors.batching import evaluating
 from .whole_files import new_folder
 
 OPSET = 20
@@ -148,7 +150,7 @@ def export_program(model: ElmoPreTrainedModel, with_state: bool = False) -> torc
     sizes = {name: torch.export.Dim(name, min=1) for name in ("batch", "choices")}
     sizes["words"] = torch.export.Dim("words", min=shortest)
     free = {name: {dim: sizes[size] for dim, size in dims.items()} for name, dims in graph.free_dimensions().items()}
-    with _evaluating(graph):
+    with evaluating(graph), torch.no_grad():
         return torch.export.export(graph, (), graph.example_inputs(), dynamic_shapes=free)
 
 
@@ -172,7 +174,7 @@ def export_onnx(model: ElmoPreTrainedModel, file: str | Path, with_state: bool =
             "convert it with model.float() first."
         )
     graph = ElmoGraph(model, with_state)
-    with _evaluating(graph), _quiet_exporter():
+    with evaluating(graph), torch.no_grad(), _quiet_exporter():
         inputs = graph.example_inputs()
         program = torch.onnx.export(
             graph,
@@ -190,7 +192,7 @@ def export_onnx(model: ElmoPreTrainedModel, file: str | Path, with_state: bool =
 
 def export_folder(
     model: ElmoPreTrainedModel,
-    tokenizer,
+    tokenizer: ElmoTokenizer,
     folder: str | Path,
     onnx: bool = True,
     program: bool = False,
@@ -241,19 +243,6 @@ def check_onnx() -> None:
 
 
 @contextmanager
-def _evaluating(graph: ElmoGraph) -> Iterator[None]:
-    """Evaluation mode without gradients, and each part's own mode afterwards."""
-    modes = [(module, module.training) for module in graph.modules()]
-    graph.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
-@contextmanager
 def _quiet_exporter() -> Iterator[None]:
     """Keeps to itself what the exporter has to say of its own inner works, and of packages that ELMo does not use."""
     logger = logging.getLogger("torch.onnx")
@@ -277,7 +266,7 @@ def _version(package: str) -> str | None:
 def _describe(graph: ElmoGraph, onnx: bool, program: bool) -> str:
     """The README.md of a folder of graphs."""
     inputs, free = graph.example_inputs(), graph.free_dimensions()
-    with _evaluating(graph):
+    with evaluating(graph), torch.no_grad():
         outputs = graph(**inputs)
     rows = [(name, [free[name].get(dim, size) for dim, size in enumerate(t.shape)], t) for name, t in inputs.items()]
     table = "\n".join(

@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import shutil
 from pathlib import Path
 
 from .data import shared_data
@@ -40,28 +39,26 @@ def make_model(folder: Path, config) -> None:
 
     from hf_elmo import ElmoModel, ElmoTokenizer
     from hf_elmo.conversion import load_bilm, save_bilm
+    from hf_elmo.whole_files import new_folder
 
     if folder.exists():
         return
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
         model = ElmoModel(config)
         for name, parameter in model.named_parameters():
             if name.startswith("bilstm.") and "weight" in name:
                 parameter.mul_(SCALE)
-    partial.mkdir(parents=True)
-    save_bilm(model, partial / "hdf5")
-    options = json.loads((partial / "hdf5" / "options.json").read_text(encoding="utf-8"))
-    # Peers want the number of reading, not that of training.
-    options["char_cnn"]["n_characters"] = 262
-    (partial / "hdf5" / "options.json").write_text(json.dumps(options), encoding="utf-8")
-    model, _ = load_bilm(partial / "hdf5")
-    for kind, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        model.to(dtype).save_pretrained(partial / kind)
-        ElmoTokenizer.create().save_pretrained(partial / kind)
-    partial.rename(folder)
+    with new_folder(folder) as partial:
+        save_bilm(model, partial / "hdf5")
+        options = json.loads((partial / "hdf5" / "options.json").read_text(encoding="utf-8"))
+        # Peers want the number of reading, not that of training.
+        options["char_cnn"]["n_characters"] = 262
+        (partial / "hdf5" / "options.json").write_text(json.dumps(options), encoding="utf-8")
+        model, _ = load_bilm(partial / "hdf5")
+        for kind, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+            model.to(dtype).save_pretrained(partial / kind)
+            ElmoTokenizer.create().save_pretrained(partial / kind)
 
 
 def make_sentences(path: Path, text: Path) -> None:
@@ -77,6 +74,7 @@ def make_sentences(path: Path, text: Path) -> None:
     from nupunkt import sent_tokenize
 
     from hf_elmo import ElmoTokenizer
+    from hf_elmo.whole_files import new_file
 
     if path.exists():
         return
@@ -91,9 +89,8 @@ def make_sentences(path: Path, text: Path) -> None:
         ]
     if not sentences:
         raise ValueError(f"{text} has no sentence of {SHORTEST} to {LONGEST} words.")
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(sentences), encoding="utf-8")
-    partial.rename(path)
+    with new_file(path) as temporary:
+        temporary.write_text(json.dumps(sentences), encoding="utf-8")
 
 
 def default_text() -> Path:

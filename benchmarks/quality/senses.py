@@ -31,6 +31,7 @@ import torch
 
 import hf_elmo
 from hf_elmo.vectors.embedding import embed_sentences
+from hf_elmo.whole_files import new_file
 
 from ..harness.card_results import write_card_results
 from ..harness.data import shared_data
@@ -206,9 +207,8 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"{'':>12}  {word[:SAME_LETTERS]}...: {relatives or 'none'}")
     if options.json is not None:
         results = {"model": str(options.model), "senses": senses, "neighbours": neighbours}
-        temporary = options.json.with_name(options.json.name + ".partial")
-        temporary.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-        temporary.replace(options.json)
+        with new_file(options.json) as temporary:
+            temporary.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     if options.results is not None:
         write_card_results(options.results, card_rows(senses), __spec__.name, arguments)
 

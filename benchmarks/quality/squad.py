@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import string
 import tempfile
@@ -31,6 +30,7 @@ from transformers import DataCollatorWithPadding, Trainer, TrainingArguments, pi
 
 import hf_elmo
 from hf_elmo.vectors.layer_store import precompute_layers
+from hf_elmo.whole_files import new_file
 
 from ..harness.data import shared_data
 
@@ -169,10 +169,9 @@ def train_once(make, tokenizer, data: Dataset, dev: list[dict], epochs: int, see
 
 
 def write_json(report: dict, path: Path) -> None:
-    """Writes the file under another name first, so that it is never half written."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    """Writes a report, which is never half written."""
+    with new_file(path) as temporary:
+        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 def main(arguments: list[str] | None = None) -> dict:

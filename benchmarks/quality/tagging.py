@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import tempfile
 import time
@@ -31,6 +30,7 @@ from transformers import (
 
 import hf_elmo
 from hf_elmo.vectors.layer_store import precompute_layers
+from hf_elmo.whole_files import new_file
 
 from ..harness.card_results import write_card_results
 
@@ -385,10 +385,9 @@ def run_experiment(
 
 
 def write_json(report: dict, path: Path) -> None:
-    """Writes the file under another name first, so that it is never half written."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    """Writes a report, which is never half written."""
+    with new_file(path) as temporary:
+        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 def parser(description: str) -> argparse.ArgumentParser:

@@ -10,7 +10,8 @@ import os
 import signal
 import sys
 import traceback
-from typing import Annotated
+from types import FrameType
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -33,7 +34,7 @@ from .train import train, vocab
 class Commands(typer.core.TyperGroup):
     """A group of commands whose errors become messages and an exit status."""
 
-    def invoke(self, ctx):
+    def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
@@ -129,14 +130,14 @@ def _prepare_output() -> None:
         # (A closed stream is None.)
         if not hasattr(stream, "reconfigure"):
             continue
-        # A terminal that cannot show a character is no reason to fail.
+        # A terminal that cannot show a character must not make a command fail.
         stream.reconfigure(errors="backslashreplace")
         # Files and pipes get a code page there, which holds few of the words that there are.
         if sys.platform == "win32" and not stream.isatty() and not os.environ.get("PYTHONIOENCODING"):
             stream.reconfigure(encoding="utf-8")
 
 
-def _stop(number, frame) -> None:
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
     sys.exit(128 + number)
 
 

@@ -54,7 +54,7 @@ def convert(
     if is_manylangs and vocabulary:
         raise typer.BadParameter("ELMoForManyLangs has dictionaries of its own.", param_hint="--vocabulary")
     if only_elmo and not is_archive:
-        raise typer.BadParameter("the source is no archive of AllenNLP.", param_hint="--only-elmo")
+        raise typer.BadParameter("the source is not an archive of AllenNLP.", param_hint="--only-elmo")
     from ..conversion import (
         convert_allennlp_archive,
         convert_elmoformanylangs,

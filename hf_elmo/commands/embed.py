@@ -128,7 +128,15 @@ def embed(
         note(f"{output}: {counted(tally.sentences, 'sentence')}, {counted(tally.words, 'vector')} of {dim} numbers")
 
 
-def _check_usage(text, file, pretokenized, split_sentences, output, format, layers) -> Layers:
+def _check_usage(
+    text: list[str] | None,
+    file: Path | None,
+    pretokenized: bool,
+    split_sentences: bool,
+    output: Path | None,
+    format: Format | None,
+    layers: Layers | None,
+) -> Layers:
     """The layers to embed; raises for options that contradict each other."""
     if text and file is not None:
         raise typer.BadParameter("give texts or --file, not both.", param_hint="TEXT")
@@ -155,7 +163,7 @@ def _check_usage(text, file, pretokenized, split_sentences, output, format, laye
 class _Tally:
     """Counts what passes, and what people should know about it."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.sentences = self.words = self.empty = 0
         self.truncated: Counter[str] = Counter()
 
@@ -171,7 +179,7 @@ class _Tally:
     def check(self, name: str) -> None:
         """Raises ValueError if there was nothing at all: most likely, another input was meant."""
         if not self.sentences:
-            raise ValueError(f"{name} holds no sentence: there is nothing to embed.")
+            raise ValueError(f"{name} has no sentences: there is nothing to embed.")
 
     def report(self, most: int, units: str) -> None:
         if self.empty:

@@ -37,7 +37,7 @@ def embed_vocabulary(
         file = InputFile.at(vocabulary)
         words = distinct_words(read_vocabulary_lines(file), file)
         if not words:
-            raise ValueError(f"{vocabulary} holds no words: expected one on each line.")
+            raise ValueError(f"{vocabulary} has no words: expected one on each line.")
     silence_libraries()
     elmo, tokenizer = load(model, device)
     if words is None:

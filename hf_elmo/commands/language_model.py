@@ -6,13 +6,17 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..vectors.text_files import MAX_LINE_BYTES
 from .console import print_table, printable, say, silence_libraries
 from .sentences import MaxLineBytes
+
+if TYPE_CHECKING:
+    from ..model.modeling_elmo import ElmoForPreTraining
+    from ..model.tokenization_elmo import ElmoTokenizer
 
 Model = Annotated[
     str | None, typer.Option("--model", "-m", help="Model folder, or a bundled model. [default: elmo-mini]")
@@ -161,8 +165,10 @@ def generate(
     temperature: Annotated[
         float, typer.Option(min=0.0, help="Below 1 likely words become likelier; 0 takes the likeliest.")
     ] = 1.0,
-    top_k: Annotated[int | None, typer.Option(min=1, help="Draw among so many likeliest words. [default: all]")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="The same words every time. [default: by chance]")] = None,
+    top_k: Annotated[
+        int | None, typer.Option(min=1, help="Draw among this many likeliest words. [default: all]")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="The same words every time. [default: random]")] = None,
     max_line_bytes: MaxLineBytes = MAX_LINE_BYTES,
     model: Model = None,
     device: Device = None,
@@ -180,7 +186,7 @@ def generate(
 
     from ..language_model.generation import generate as draw
 
-    chance = None if seed is None else torch.Generator().manual_seed(seed)
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
     rows = []
     for beginning in beginnings:
         words = list(
@@ -191,7 +197,7 @@ def generate(
                 max_words,
                 temperature=temperature,
                 top_k=top_k,
-                generator=chance,
+                generator=generator,
             )
         )
         rows.append({"text": beginning, "words": words})
@@ -201,7 +207,7 @@ def generate(
         say(json.dumps(rows, indent=2))
 
 
-def _load(model: str | None, device: str | None):
+def _load(model: str | None, device: str | None) -> tuple[ElmoForPreTraining, ElmoTokenizer]:
     from ..hub.folders import load_language_model
 
     silence_libraries()

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..vectors.text_files import MAX_LINE_BYTES
-from .console import in_bytes, note
+from .console import in_bytes, note, silence_libraries
 from .sentences import MaxLineBytes
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Draw what a model has learned.")
 
@@ -66,7 +70,7 @@ def senses(
         bool | None,
         typer.Option("--numbers/--no-numbers", help="Write sentences' numbers at points. [default: without senses]"),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="UMAP's chance.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of UMAP.")] = 0,
     pretokenized: Pretokenized = False,
     max_line_bytes: MaxLineBytes = MAX_LINE_BYTES,
     title: Title = None,
@@ -128,17 +132,18 @@ def similarity(
     _save(plot, figure, output, dpi, force)
 
 
-def _plot(output: Path, force: bool):
+def _plot(output: Path, force: bool) -> ModuleType:
     """The module of figures, if it can be used and its figure be written: before anything slow begins."""
     if find_spec("matplotlib") is None:
         raise ValueError('Figures need Matplotlib: install the extra, as in python -m pip install -e ".[plot]".')
     from ..explore import plot
 
     plot.check_output(output, force)
+    silence_libraries()
     return plot
 
 
-def _save(plot, figure, output: Path, dpi: int, force: bool) -> None:
+def _save(plot: ModuleType, figure: Figure, output: Path, dpi: int, force: bool) -> None:
     plot.save_figure(figure, output, dpi, force)
     note(f"{output}: {in_bytes(output.stat().st_size)}")
 
@@ -179,5 +184,5 @@ def _read_senses(file: Path, max_line_bytes: int) -> tuple[list[str] | None, lis
                     f"{name}, line {number}: either every line has a sense and a tab before its sentence, or none has."
                 )
     if not texts:
-        raise ValueError(f"{name} holds no sentences.")
+        raise ValueError(f"{name} has no sentences.")
     return (None if senses[0] is None else [sense or "?" for sense in senses]), texts

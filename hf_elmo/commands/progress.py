@@ -30,7 +30,7 @@ class Progress:
     def __enter__(self) -> Progress:
         return self
 
-    def __exit__(self, *details) -> None:
+    def __exit__(self, *details: object) -> None:
         self._bar.close()
 
     def read(self, size: int) -> None:
@@ -38,7 +38,7 @@ class Progress:
         self._bar.update(size)
 
     def done(self, words: int) -> None:
-        """A sentence of so many words more is done."""
+        """One more sentence, of this many words, is done."""
         self._sentences += 1
         self._words += words
         self._bar.set_postfix_str(f"{self._sentences:,} sentences, {self._words:,} words", refresh=False)

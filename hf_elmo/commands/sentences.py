@@ -16,7 +16,7 @@ def lines_of_arguments(texts: Iterable[str]) -> Iterator[str]:
     """The lines of texts that were typed.
 
     Raises:
-        ValueError: for one whose bytes are no UTF-8.
+        ValueError: for one whose bytes are not UTF-8.
     """
     for text in texts:
         # Python marks bytes of arguments that it could not decode as lone surrogates.

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..vectors.text_files import MAX_LINE_BYTES
 from .console import counted, note
 from .sentences import MaxLineBytes
+
+if TYPE_CHECKING:
+    from ..model.configuration_elmo import ElmoConfig
 
 Texts = Annotated[list[Path], typer.Argument(help="UTF-8 text, plain, .gz or .zst; - is stdin.")]
 KeepLines = Annotated[bool, typer.Option("--keep-lines", help="A line is a sentence: do not split lines.")]
@@ -49,7 +51,7 @@ def train(
         Path | None, typer.Option(help="Words to predict, one per line, as `hf-elmo vocab` writes them.")
     ] = None,
     vocabulary_size: Annotated[
-        int, typer.Option(min=1, help="Else: so many of the text's most frequent words.")
+        int, typer.Option(min=1, help="Else: this many of the text's most frequent words.")
     ] = 10_000,
     samples: Annotated[
         int | None,
@@ -210,7 +212,7 @@ def read_vocabulary(file: Path) -> list[str]:
     """The words of a vocabulary file, without the special words that it begins with.
 
     Raises:
-        ValueError: if it is no text, or does not have `<S>`, `</S>` and `<UNK>`, or no word but them.
+        ValueError: if it is not text, or does not have `<S>`, `</S>` and `<UNK>`, or no word but them.
     """
     from ..conversion.errors import ConversionError
     from ..conversion.files import InputFile
@@ -232,14 +234,11 @@ def read_vocabulary(file: Path) -> list[str]:
     return words
 
 
-def _read_config(path: Path):
+def _read_config(path: Path) -> ElmoConfig:
     from ..model.configuration_elmo import ElmoConfig
+    from ..model.model_files import read_json_object
 
     file = path / "config.json" if path.is_dir() else path
     if not file.is_file():
         raise ValueError(f"There is no configuration {path}: give small, medium, original or a config.json.")
-    try:
-        fields = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is no configuration: {error}") from None
-    return ElmoConfig.from_dict(fields)
+    return ElmoConfig.from_dict(read_json_object(file))

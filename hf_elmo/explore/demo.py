@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
 
 # Is read when gradio is imported, and asks for more than the page's own switch: checking for new versions, too.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -35,6 +36,10 @@ near their vectors are in every layer of the model.
 """
 # Waiting visitors; a further one is told that there are too many.
 _MOST_WAITING = 32
+
+_Answer = TypeVar("_Answer")
+#: The choices of both sentences' words, the two texts, and the result as HTML.
+_Compared: TypeAlias = tuple[dict[str, Any], dict[str, Any], list[str], str]
 
 
 def build_page(explorer: Explorer) -> gradio.Blocks:
@@ -83,7 +88,7 @@ def build_page(explorer: Explorer) -> gradio.Blocks:
             "show_progress": "minimal",
         }
 
-        def on_compare(first_text: str, second_text: str):
+        def on_compare(first_text: str, second_text: str) -> tuple[gradio.Radio, gradio.Radio, list[str], str]:
             first_new, second_new, texts, result = _compare(explorer, first_text, second_text)
             return gradio.Radio(**first_new), gradio.Radio(**second_new), texts, result
 
@@ -102,10 +107,10 @@ def build_page(explorer: Explorer) -> gradio.Blocks:
     return page
 
 
-def _compare(explorer: Explorer, first: str, second: str) -> tuple[dict, dict, list[str], str]:
+def _compare(explorer: Explorer, first: str, second: str) -> _Compared:
     """The choices of words, the texts that they are of, and the result; no choices if something is wrong."""
 
-    def answer():
+    def answer() -> _Compared:
         sentences = [explorer.split(first, "first sentence"), explorer.split(second, "second sentence")]
         places = shared_place(*sentences)
         choices = [
@@ -119,7 +124,7 @@ def _compare(explorer: Explorer, first: str, second: str) -> tuple[dict, dict, l
 
 
 def _pick(explorer: Explorer, texts: list[str], first_place: int, second_place: int) -> str:
-    def answer():
+    def answer() -> str:
         if len(texts) != 2:
             raise VisitorError("There is nothing to pick a word of: type two sentences, and compare them.")
         sentences = [explorer.split(text) for text in texts]
@@ -128,7 +133,7 @@ def _pick(explorer: Explorer, texts: list[str], first_place: int, second_place: 
     return _guarded(answer, lambda problem: problem)
 
 
-def _guarded(answer: Callable, otherwise: Callable):
+def _guarded(answer: Callable[[], _Answer], otherwise: Callable[[str], _Answer]) -> _Answer:
     """The answer, or what is said otherwise: to a visitor what was wrong with the input, and nothing of the inside."""
     try:
         return answer()

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 
 from ..language_model.scoring import check_language_model
 from ..language_model.substitution import substitutes
-from ..model.tokenization_elmo import SPECIAL_WORDS
+from ..model.tokenization_elmo import SPECIAL_WORDS, ElmoTokenizer
 from ..vectors.embedding import embed_sentences
 from ..vectors.word_cache import word_vectors
 from .example_sentences import EXAMPLE_SENTENCES
 from .word_comparison import Similarities, cosines, similarities
+
+if TYPE_CHECKING:
+    from ..model.heads.token_classification_elmo import ElmoForTokenClassification
+    from ..model.modeling_elmo import ElmoPreTrainedModel
 
 MOST_CHARACTERS, MOST_WORDS = 300, 40
 MOST_VOCABULARY = 20_000
 
 
 class VisitorError(ValueError):
-    """Something is wrong with what was asked; the message is for whoever asked it."""
+    """Something is wrong with what was asked; the message is for the visitor."""
 
 
 class Neighbour(NamedTuple):
@@ -48,14 +52,14 @@ class Exploration(NamedTuple):
         places: Which word was picked in each.
         neighbours: For each of the two words, for each layer and, last, the mix: the nearest words, nearest first.
         substitutes: For each of the two words what would fit in its place, as `hf_elmo.substitutes` gives it; None if
-            the model is no language model.
+            the model is not a language model.
         tags: For each sentence the tag of each word; None if there is no tagger.
     """
 
     similarities: Similarities
     places: tuple[int, int]
     neighbours: list[list[list[Neighbour]]]
-    substitutes: list[list[dict]] | None
+    substitutes: list[list[dict[str, Any]]] | None
     tags: list[list[str]] | None
 
     @property
@@ -74,15 +78,16 @@ class Explorer:
         tagger: An `ElmoForTokenClassification`, or None.
         tagger_tokenizer: The tagger's tokenizer.
         examples: Further sentences, as words, among whose words neighbours are looked for.
-        most_vocabulary: So many words of the vocabulary, the most frequent ones, are looked at for neighbours.
+        most_vocabulary: At most this many words of the vocabulary, the most frequent ones, are looked at for
+            neighbours.
     """
 
     def __init__(
         self,
-        model,
-        tokenizer,
-        tagger=None,
-        tagger_tokenizer=None,
+        model: ElmoPreTrainedModel,
+        tokenizer: ElmoTokenizer,
+        tagger: ElmoForTokenClassification | None = None,
+        tagger_tokenizer: ElmoTokenizer | None = None,
         examples: Sequence[str] = EXAMPLE_SENTENCES,
         most_vocabulary: int = MOST_VOCABULARY,
     ):
@@ -156,7 +161,7 @@ class Explorer:
             numbers = self.tagger.decode(**inputs)[0]
         return [str(self.tagger.config.id2label[number]) for number in numbers]
 
-    def _substitutes(self, words: list[str], place: int, count: int) -> list[dict]:
+    def _substitutes(self, words: list[str], place: int, count: int) -> list[dict[str, Any]]:
         return substitutes(self.model, self.tokenizer, words, count, word_index=place, is_split_into_words=True)
 
     def _read(self, sentences: list[list[str]]) -> list[tuple[list[str], np.ndarray]]:
@@ -199,7 +204,7 @@ class Explorer:
         return [Neighbour(self.vocabulary[index], float(near[index])) for index in order[:count]]
 
 
-def _is_language_model(model, tokenizer) -> bool:
+def _is_language_model(model: ElmoPreTrainedModel, tokenizer: ElmoTokenizer) -> bool:
     try:
         check_language_model(model, tokenizer)
     except ValueError:

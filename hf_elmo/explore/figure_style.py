@@ -1,4 +1,4 @@
-"""What all figures share: Matplotlib's figure without pyplot, colours, and fonts for whatever script words are in."""
+"""What all figures share: Matplotlib's figure without pyplot, colours, and fonts for the scripts that words are in."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class NotebookFigure(Figure):
 
 
 def new_figure(size: tuple[float, float]) -> Figure:
-    """An empty figure of so many inches, which fits its parts to one another when it is drawn."""
+    """An empty figure of this size in inches, which fits its parts to one another when it is drawn."""
     return NotebookFigure(figsize=size, layout="constrained")
 
 
@@ -44,7 +44,7 @@ def shades(count: int) -> list[tuple[float, ...]]:
     return [colormaps["YlGnBu"](0.12 + 0.75 * number / max(1, count - 1)) for number in range(count)]
 
 
-def text_color(background) -> str:
+def text_color(background: str | tuple[float, ...]) -> str:
     """Black or white: what can be read on a colour."""
     red, green, blue = to_rgb(background)
     return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"

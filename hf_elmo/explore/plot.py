@@ -7,9 +7,9 @@ in grey, too.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,13 @@ from ..vectors.embedding import embed_sentences
 from ..whole_files import check_target, new_file
 from .figure_style import SENSE_COLORS, SENSE_MARKERS, choose_families, new_figure, shades, shorten, text_color
 from .word_comparison import similarities
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from ..model.modeling_elmo import ElmoPreTrainedModel
+    from ..model.tokenization_elmo import ElmoTokenizer
 
 SUFFIXES = (".png", ".svg")
 METHODS = ("pca", "umap")
@@ -40,7 +47,7 @@ class LayerWeights(NamedTuple):
     gamma: float
 
 
-def layer_weights(model) -> list[LayerWeights]:
+def layer_weights(model: ElmoPreTrainedModel) -> list[LayerWeights]:
     """The learned mixes of a model, one for each representation.
 
     Args:
@@ -52,7 +59,10 @@ def layer_weights(model) -> list[LayerWeights]:
     ]
 
 
-def plot_layer_weights(models, title: str | None = "Learned weights of the layers"):
+def plot_layer_weights(
+    models: ElmoPreTrainedModel | Sequence[ElmoPreTrainedModel] | Mapping[str, ElmoPreTrainedModel],
+    title: str | None = "Learned weights of the layers",
+) -> Figure:
     """Draws how much each layer counts in the mixes of one or several models, a bar for each mix.
 
     Args:
@@ -99,7 +109,9 @@ def plot_layer_weights(models, title: str | None = "Learned weights of the layer
     return figure
 
 
-def _named_mixes(models) -> list[tuple[str, LayerWeights]]:
+def _named_mixes(
+    models: ElmoPreTrainedModel | Sequence[ElmoPreTrainedModel] | Mapping[str, ElmoPreTrainedModel],
+) -> list[tuple[str, LayerWeights]]:
     """A name and a mix for each bar."""
     if isinstance(models, Mapping):
         named = [(str(name), model) for name, model in models.items()]
@@ -132,8 +144,8 @@ class WordMap(NamedTuple):
 
 
 def map_word(
-    model,
-    tokenizer,
+    model: ElmoPreTrainedModel,
+    tokenizer: ElmoTokenizer,
     sentences: Iterable[str | Sequence[str]],
     word: str,
     layer: int | str = "mix",
@@ -182,8 +194,8 @@ def map_word(
 
 
 def plot_senses(
-    model,
-    tokenizer,
+    model: ElmoPreTrainedModel,
+    tokenizer: ElmoTokenizer,
     sentences: Iterable[str | Sequence[str]],
     word: str,
     senses: Sequence[str] | None = None,
@@ -242,7 +254,7 @@ def plot_senses(
     return figure
 
 
-def _draw_map(axes, each: WordMap, groups: list[str], of_points: list[str] | None) -> None:
+def _draw_map(axes: Axes, each: WordMap, groups: list[str], of_points: list[str] | None) -> None:
     for number, group in enumerate(groups):
         chosen = [index for index in range(len(each.points)) if of_points is None or of_points[index] == group]
         axes.scatter(
@@ -263,8 +275,8 @@ def _draw_map(axes, each: WordMap, groups: list[str], of_points: list[str] | Non
 
 
 def plot_similarity(
-    model,
-    tokenizer,
+    model: ElmoPreTrainedModel,
+    tokenizer: ElmoTokenizer,
     first: str | Sequence[str],
     second: str | Sequence[str],
     layers: Sequence[int | str] | int | str | None = None,
@@ -326,11 +338,11 @@ def plot_similarity(
 
 
 def _side(words: Sequence[str]) -> float:
-    """Inches for so many words."""
+    """Inches for the words along a side."""
     return max(1.2, min(_CELL * len(words), 6 + 0.02 * len(words), 16.0))
 
 
-def _name_words(set_ticks, words: Sequence[str], **options) -> None:
+def _name_words(set_ticks: Callable[..., object], words: Sequence[str], **options: object) -> None:
     """Writes the words along a side, of very many only some."""
     step = -(-len(words) // _MOST_NAMES)
     names = [shorten(word, 16) for word in words[::step]]
@@ -338,7 +350,7 @@ def _name_words(set_ticks, words: Sequence[str], **options) -> None:
     set_ticks(range(0, len(words), step), names, fontsize=size, fontfamily=choose_families(names), **options)
 
 
-def _frame_same_words(axes, first: Sequence[str], second: Sequence[str]) -> None:
+def _frame_same_words(axes: Axes, first: Sequence[str], second: Sequence[str]) -> None:
     from matplotlib.patches import Rectangle
 
     width = 1.4 if max(len(first), len(second)) <= 40 else 0.5
@@ -348,7 +360,7 @@ def _frame_same_words(axes, first: Sequence[str], second: Sequence[str]) -> None
                 axes.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, edgecolor="black", linewidth=width))
 
 
-def save_figure(figure, path: str | Path, dpi: int = 150, overwrite: bool = False) -> None:
+def save_figure(figure: Figure, path: str | Path, dpi: int = 150, overwrite: bool = False) -> None:
     """Writes a figure to a file, which appears when it is complete. The same figure always makes the same file.
 
     Args:
@@ -365,7 +377,7 @@ def save_figure(figure, path: str | Path, dpi: int = 150, overwrite: bool = Fals
     import matplotlib
 
     suffix = Path(path).suffix.lower()
-    # An SVG would have the time and names by chance in it.
+    # An SVG would have the time and random names in it.
     metadata = {"Date": None} if suffix == ".svg" else {}
     with new_file(path, overwrite=overwrite) as temporary, matplotlib.rc_context({"svg.hashsalt": "hf_elmo"}):
         try:
@@ -381,7 +393,7 @@ def check_output(path: str | Path, overwrite: bool = False) -> None:
     check_target(path, overwrite)
 
 
-def _check_layers(model, layers: Sequence[int | str]) -> list[int | str]:
+def _check_layers(model: ElmoPreTrainedModel, layers: Sequence[int | str]) -> list[int | str]:
     count = model.config.num_layers + 1
     chosen: list[int | str] = []
     for layer in layers:

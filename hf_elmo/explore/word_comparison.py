@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ..vectors.embedding import embed_sentences
+
+if TYPE_CHECKING:
+    from ..model.modeling_elmo import ElmoPreTrainedModel
+    from ..model.tokenization_elmo import ElmoTokenizer
 
 
 class Comparison(NamedTuple):
@@ -42,7 +46,9 @@ class Similarities(NamedTuple):
     mix: np.ndarray
 
 
-def similarities(model, tokenizer, first: str | Sequence[str], second: str | Sequence[str]) -> Similarities:
+def similarities(
+    model: ElmoPreTrainedModel, tokenizer: ElmoTokenizer, first: str | Sequence[str], second: str | Sequence[str]
+) -> Similarities:
     """Compares every word of a sentence with every word of another one.
 
     Args:
@@ -81,7 +87,11 @@ def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def compare_words(
-    model, tokenizer, first: str | Sequence[str], second: str | Sequence[str], word: str | None = None
+    model: ElmoPreTrainedModel,
+    tokenizer: ElmoTokenizer,
+    first: str | Sequence[str],
+    second: str | Sequence[str],
+    word: str | None = None,
 ) -> list[Comparison]:
     """Compares the vectors of a word in one sentence with those in another.
 
@@ -102,7 +112,7 @@ def compare_words(
     first_words, second_words = found.first, found.second
     common = [each for each in dict.fromkeys(first_words) if each in set(second_words)]
     if word is None and not common:
-        raise ValueError(f"The sentences share no word: {_listed(first_words)}, and {_listed(second_words)}.")
+        raise ValueError(f"The sentences have no word in common: {_listed(first_words)}, and {_listed(second_words)}.")
     for name, words in (("first", first_words), ("second", second_words)):
         if word is not None and word not in words:
             raise ValueError(f"The word {word!r} is not in the {name} sentence, whose words are: {_listed(words)}.")

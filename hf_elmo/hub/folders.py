@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..model.model_files import LARGEST_WEIGHT, read_json_object, stored_tensors
+
+if TYPE_CHECKING:
+    from ..model.heads.token_classification_elmo import ElmoForTokenClassification
+    from ..model.modeling_elmo import ElmoForPreTraining, ElmoModel, ElmoPreTrainedModel
+    from ..model.tokenization_elmo import ElmoTokenizer
+
+_Model = TypeVar("_Model", bound="ElmoPreTrainedModel")
 
 _BUNDLED = Path(__file__).parents[1] / "pretrained"
 
@@ -31,7 +40,7 @@ def find_folder(name: str | None) -> Path:
     """The model folder that was asked for; None asks for the bundled model, and the name of a bundled one for that.
 
     Raises:
-        ValueError: if it is no folder of an ELMo in the Hugging Face format, with what to do.
+        ValueError: if it is not a folder of an ELMo in the Hugging Face format, with what to do.
     """
     if name is None:
         return Path(bundled())
@@ -45,11 +54,8 @@ def find_folder(name: str | None) -> Path:
     if not config.is_file():
         is_foreign = folder.suffix in (".hdf5", ".h5", ".zip") or any(folder.glob("*.hdf5"))
         remedy = f"convert it first: hf-elmo convert {name} NEW_FOLDER" if is_foreign else "give a model folder."
-        raise ValueError(f"{name} is no model folder (it has no config.json): {remedy}")
-    try:
-        model_type = json.loads(config.read_text(encoding="utf-8")).get("model_type")
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{config} is no configuration: {error}") from None
+        raise ValueError(f"{name} is not a model folder (it has no config.json): {remedy}")
+    model_type = read_json_object(config).get("model_type")
     if model_type is None and (folder / "token_embedder.pkl").is_file():
         raise ValueError(f"{name} is a folder of ELMoForManyLangs: convert it first: hf-elmo convert {name} NEW_FOLDER")
     if model_type != "elmo":
@@ -57,7 +63,7 @@ def find_folder(name: str | None) -> Path:
     return folder
 
 
-def load(name: str | None, device: str | None = None):
+def load(name: str | None, device: str | None = None) -> tuple[ElmoModel, ElmoTokenizer]:
     """Loads the biLM of a model folder, whatever head it was saved with, and its tokenizer.
 
     Args:
@@ -75,7 +81,7 @@ def load(name: str | None, device: str | None = None):
     return _load(ElmoModel, find_folder(name), device)
 
 
-def load_language_model(name: str | None, device: str | None = None):
+def load_language_model(name: str | None, device: str | None = None) -> tuple[ElmoForPreTraining, ElmoTokenizer]:
     """Loads the language model of a folder and its tokenizer; arguments as for `load`.
 
     Returns:
@@ -89,7 +95,7 @@ def load_language_model(name: str | None, device: str | None = None):
     return _load(ElmoForPreTraining, find_folder(name), device)
 
 
-def load_as_saved(folder: Path):
+def load_as_saved(folder: Path) -> tuple[ElmoPreTrainedModel, ElmoTokenizer]:
     """Loads the model of a folder with the head that it was saved with, on the CPU, and its tokenizer.
 
     Raises:
@@ -97,15 +103,14 @@ def load_as_saved(folder: Path):
     """
     from ..model import elmo_models
 
-    content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    name = (content.get("architectures") or ["ElmoModel"])[0]
-    model_class = getattr(elmo_models, str(name), None)
+    name = (architectures(read_json_object(folder / "config.json")) or ["ElmoModel"])[0]
+    model_class = getattr(elmo_models, name, None)
     if not isinstance(model_class, type) or not issubclass(model_class, elmo_models.ElmoPreTrainedModel):
-        raise ValueError(f"{folder / 'config.json'} names the architecture {name!r}, which is no model of hf_elmo.")
+        raise ValueError(f"{folder / 'config.json'} names the architecture {name!r}, which is not a model of hf_elmo.")
     return _load(model_class, folder, "cpu")
 
 
-def load_tagger(name: str, device: str | None = None):
+def load_tagger(name: str, device: str | None = None) -> tuple[ElmoForTokenClassification, ElmoTokenizer]:
     """Loads a tagger of words and its tokenizer; arguments as for `load`.
 
     Returns:
@@ -117,14 +122,16 @@ def load_tagger(name: str, device: str | None = None):
     from ..model.heads.token_classification_elmo import ElmoForTokenClassification
 
     folder = find_folder(name)
-    content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    kinds = content.get("architectures") or ["ElmoModel"]
+    content = read_json_object(folder / "config.json")
+    kinds = architectures(content) or ["ElmoModel"]
     if "ElmoForTokenClassification" not in kinds:
-        raise ValueError(f"{folder} holds no tagger of words (ElmoForTokenClassification), but: {', '.join(kinds)}.")
+        raise ValueError(
+            f"{folder} does not hold a tagger of words (ElmoForTokenClassification), but: {', '.join(kinds)}."
+        )
     return _load(ElmoForTokenClassification, folder, device)
 
 
-def load_with_head(name: str | None, device: str | None = None):
+def load_with_head(name: str | None, device: str | None = None) -> tuple[ElmoPreTrainedModel, ElmoTokenizer]:
     """Loads the model of a folder with its task head, if it has one; arguments as for `load`.
 
     Returns:
@@ -137,13 +144,19 @@ def load_with_head(name: str | None, device: str | None = None):
     from ..model import elmo_models
 
     folder = find_folder(name)
-    named = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures") or []
+    named = architectures(read_json_object(folder / "config.json"))
     heads = {each for each in elmo_models.__all__ if each.startswith("ElmoFor") and each != "ElmoForPreTraining"}
     chosen = next((each for each in named if each in heads), "ElmoModel")
     return _load(getattr(elmo_models, chosen), folder, device)
 
 
-def _load(model_class, folder: Path, device: str | None):
+def architectures(config: dict[str, Any]) -> list[str]:
+    """The classes of models that a config.json names."""
+    named = config.get("architectures")
+    return [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
+
+
+def _load(model_class: type[_Model], folder: Path, device: str | None) -> tuple[_Model, ElmoTokenizer]:
     import torch
 
     from ..model.tokenization_elmo import ElmoTokenizer
@@ -157,8 +170,22 @@ def _load(model_class, folder: Path, device: str | None):
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"The device {device} cannot be used: {_first_line(error)}") from None
+    stored = {name.removeprefix("elmo."): tensor.shape for name, tensor in stored_tensors(folder).items()}
     try:
         tokenizer = ElmoTokenizer.from_pretrained(folder, local_files_only=True)
+        config = model_class.config_class.from_pretrained(folder, local_files_only=True)
+        with torch.device("meta"):
+            sizes = {name: tuple(value.shape) for name, value in model_class(config).state_dict().items()}
+    # Every library below has errors of its own; to the user all mean that the folder is damaged.
+    except Exception as error:
+        raise ValueError(f"The model in {folder} cannot be loaded: {_first_line(error)}") from error
+    # Before memory is asked for, which a damaged configuration may want without end.
+    _check_fit(
+        folder,
+        [name for name in sizes if name.removeprefix("elmo.") not in stored],
+        [name for name, shape in sizes.items() if stored.get(name.removeprefix("elmo."), shape) != shape],
+    )
+    try:
         model, report = model_class.from_pretrained(
             folder,
             output_loading_info=True,
@@ -166,23 +193,34 @@ def _load(model_class, folder: Path, device: str | None):
             use_safetensors=True,
             ignore_mismatched_sizes=True,
         )
-    # Every library below has errors of its own; to the user all mean that the folder is damaged.
     except Exception as error:
         raise ValueError(f"The model in {folder} cannot be loaded: {_first_line(error)}") from error
-    if report["missing_keys"] and all(key.startswith("softmax.") for key in report["missing_keys"]):
+    _check_fit(folder, report["missing_keys"], [key for key, *_ in report["mismatched_keys"]])
+    for parameter_name, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            raise ValueError(f"The model in {folder} is damaged: {parameter_name} holds numbers that are not finite.")
+        largest = float(parameter.abs().max()) if parameter.numel() else 0.0
+        if largest > LARGEST_WEIGHT:
+            raise ValueError(
+                f"The model in {folder} is damaged: {parameter_name} holds numbers up to {largest:.3g}, with which "
+                f"nothing can be computed; weights are at most {LARGEST_WEIGHT:.0e}."
+            )
+    return model.to(device).eval(), tokenizer
+
+
+def _check_fit(folder: Path, missing: Iterable[str], mismatched: Iterable[str]) -> None:
+    """Raises a ValueError if weights are missing, or of other shapes than the configuration says."""
+    missing = set(missing)
+    if missing and all(name.startswith("softmax.") for name in missing):
         raise ValueError(
-            f"{folder} holds no language model: the softmax over words is missing. (Published ELMo weights come "
+            f"{folder} is not a language model: the softmax over words is missing. (Published ELMo weights come "
             "without it. hf-elmo train makes a language model.)"
         )
-    if wrong := sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}):
+    if wrong := sorted({*missing, *mismatched}):
         raise ValueError(
             f"The weights in {folder} are not those of its config.json: {len(wrong)} are missing or of another shape, "
             f"such as {wrong[0]}."
         )
-    for parameter_name, parameter in model.named_parameters():
-        if not parameter.isfinite().all():
-            raise ValueError(f"The model in {folder} is damaged: {parameter_name} holds numbers that are not finite.")
-    return model.to(device).eval(), tokenizer
 
 
 def _first_line(error: BaseException) -> str:
@@ -198,17 +236,17 @@ def describe(folder: Path) -> dict[str, Any]:
     """
     from ..model.configuration_elmo import ElmoConfig
 
-    content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    content = read_json_object(folder / "config.json")
     try:
         config = ElmoConfig.from_pretrained(folder, local_files_only=True)
     except Exception as error:
         raise ValueError(f"{folder / 'config.json'} describes no ELMo: {error}") from None
-    tensors = [tensor for path in _weight_files(folder) for tensor in _table_of_contents(path)]
+    tensors = [(name, each.dtype, math.prod(each.shape)) for name, each in stored_tensors(folder).items()]
     files = sorted(folder.iterdir())
     switches = {name: getattr(config, name) for name in _SIZES_AND_SWITCHES}
     return {
         "folder": str(folder),
-        "model": ", ".join(content.get("architectures") or ["ElmoModel"]),
+        "model": ", ".join(architectures(content) or ["ElmoModel"]),
         "sizes and switches": {**switches, "hidden_size": config.hidden_size},
         "parameters": _count_parameters(tensors),
         "dtype": ", ".join(sorted({dtype for _, dtype, _ in tensors})),
@@ -257,41 +295,3 @@ def _count_parameters(tensors: list[tuple[str, str, int]]) -> dict[str, int]:
         counts[next((part for start, part in _PARTS.items() if name.startswith(start)), "task head")] += size
     parts = {part: counts[part] for part in (*_PARTS.values(), "task head") if part in counts}
     return {"biLM": counts["character encoder"] + counts["biLSTM"], **parts, "all": counts.total()}
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    """The file of weights, or the several that a large model is saved in.
-
-    Raises:
-        ValueError: if one is missing.
-    """
-    index = folder / "model.safetensors.index.json"
-    names = ["model.safetensors"]
-    if index.is_file():
-        try:
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise ValueError(f"{index} is no index of files of weights: {error!r}") from None
-    for name in names:
-        if not (folder / name).is_file():
-            raise ValueError(f"{folder} has no weights: {name} is missing.")
-    return [folder / name for name in names]
-
-
-def _table_of_contents(path: Path) -> list[tuple[str, str, int]]:
-    """Name, dtype and number of elements of every tensor in a safetensors file.
-
-    Raises:
-        ValueError: if the file is damaged.
-        OSError: if it cannot be read.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    # The library says of a file that may not be read that there is none.
-    path.open("rb").close()
-    try:
-        with safe_open(path, framework="np") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
-            return [(name, each.get_dtype(), math.prod(each.get_shape())) for name, each in slices.items()]
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged: {error}") from None

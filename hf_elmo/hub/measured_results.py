@@ -23,9 +23,12 @@ import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..whole_files import new_file
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
 
 SPEED = "speed"
 _PARTS = {
@@ -58,7 +61,7 @@ class Result:
         return self.task["type"] == SPEED
 
     @classmethod
-    def from_eval_result(cls, result) -> Result:
+    def from_eval_result(cls, result: EvalResult) -> Result:
         """What a `huggingface_hub.EvalResult` tells: nothing of command and machine."""
         parts = {
             name: {key: value for key in keys if (value := getattr(result, f"{name}_{key}", None)) is not None}
@@ -66,7 +69,7 @@ class Result:
         }
         return cls(**parts, value=result.metric_value, command="", machine="")
 
-    def as_eval_result(self):
+    def as_eval_result(self) -> EvalResult:
         """The same as `huggingface_hub.EvalResult`."""
         from huggingface_hub import EvalResult
 
@@ -88,7 +91,7 @@ def read_results(results: Iterable[str | Path | Result]) -> list[Result]:
     """Reads files of results; what is a `Result` already stays.
 
     Raises:
-        ValueError: if a file is none of results: the file, the entry, and the fields that are missing or wrong.
+        ValueError: if a file is not one of results: the file, the entry, and the fields that are missing or wrong.
         OSError: if one cannot be read.
     """
     read: list[Result] = []
@@ -116,10 +119,10 @@ def _read_file(path: Path) -> list[Result]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no JSON file: {error}") from None
+        raise ValueError(f"{path} is not a JSON file: {error}") from None
     entries = content if isinstance(content, list) else [content]
     if not entries:
-        raise ValueError(f"{path} holds no results.")
+        raise ValueError(f"{path} has no results.")
     return [_result(entry, f"{path}, result {number}") for number, entry in enumerate(entries, 1)]
 
 

@@ -7,13 +7,13 @@ results.
 from __future__ import annotations
 
 import filecmp
-import json
 import re
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..model.model_files import read_json_object
 from ..whole_files import new_file
 from .folders import bundled, describe, find_folder
 from .measured_results import Result, read_results
@@ -75,7 +75,8 @@ def make_card(
         `huggingface_hub.ModelCard`, checked with `check_card`.
 
     Raises:
-        ValueError: if the folder holds no ELMo, a file of results is none, or README.md's metadata cannot be read.
+        ValueError: if the folder does not hold an ELMo, a file of results is not one, or README.md's metadata cannot be
+            read.
         OSError: if a file cannot be read.
     """
     from huggingface_hub import ModelCard, ModelCardData
@@ -97,7 +98,7 @@ def make_card(
         published = find_published(origin.published)
     is_other = published is not None and published.parameters not in (None, facts["parameters"]["biLM"])
     known = None if is_other else published
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_json_object(folder / "config.json")
     auto_class, pipeline_tag = _PIPELINES.get(facts["model"], _PIPELINES["ElmoModel"])
     use_name = _title(name or folder.resolve().name)
     title = known.title if known else use_name.rpartition("/")[2]
@@ -115,7 +116,7 @@ def make_card(
     if origin is not None:
         data[ORIGIN_FIELD] = origin.as_dict()
     if data.eval_results is None:
-        # Without results there is no model-index whose name it would be.
+        # The name is that of the model-index, which a card without results does not have.
         data.model_name = None
     card = ModelCard.from_template(
         data,
@@ -221,7 +222,7 @@ def check_card(card: ModelCard | str | Path) -> ModelCard:
         The card.
 
     Raises:
-        ValueError: as `check_metadata`; naming the fields of metadata that are missing; or if there is no text.
+        ValueError: as `check_metadata`; naming the fields of metadata that are missing; or if the text is empty.
         OSError: if the file cannot be read.
     """
     place = str(card) if isinstance(card, (str, Path)) else "the card"
@@ -282,7 +283,7 @@ def _parsed(content: bytes, place: str) -> ModelCard:
     try:
         return ModelCard(content.decode())
     except UnicodeDecodeError as error:
-        raise ValueError(f"{place} is no text in UTF-8: byte {error.start} is {content[error.start]:#x}.") from None
+        raise ValueError(f"{place} is not text in UTF-8: byte {error.start} is {content[error.start]:#x}.") from None
     except (ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise _not_taken(place, error) from None
 
@@ -298,7 +299,7 @@ def _read_card(path: Path) -> ModelCard:
 def _metadata(folder: Path) -> dict[str, Any]:
     """What a card in the folder says."""
     path = folder / CARD_NAME
-    # The library would complain of a page that is no card.
+    # The library would complain of a page that is not a card.
     has_fields = path.is_file() and path.read_bytes().startswith(b"---")
     return _read_card(path).data.to_dict() if has_fields else {}
 

@@ -74,7 +74,7 @@ class Origin:
         format: The format of the files.
         files: The files that were read.
         published: The name of the published model that they are; None if they are none that is known.
-        matched: How that is known: "checksum", "file name", or "statement" of whoever made the folder.
+        matched: How that is known: "checksum", "file name", or "statement" of the maker of the folder.
     """
 
     format: str
@@ -98,12 +98,12 @@ class Origin:
             files = tuple(SourceFile(**file) for file in content.get("files", ()))
             origin = cls(**{**content, "files": files})
         except (TypeError, AttributeError) as error:
-            raise ValueError(f"This is no description of a model's origin: {error}") from None
+            raise ValueError(f"This is not a description of a model's origin: {error}") from None
         sizes = [file.size for file in files]
         texts = [origin.format, *(text for file in files for text in (file.name, file.sha256))]
         if not all(isinstance(text, str) for text in texts) or not all(isinstance(size, int) for size in sizes):
             raise ValueError(
-                "This is no description of a model's origin: format, names and sha256 must be text, sizes int."
+                "This is not a description of a model's origin: format, names and sha256 must be text, sizes int."
             )
         return origin
 
@@ -170,7 +170,7 @@ def origin_of(format: str, paths: Iterable[str | Path], published: str | None = 
     Args:
         format: The format that they were read as.
         paths: The files. Each is read once or twice, for its checksums.
-        published: The name of the published model that they are, as far as whoever gives them knows. None: what
+        published: The name of the published model that they are, as far as the caller knows. None: what
             checksums and names of files tell.
 
     Raises:

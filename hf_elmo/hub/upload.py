@@ -39,14 +39,14 @@ def check_repo_id(repo: str) -> None:
     """Checks a repository's name without the hub.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if it is not one.
     """
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 
     try:
         validate_repo_id(repo)
     except HFValidationError as error:
-        raise ValueError(f"{repo!r} is no name of a repository, such as user/elmo-mini: {error}") from None
+        raise ValueError(f"{repo!r} is not a name of a repository, such as user/elmo-mini: {error}") from None
 
 
 def upload(
@@ -98,7 +98,9 @@ def upload(
         raise type(explained)(text) from (None if token in shown else error)
 
 
-def _upload(files, repo: str, token: str, private: bool, revision: str | None, commit_message: str) -> Uploaded:
+def _upload(
+    files: list[HubFile], repo: str, token: str, private: bool, revision: str | None, commit_message: str
+) -> Uploaded:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
 
     api = HfApi(token=token, library_name="hf_elmo", library_version=__version__)

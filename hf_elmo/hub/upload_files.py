@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import fnmatch
 import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from transformers.dynamic_module_utils import get_relative_import_files
 
-from ..model.remote_code import AUTO_MAP, CUSTOM_PIPELINES, code
+from ..model.model_files import read_json_object
+from ..model.remote_code import AUTO_MAP, CUSTOM_PIPELINES, code, custom_pipelines
 from .model_card import CARD_NAME, make_card
 
 _TOKENIZER_CODE = "tokenization_elmo.ElmoTokenizer"
@@ -66,16 +67,27 @@ def files_for_hub(folder: Path, repo: str | None = None) -> list[HubFile]:
     """
     names, _ = list_folder(folder)
     files = {name: HubFile(name, folder / name, "folder") for name in names}
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    tokenizer_config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    config = read_json_object(folder / "config.json")
+    tokenizer_config = read_json_object(folder / "tokenizer_config.json")
+    pipelines = custom_pipelines(config.get("architectures") or ())
+    changes = []
     if not _has_code(folder, config, tokenizer_config):
-        config |= {"auto_map": dict(AUTO_MAP), "custom_pipelines": copy.deepcopy(CUSTOM_PIPELINES)}
+        config |= {"auto_map": dict(AUTO_MAP), "custom_pipelines": pipelines}
         tokenizer_config["auto_map"] = {"AutoTokenizer": [_TOKENIZER_CODE, None]}
-        for name, content in (("config.json", config), ("tokenizer_config.json", tokenizer_config)):
-            text = json.dumps(content, indent=2, sort_keys=True) + "\n"
-            files[name] = HubFile(name, text.encode(), "folder, with auto_map added")
+        text = json.dumps(tokenizer_config, indent=2, sort_keys=True) + "\n"
+        files["tokenizer_config.json"] = HubFile("tokenizer_config.json", text.encode(), "folder, with auto_map added")
         for name, text in code().items():
             files[name] = HubFile(name, text.encode(), "added: code")
+        changes.append("with auto_map added")
+    elif not pipelines and config.get("custom_pipelines") == CUSTOM_PIPELINES:
+        # Earlier versions entered the pipeline of question answerers for every model.
+        config["custom_pipelines"] = {}
+        changes.append("without the pipeline of question answerers")
+    if changes:
+        if not config["custom_pipelines"]:
+            del config["custom_pipelines"]
+        text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+        files["config.json"] = HubFile("config.json", text.encode(), f"folder, {changes[0]}")
     if CARD_NAME not in files:
         card = make_card(folder, name=repo, remote_code=True)
         files[CARD_NAME] = HubFile(CARD_NAME, str(card).encode(), "added: card")
@@ -92,7 +104,7 @@ def list_folder(folder: Path) -> tuple[list[str], list[str]]:
     """
     names, left_out = [], []
 
-    def stop(error: OSError):
+    def stop(error: OSError) -> NoReturn:
         raise error
 
     # Path.glob would pass over what it may not read.

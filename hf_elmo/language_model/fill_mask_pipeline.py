@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from transformers import PythonBackend
 from transformers.pipelines.base import Pipeline
+from transformers.utils import logging
 
 from .scoring import check_language_model
 from .substitution import substitutes
@@ -13,6 +15,8 @@ from .substitution import substitutes
 if TYPE_CHECKING:
     from ..model.modeling_elmo import ElmoForPreTraining
     from ..model.tokenization_elmo import ElmoTokenizer
+
+logger = logging.get_logger(__name__)
 
 
 class ElmoFillMaskPipeline(Pipeline):
@@ -26,7 +30,8 @@ class ElmoFillMaskPipeline(Pipeline):
 
     A call takes a text or a list of texts, and as options `top_k` (5 by default, as in transformers), `targets`,
     `word_index`, `prior` and `special_words`. The results, the errors and the formula of the scores are those of
-    `hf_elmo.substitutes`; but a list of one text gives what the text alone would, as in transformers.
+    `hf_elmo.substitutes`; but a list of one text gives what the text alone would, and targets outside of the vocabulary
+    are left out with a warning (an error if there are no others), as in transformers.
     """
 
     # The library declares these as None, and its own pipelines set them so.
@@ -49,7 +54,25 @@ class ElmoFillMaskPipeline(Pipeline):
         known = {"top_k", "targets", "word_index", "prior", "special_words"}
         if unknown := sorted(options.keys() - known):
             raise ValueError(f"The option {unknown[0]!r} is unknown; there are: {', '.join(sorted(known))}.")
+        if options.get("targets") is not None:
+            options["targets"] = self._known_targets(options["targets"])
         return {}, options, {}
+
+    def _known_targets(self, targets: str | Sequence[str]) -> list[str]:
+        """The targets that the vocabulary has; for each of the others a warning, as from transformers' own pipeline."""
+        tokenizer = cast("ElmoTokenizer", self.tokenizer)
+        targets = [targets] if isinstance(targets, str) else list(targets)
+        special = {tokenizer.pad_token_id, tokenizer.unk_token_id}
+        known = []
+        for word in targets:
+            number = tokenizer.convert_tokens_to_ids(word)
+            if number in special:
+                logger.warning(f"The target `{word}` is not a word of the model's vocabulary: it is left out.")
+            else:
+                known.append(word)
+        if not known:
+            raise ValueError(f"targets has no word of the model's vocabulary, was: {targets!r:.200}.")
+        return known
 
     # The methods that follow name the parameters that the library's signatures leave open: unknown ones are refused.
     def preprocess(self, text: str) -> dict[str, Any]:  # type: ignore[override]

@@ -35,6 +35,9 @@ _OPTIONS: list[tuple[tuple[str, ...], str, Any]] = [
     (("lstm", "proj_clip"), "proj_clip", None),
 ]
 
+# More than any ELMo has. A damaged or hostile file with larger numbers is refused before memory is asked for.
+_MOST_LAYERS, _LARGEST_SIZE, _MOST_CHARACTERS, _MOST_WORDS = 1000, 1_000_000, 2_000_000, 1_000_000_000
+
 # Training writes 261 (bytes and five marks); prediction wants 262 (one more, for padding). The weights are the same.
 _N_CHARACTERS = (261, 262)
 
@@ -173,6 +176,8 @@ class ElmoConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         # hidden_size follows from projection_dim; where both are given, hidden_size has to be right.
         hidden_size = kwargs.pop("hidden_size", None)
+        # The base class makes a name for each label.
+        _check_whole_number("num_labels", kwargs.get("num_labels") or 0, 0, _LARGEST_SIZE)
         if self.filters is None:  # null in a config.json stands for the default
             self.filters = copy.deepcopy(_ORIGINAL_FILTERS)
         super().__post_init__(**kwargs)
@@ -289,29 +294,38 @@ class ElmoConfig(PreTrainedConfig):
 
     def _check(self) -> None:
         """Raises ValueError, with the reason and the remedy, for sizes and switches that cannot be."""
-        for name in ("char_vocab_size", "char_embed_dim", "cell_size", "projection_dim", "num_layers", "vocab_size"):
-            _check_whole_number(name, getattr(self, name), least=1)
+        for name, least, most in (
+            ("vocab_size", 1, _MOST_WORDS),
+            ("char_vocab_size", 1, _MOST_CHARACTERS),
+            ("char_embed_dim", 1, _LARGEST_SIZE),
+            ("word_embed_dim", 0, _LARGEST_SIZE),
+            ("num_highway_layers", 0, _MOST_LAYERS),
+            ("max_characters_per_token", 3, _LARGEST_SIZE),
+            ("cell_size", 1, _LARGEST_SIZE),
+            ("projection_dim", 1, _LARGEST_SIZE),
+            ("num_layers", 1, _MOST_LAYERS),
+            ("num_representations", 1, _MOST_LAYERS),
+            ("task_encoder_layers", 0, _MOST_LAYERS),
+            ("task_encoder_size", 1, _LARGEST_SIZE),
+            ("classifier_size", 1, _LARGEST_SIZE),
+            ("word_vector_size", 0, _LARGEST_SIZE),
+            ("char_cnn_embed_dim", 1, _LARGEST_SIZE),
+            ("char_lstm_size", 0, _LARGEST_SIZE),
+        ):
+            _check_whole_number(name, getattr(self, name), least, most)
         if self.num_negative_samples is not None:
-            _check_whole_number("num_negative_samples", self.num_negative_samples, least=1)
-        _check_whole_number("num_highway_layers", self.num_highway_layers, least=0)
-        _check_whole_number("word_embed_dim", self.word_embed_dim, least=0)
-        _check_whole_number("task_encoder_layers", self.task_encoder_layers, least=0)
-        _check_whole_number("task_encoder_size", self.task_encoder_size, least=1)
-        _check_whole_number("classifier_size", self.classifier_size, least=1)
-        _check_whole_number("word_vector_size", self.word_vector_size, least=0)
-        _check_whole_number("char_cnn_embed_dim", self.char_cnn_embed_dim, least=1)
-        _check_whole_number("num_representations", self.num_representations, least=1)
-        _check_whole_number("max_characters_per_token", self.max_characters_per_token, least=3)
+            _check_whole_number("num_negative_samples", self.num_negative_samples, 1, _MOST_WORDS)
         self.filters = self._checked_filters("filters")
         if self.char_cnn_filters is not None:
             self.char_cnn_filters = self._checked_filters("char_cnn_filters")
+        if len(self.task_feedforward_sizes or ()) > _MOST_LAYERS:
+            raise ValueError(f"task_feedforward_sizes must be at most {_MOST_LAYERS:,} sizes.")
         for size in self.task_feedforward_sizes or ():
-            _check_whole_number("a size of task_feedforward_sizes", size, least=1)
+            _check_whole_number("a size of task_feedforward_sizes", size, 1, _LARGEST_SIZE)
         if self.task_feedforward_activation not in ("relu", "tanh"):
             raise ValueError(
                 f"task_feedforward_activation must be 'relu' or 'tanh', was: {self.task_feedforward_activation!r}."
             )
-        _check_whole_number("char_lstm_size", self.char_lstm_size, least=0)
         if self.char_lstm_size and (self.char_cnn_filters is not None or self.char_cnn_characters is None):
             raise ValueError(
                 "char_lstm_size takes the place of char_cnn_filters, and needs char_cnn_characters: leave "
@@ -360,17 +374,21 @@ class ElmoConfig(PreTrainedConfig):
         filters = getattr(self, name)
         if not isinstance(filters, (list, tuple)) or not filters:
             raise ValueError(f"{name} must be a list of [width, count] pairs, was: {filters!r}.")
+        if len(filters) > _MOST_LAYERS:
+            raise ValueError(f"{name} must be at most {_MOST_LAYERS:,} pairs, were: {len(filters):,}.")
         filters = [list(entry) if isinstance(entry, tuple) else entry for entry in filters]
         for entry in filters:
             if not isinstance(entry, list) or len(entry) != 2:
                 raise ValueError(f"{name} must be a list of [width, count] pairs, but one entry is {entry!r}.")
-            _check_whole_number("a filter's width", entry[0], least=1)
-            _check_whole_number("a filter's count", entry[1], least=1)
+            _check_whole_number("a filter's width", entry[0], 1, _LARGEST_SIZE)
+            _check_whole_number("a filter's count", entry[1], 1, _LARGEST_SIZE)
             if entry[0] > self.max_characters_per_token:
                 raise ValueError(
                     f"A filter of width {entry[0]} does not fit into a word of {self.max_characters_per_token} "
                     "characters: raise max_characters_per_token or take narrower filters."
                 )
+        if sum(count for _, count in filters) > _LARGEST_SIZE:
+            raise ValueError(f"The counts of {name} must be {_LARGEST_SIZE:,} together at most.")
         return filters
 
 
@@ -378,9 +396,11 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _check_whole_number(name: str, value: Any, least: int) -> None:
+def _check_whole_number(name: str, value: Any, least: int, most: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, was: {value!r}.")
+        raise ValueError(f"{name} must be a whole number of at least {least}, was: {value!r:.80}.")
+    if value > most:
+        raise ValueError(f"{name} must be at most {most:,}, which is more than any ELMo has, was: {value}.")
 
 
 def _read_option(options: dict[str, Any], path: tuple[str, ...], default: Any) -> Any:

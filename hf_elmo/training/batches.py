@@ -68,7 +68,7 @@ class WordTable:
         return torch.from_numpy(self.character_ids[places].astype(np.int64))
 
 
-class ReadingOrder:
+class EpochOrder:
     """A corpus as one direction reads it in one epoch: sentence after sentence, shuffled or in the order of the text.
 
     Position p is the p-th prediction. Forward, a sentence is read as `<S> first ... last` and each word predicts the
@@ -157,10 +157,10 @@ class RunningText(Dataset):
         return self.length
 
     @lru_cache(maxsize=2)  # noqa: B019 (the current epoch of a training that lives as long as the process)
-    def orders(self, epoch: int) -> tuple[ReadingOrder, ReadingOrder]:
+    def orders(self, epoch: int) -> tuple[EpochOrder, EpochOrder]:
         """How the two directions read the text in an epoch."""
         forward, backward = (
-            ReadingOrder(self.corpus, self.seed, epoch, is_backward, self.shuffle) for is_backward in (False, True)
+            EpochOrder(self.corpus, self.seed, epoch, is_backward, self.shuffle) for is_backward in (False, True)
         )
         return forward, backward
 

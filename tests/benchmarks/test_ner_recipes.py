@@ -137,7 +137,7 @@ def test_wnut17_recipe_runs(shared_data, tiny_model_folder, tmp_path, capsys):
     # The baseline trains its character encoder as well.
     assert len(sizes) == 2
     assert capsys.readouterr().out.splitlines()[-2].startswith("| ELMo, frozen |")
-    assert not list(tmp_path.glob("*.partial"))
+    assert not list(tmp_path.glob(".*.part"))
 
 
 def test_conll2003_recipe_runs(tiny_model_folder, tmp_path):

@@ -169,7 +169,7 @@ def test_wrong_usage_has_status_2(run, arguments):
 @pytest.mark.parametrize("arguments", [["perplexity"], ["substitutes", "the [MASK]"], ["generate", "the"]])
 def test_a_model_without_softmax_is_told(run, tiny_model_folder, arguments):
     message = run(*arguments, model=tiny_model_folder, status=1, input="the cat").stderr
-    assert f"{tiny_model_folder} holds no language model: the softmax over words is missing" in message
+    assert f"{tiny_model_folder} is not a language model: the softmax over words is missing" in message
     assert "Published ELMo weights come without it" in message
 
 

@@ -159,7 +159,7 @@ class TestCommand:
         assert "has no vocabulary of words" in result.output
         (tmp_path / "empty.txt").write_text("<S>\n", encoding="utf-8")
         arguments = ["embed-vocabulary", str(tmp_path / "v.hdf5"), "--vocabulary", str(tmp_path / "empty.txt")]
-        assert "holds no words" in CliRunner().invoke(app, arguments).output
+        assert "has no words" in CliRunner().invoke(app, arguments).output
 
 
 class TestCache:

@@ -57,7 +57,7 @@ def test_a_missing_word_is_told_with_the_words_that_are_there(model, tokenizer):
         compare_words(model, tokenizer, "I read .", "He wrote .", "read")
     with pytest.raises(ValueError, match="'Read' is not in the first sentence"):
         compare_words(model, tokenizer, "I read .", "Read it .", "Read")
-    with pytest.raises(ValueError, match=r"share no word: 'a', and \(none\)"):
+    with pytest.raises(ValueError, match=r"have no word in common: 'a', and \(none\)"):
         compare_words(model, tokenizer, "a", "")
     with pytest.raises(ValueError, match="and 1,950 more"):
         compare_words(model, tokenizer, "a", ["b"] * 2000, "a")

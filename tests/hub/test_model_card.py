@@ -219,7 +219,7 @@ class TestCards:
             ({**RESULT, "dataset": {"name": "WNUT-17"}}, "result 1, dataset must be a text, or an object with type"),
             ({**RESULT, "machine": ""}, "machine must be a line of text"),
             ({**RESULT, "metric": "a\nb"}, "metric: type must be a line of text"),
-            ([], "holds no results"),
+            ([], "has no results"),
             ([3], "must be a JSON object"),
         ],
     )
@@ -246,7 +246,7 @@ class TestCards:
     def test_results_that_are_no_json(self, tmp_path):
         path = tmp_path / "results.json"
         path.write_text("{", encoding="utf-8")
-        with pytest.raises(ValueError, match=r"results\.json is no JSON file"):
+        with pytest.raises(ValueError, match=r"results\.json is not a JSON file"):
             read_results([path])
 
     @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ class TestCards:
         path = folder / "README.md"
         path.write_bytes("---\nlicense: mit\n---\nÄrger".encode("cp1252"))
         for read in (check_card, lambda path: make_card(path.parent)):
-            with pytest.raises(ValueError, match=r"README\.md is no text in UTF-8: byte 21 is 0xc4") as error:
+            with pytest.raises(ValueError, match=r"README\.md is not text in UTF-8: byte 21 is 0xc4") as error:
                 read(path)
             assert str(path) in str(error.value)
 
@@ -318,7 +318,7 @@ class TestWriting:
         (tmp_path / "empty").mkdir()
         result = run("card", tmp_path / "empty")
         assert result.exit_code == 1
-        assert "no model folder" in result.output
+        assert "is not a model folder" in result.output
 
     def test_a_write_that_fails_leaves_the_old_card(self, folder, monkeypatch):
         path = write_card(folder)

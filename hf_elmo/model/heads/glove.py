@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..model_files import LARGEST_WEIGHT
+
 
 def read_word_vectors(path: str | Path, words: Iterable[str], size: int) -> dict[str, np.ndarray]:
     """Reads the vectors of some words from a file of one word a line: the word, and its numbers behind spaces.
@@ -59,8 +61,10 @@ def _numbers(path: str | Path, number: int, line: bytes, fields: list[bytes]) ->
         vector = np.array([float(field) for field in fields], dtype=np.float32)
     except ValueError:
         vector = np.full(1, np.nan)
-    if not np.isfinite(vector).all():
-        raise ValueError(f"{path}, line {number}: these are not {len(fields)} finite numbers: {_beginning(line)}.")
+    if not (np.abs(vector) <= LARGEST_WEIGHT).all():
+        raise ValueError(
+            f"{path}, line {number}: these are not {len(fields)} finite numbers of ordinary size: {_beginning(line)}."
+        )
     return vector
 
 
