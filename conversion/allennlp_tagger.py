@@ -263,7 +263,7 @@ def _embedders(archive: Archive, elmo: ElmoInside, section: Section) -> tuple[_W
     section.close()
     indexers = _indexers(archive)
     words, fields = _Words(), {"vocab_size": 4}
-    parts: dict[str, _Part] = {}
+    parts: dict[str, tuple[str, _Part]] = {}
     for name in sorted(named):
         path = f"{section.path}.{name}"
         embedder = Section(archive.config_file, path, named[name])

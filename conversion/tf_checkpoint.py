@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -255,11 +256,11 @@ def _open(name: str) -> tuple[Any, dict[str, ArrayInfo]]:
         shapes = reader.get_variable_to_shape_map()
     # Whatever is wrong with a file; TensorFlow's errors have no common class but this.
     except Exception as error:
-        raise ConversionError(f"{name}{_INDEX_SUFFIX} is damaged, or no index of a checkpoint: {error}") from None
+        raise ConversionError(f"{name}{_INDEX_SUFFIX} is damaged, or not an index of a checkpoint: {error}") from None
     return reader, {key: ArrayInfo(tuple(shape), dtypes[key].name) for key, shape in shapes.items()}
 
 
-def _read(reader: Any, name: str, key: str):
+def _read(reader: Any, name: str, key: str) -> np.ndarray:
     try:
         return reader.get_tensor(key)
     except Exception as error:

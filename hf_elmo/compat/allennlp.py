@@ -21,7 +21,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ from ..conversion.key_map import resolve, to_ours
 from ..model import scalar_mix
 from ..model.character_encoder import check_row_length
 from ..model.lstm.bilstm import BiLstm
-from ..model.lstm.lstm_layer import ElmoState
+from ..model.lstm.lstm_layer import ElmoState, LstmLayer
 from ..model.lstm.packing import Packing
 from ..model.modeling_elmo import ElmoModel
 from ..model.tokenization_elmo import BOS, EOS, character_rows
@@ -330,11 +330,12 @@ class _ElmoBiLm(nn.Module):
         self._word_embedding = nn.Embedding.from_pretrained(vectors[2:].clone(), freeze=not self._requires_grad)
 
 
-def _rename_allennlps_parameters(bilm: _ElmoBiLm, state_dict: dict[str, Tensor], prefix: str, *details) -> None:
+def _rename_allennlps_parameters(bilm: _ElmoBiLm, state_dict: dict[str, Tensor], prefix: str, *details: Any) -> None:
     """Puts the parameters of AllenNLP's biLM, where a state_dict has them, under our names; the others stay."""
     if prefix + ROOT_KEY not in state_dict:
         return
     lstm = bilm._elmo_lstm.bilstm
+    forget_bias = cast("LstmLayer", lstm.forward_layers[0]).forget_bias
     places = {"character_encoder.": "_token_embedder.", "bilstm.": "_elmo_lstm.bilstm."}
     parts = zip(places, (bilm._token_embedder, lstm), strict=True)
     ours = {place + name: value for place, part in parts for name, value in part.named_parameters()}
@@ -346,7 +347,7 @@ def _rename_allennlps_parameters(bilm: _ElmoBiLm, state_dict: dict[str, Tensor],
             if name.startswith("bilstm.") and name.endswith(".bias"):
                 # AllenNLP's biases hold the forget bias, ours do not.
                 i, f, g, o = value.chunk(4)
-                value = torch.cat([i, f - lstm.forward_layers[0].forget_bias, g, o])
+                value = torch.cat([i, f - forget_bias, g, o])
             place = name[: name.index(".") + 1]
             state_dict[prefix + places[place] + name.removeprefix(place)] = value
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakKeyDictionary
 
@@ -78,6 +79,27 @@ class Highway(nn.Module):
         return gate * F.relu(self.transform(inputs)) + (1 - gate) * inputs
 
 
+@dataclass(frozen=True)
+class CharacterSizes:
+    """The sizes of convolutions alone, under their names in `ElmoConfig`: no highways, projection or word embedding."""
+
+    char_vocab_size: int
+    char_embed_dim: int
+    filters: list[list[int]]
+    activation: str
+    row_length: int
+    num_highway_layers: int = 0
+    word_embed_dim: int = 0
+    vocab_size: int = 0
+    projection_dim: int = 0
+    has_character_projection: bool = False
+
+    @property
+    def num_filters(self) -> int:
+        """Features that the convolutions give for a word."""
+        return sum(count for _, count in self.filters)
+
+
 class CharacterEncoder(nn.Module):
     """Character embedding, convolutions, max-pooling over the word, highway layers and projection.
 
@@ -86,7 +108,7 @@ class CharacterEncoder(nn.Module):
     its characters (as in ELMoForManyLangs).
     """
 
-    def __init__(self, config: ElmoConfig):
+    def __init__(self, config: ElmoConfig | CharacterSizes):
         super().__init__()
         self.char_embedding = nn.Embedding(config.char_vocab_size, config.char_embed_dim, padding_idx=0)
         self.convolutions = nn.ModuleList(

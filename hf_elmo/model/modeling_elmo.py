@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Self, cast, overload
 
 import torch
 import torch.nn.functional as F
@@ -90,6 +90,10 @@ class ElmoPreTrainedModel(PreTrainedModel):
     if TYPE_CHECKING:
         # Not said at run time, where the library would take the configuration's class from it instead.
         config: ElmoConfig
+
+        # The library hides the signature of torch.nn.Module's method.
+        def to(self, *args: Any, **kwargs: Any) -> Self: ...
+
     config_class = ElmoConfig
     base_model_prefix = "elmo"
     main_input_name = "input_ids"
@@ -314,16 +318,16 @@ class ElmoPreTrainedModel(PreTrainedModel):
         return device
 
     @property
-    def qconfig(self):
+    def qconfig(self) -> NoReturn:
         """What torch's own quantisation would put here, which cannot be set."""
         raise AttributeError(f"{type(self).__name__} has no qconfig.")
 
     @qconfig.setter
-    def qconfig(self, value):
+    def qconfig(self, value: object) -> None:
         # torch would pass over the biLM, whose layers are not its own, and nobody would notice.
         raise ValueError(
-            "The quantisation of torch.ao.quantization knows no layer of ELMo's: hf_elmo.quantize(model), of the "
-            "package hf_elmo, puts a model's large matrices into 8 bits."
+            "The quantisation of torch.ao.quantization does not know the layers of ELMo: hf_elmo.quantize(model), of "
+            "the package hf_elmo, puts a model's large matrices into 8 bits."
         )
 
     def _word_tables(self) -> list[nn.Module]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -172,7 +173,9 @@ class ElmoTokenizer(TokenizersBackend):
         return tokenizer
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs) -> ElmoTokenizer:
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any
+    ) -> ElmoTokenizer:
         """As in `transformers.PreTrainedTokenizerFast`.
 
         Raises:

@@ -8,8 +8,8 @@ the same to rounding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from .character_encoder import CharacterEncoder
 from .lstm.bilstm import BiLstm
 from .lstm.highway_lstm import HighwayLstm
-from .lstm.lstm_layer import ElmoState
+from .lstm.lstm_layer import ElmoState, LstmLayer
 
 
 def is_traced_whole() -> bool:
@@ -152,7 +152,8 @@ def read_padded(
     orders = reading_orders(mask, segments)
     x = [words[0].transpose(0, 1), words[1].transpose(0, 1).flip(0)]
     outputs, hidden, cell = [], [], []
-    for depth, layers in enumerate(zip(bilstm.forward_layers, bilstm.backward_layers, strict=True)):
+    for depth, pair in enumerate(zip(bilstm.forward_layers, bilstm.backward_layers, strict=True)):
+        layers = cast("tuple[LstmLayer, LstmLayer]", pair)
         x = [bilstm.dropout(each) for each in x]
         gates = [(F.linear(each, layer.weight_ih, layer.bias),) for each, layer in zip(x, layers, strict=True)]
         start = [(state.hidden[direction, depth], state.cell[direction, depth]) for direction in (0, 1)]
@@ -169,7 +170,7 @@ def encode_padded(encoder: CharacterEncoder, character_ids: Tensor) -> Tensor:
     rows, word_ids = encoder._split(character_ids.flatten(0, -2).long())
     characters = encoder.char_embedding(rows)
     features = []
-    for convolution in encoder.convolutions:
+    for convolution in cast("Iterable[nn.Conv1d]", encoder.convolutions):
         # A product over windows, because a convolution asks how many rows there are, and gets graphs of its own for it.
         width = convolution.kernel_size[0]
         count = rows.shape[1] - width + 1

@@ -197,7 +197,7 @@ class ElmoForQuestionAnswering(ElmoPreTrainedModel):
             return None
         border = F.pad(mask[:, 1:] & mask[:, :-1] & starts[:, 1:] & ends[:, :-1], (1, 0))
         count = border.sum(dim=1)
-        wrong = count != 1
+        wrong = count.ne(1)
         if not is_traced_whole() and wrong.any():
             row = int(wrong.nonzero()[0])
             raise ValueError(

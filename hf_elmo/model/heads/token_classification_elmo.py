@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import torch
@@ -16,7 +15,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import TokenClassifierOutput
 from transformers.utils import can_return_tuple
 
-from ..character_encoder import ACTIVATIONS, CharacterEncoder
+from ..character_encoder import ACTIVATIONS, CharacterEncoder, CharacterSizes
 from ..configuration_elmo import ElmoConfig
 from ..lstm.highway_lstm import HighwayLstmLayer
 from ..modeling_elmo import ElmoModel, ElmoPreTrainedModel, check_finite, check_tensors, label_count, loss_divisor
@@ -333,18 +332,14 @@ def _char_cnn(config: ElmoConfig) -> CharacterEncoder | UnicodeCharacters | None
     return UnicodeCharacterCnn(characters, config.char_cnn_embed_dim, filters, config.activation)
 
 
-def _char_cnn_sizes(config: ElmoConfig, filters: list[list[int]]) -> SimpleNamespace:
-    """The sizes of the small character CNN, under the names that `CharacterEncoder` reads: convolutions alone."""
-    return SimpleNamespace(
+def _char_cnn_sizes(config: ElmoConfig, filters: list[list[int]]) -> CharacterSizes:
+    """The sizes of the small character CNN: convolutions alone."""
+    return CharacterSizes(
         char_vocab_size=config.char_vocab_size,
         char_embed_dim=config.char_cnn_embed_dim,
         filters=filters,
         activation=config.activation,
-        num_filters=sum(count for _, count in filters),
-        num_highway_layers=0,
-        word_embed_dim=0,
         row_length=config.max_characters_per_token,
-        has_character_projection=False,
     )
 
 
