@@ -92,7 +92,7 @@ class ElmoPreTrainedModel(PreTrainedModel):
         config: ElmoConfig
 
         # The library hides the signature of torch.nn.Module's method.
-        def to(self, *args: Any, **kwargs: Any) -> Self: ...
+        def to(self, *args: Any, **kwargs: Any) -> Self: ...  # type: ignore[override]
 
     config_class = ElmoConfig
     base_model_prefix = "elmo"
