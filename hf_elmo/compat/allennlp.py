@@ -36,6 +36,7 @@ from ..model.lstm.lstm_layer import ElmoState, LstmLayer
 from ..model.lstm.packing import Packing
 from ..model.modeling_elmo import ElmoModel
 from ..model.tokenization_elmo import BOS, EOS, character_rows
+from ..vectors.batching import check_words
 from .elmo_file import FORMATS, write_elmo_file
 from .loading import load_model
 
@@ -57,7 +58,11 @@ def batch_to_ids(batch: Sequence[Sequence[str]], max_characters_per_token: int =
 
     Returns:
         ``(batch, longest sentence, max_characters_per_token)``, int64, on the CPU; zeros behind each sentence.
+
+    Raises:
+        ValueError: for something else among the words.
     """
+    batch = [check_words(sentence, f"Sentence {number}") for number, sentence in enumerate(batch)]
     longest = max(map(len, batch), default=0)
     padded = [word for sentence in batch for word in (*sentence, *[None] * (longest - len(sentence)))]
     rows, _ = character_rows(padded, max_characters_per_token)

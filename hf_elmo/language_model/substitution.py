@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..model.tokenization_elmo import SPECIAL_WORDS
-from ..vectors.batching import evaluating, similar_lengths
+from ..vectors.batching import check_words, evaluating, similar_lengths
 from .scoring import check_language_model, encode, rows_at_once
 
 if TYPE_CHECKING:
@@ -82,7 +82,9 @@ def substitutes(
             raise ValueError(f"{name} must be at least 1, was: {value}.")
     if not isinstance(text, (str, list, tuple)):
         raise ValueError(f"text must be a text or a list of texts, was: {type(text).__name__} {text!r:.80}.")
-    is_batch = not isinstance(text, str) and not (is_split_into_words and all(isinstance(word, str) for word in text))
+    is_batch = not isinstance(text, str)
+    if is_split_into_words and is_batch:
+        is_batch = len(text) > 0 and isinstance(text[0], (list, tuple))
     masked = [mask_words(tokenizer, each, word_index, is_split_into_words) for each in (text if is_batch else [text])]
     choose = _Choice(model, tokenizer, top_k, targets, prior, special_words)
     found: list[list[list[dict]]] = [[] for _ in masked]
@@ -126,9 +128,10 @@ def mask_words(
 ) -> MaskedText:
     """Finds the places of a text that are to be filled; arguments and errors as in `substitutes`."""
     if is_split_into_words:
-        if isinstance(text, str) or not all(isinstance(word, str) for word in text):
+        if not isinstance(text, (list, tuple)):
             raise ValueError(f"With is_split_into_words=True a text is a list of words, was: {text!r:.80}.")
-        words, text = list(text), " ".join(text)
+        words = check_words(text, "A text, with is_split_into_words=True,")
+        text = " ".join(words)
         ends = list(_cumulated(len(word) + 1 for word in words))
         spans = [(end - 1 - len(word), end - 1) for word, end in zip(words, ends, strict=True)]
     elif isinstance(text, str):
@@ -205,7 +208,7 @@ class _Choice:
         if targets is None:
             chosen = offered.nonzero().squeeze(1)
         else:
-            chosen = torch.tensor(self._ids([targets] if isinstance(targets, str) else targets))
+            chosen = torch.tensor(self._ids([targets] if isinstance(targets, str) else check_words(targets, "targets")))
         self.top_k = min(top_k, len(chosen))
         # To be added to log-probabilities: minus infinity for words that are not offered.
         self.bias = torch.zeros(size).masked_fill(~offered, -torch.inf)

@@ -16,6 +16,7 @@ from datasets import Dataset, IterableDataset
 from datasets.exceptions import DatasetGenerationError
 
 from ..model.tokenization_elmo import SPECIAL_WORDS, ElmoTokenizer
+from ..vectors.batching import check_words
 from ..vectors.text_files import MAX_LINE_BYTES, STANDARD_INPUT, lines_of_files
 from ..whole_files import new_folder
 
@@ -78,7 +79,8 @@ class Corpus:
             ends = array.array("q")
             total = 0
             with open(partial / "first_seen", "wb") as file:
-                for sentence in sentences:
+                for number, sentence in enumerate(sentences):
+                    sentence = check_words(sentence, f"Sentence {number}")
                     if not sentence:
                         continue
                     row = array.array("i", [numbers.setdefault(word, len(numbers)) for word in sentence])
@@ -251,8 +253,8 @@ def words_of(
 def word_counts(sentences: Iterable[list[str]]) -> Counter[str]:
     """The number of times that each word stands in the sentences."""
     counts: Counter[str] = Counter()
-    for words in sentences:
-        counts.update(words)
+    for number, words in enumerate(sentences):
+        counts.update(check_words(words, f"Sentence {number}"))
     return counts
 
 

@@ -11,9 +11,11 @@ import hashlib
 import json
 import os
 import shutil
+import struct
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -37,7 +39,9 @@ logger = logging.get_logger(__name__)
 DTYPES = ("float32", "float16")
 
 # Raise it whenever the same biLM and text would be stored otherwise than before.
-_FORMAT = 1
+_FORMAT = 2
+
+_CHECKSUM = struct.Struct("<I")
 
 # Words are read in blocks of this many rows, and their layers written in windows of this many batches.
 _ROWS_PER_BLOCK = 1024
@@ -95,6 +99,8 @@ def precompute_layers(
         ValueError: for missing columns, rows whose columns do not fit each other, layers that are not finite, and other
             values of the options.
         OSError: if the folder cannot be written or is full. Nothing is kept of the attempt.
+
+    Reading a row of the result raises a ValueError if its bytes are not those that were stored.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, was: {dtype!r}.")
@@ -126,6 +132,7 @@ def precompute_layers(
     text_hash, num_words = _hash_text(dataset)
     name = _combine(str(_FORMAT), dtype, _hash_bilm(bilm), text_hash)
     path = Path(folder) / f"layers-{name}.arrow"
+    decoder = replace(decoder, path=str(path))
     store = _open(path, len(dataset))
     if store is None:
         _make_folder(path.parent)
@@ -148,12 +155,15 @@ class LayerDecoder:
     Attributes:
         num_layers: The word layer and the biLSTM layers.
         dim: Size of a layer's vector, both directions.
-        dtype: `"float32"` or `"float16"`, stored with the least significant byte first.
+        dtype: `"float32"` or `"float16"`, stored with the least significant byte first. Behind the numbers of a row
+            stand four bytes: their CRC-32.
+        path: The file, for messages.
     """
 
     num_layers: int
     dim: int
     dtype: str
+    path: str = ""
 
     def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         """A batch of a dataset with `layer_states` as arrays ``(num_layers, words, dim)``, read-only."""
@@ -162,10 +172,25 @@ class LayerDecoder:
         return {**batch, "layer_states": [self.decode(stored) for stored in batch["layer_states"]]}
 
     def decode(self, stored: bytes) -> np.ndarray:
-        return np.frombuffer(stored, self._stored_dtype).reshape(self.num_layers, -1, self.dim)
+        """The layers of a row, ``(num_layers, words, dim)``, read-only.
+
+        Raises:
+            ValueError: if they are not what was stored.
+        """
+        if not stored:
+            return np.zeros((self.num_layers, 0, self.dim), self._stored_dtype)
+        data, checksum = memoryview(stored)[: -_CHECKSUM.size], memoryview(stored)[-_CHECKSUM.size :]
+        if zlib.crc32(data) != _CHECKSUM.unpack(checksum)[0]:
+            raise ValueError(
+                f"Stored layers in {self.path or 'a store'} are damaged: their checksum is another one. Delete the "
+                "file; precompute_layers then computes it anew."
+            )
+        return np.frombuffer(data, self._stored_dtype).reshape(self.num_layers, -1, self.dim)
 
     def encode(self, layers: np.ndarray) -> bytes:
-        return layers.astype(self._stored_dtype).tobytes()
+        """The bytes of a row's layers, ``(num_layers, words, dim)``."""
+        data = layers.astype(self._stored_dtype).tobytes()
+        return data + _CHECKSUM.pack(zlib.crc32(data))
 
     def num_bytes(self, num_words: int) -> int:
         return num_words * self.num_layers * self.dim * self._stored_dtype.itemsize
@@ -337,6 +362,9 @@ def _open(path: Path, num_rows: int) -> Dataset | None:
         return None
     try:
         store = Dataset.from_file(str(path))
+        # Where rows begin and end must lie within the file: else reading them reads other memory. What is in them has
+        # checksums, which are compared when a row is read.
+        store.data.table.validate(full=True)
     except (pa.ArrowInvalid, OSError) as error:
         logger.warning(f"{path} is damaged and will be made anew: {error}")
         return None
