@@ -216,6 +216,15 @@ def remember_words(model: ElmoPreTrainedModel, capacity: int = 16_384) -> Recent
 
     Raises:
         ValueError: for a capacity below 1.
+
+    Examples:
+        >>> import hf_elmo
+        >>> model = hf_elmo.ElmoModel.from_pretrained(hf_elmo.bundled())
+        >>> tokenizer = hf_elmo.ElmoTokenizer.from_pretrained(hf_elmo.bundled())
+        >>> words = hf_elmo.remember_words(model)
+        >>> embedded = list(hf_elmo.embed_sentences(model, tokenizer, ["I read the book."]))
+        >>> len(words)  # with the two boundaries
+        7
     """
     encoder = model.base_model.character_encoder
     cache = RecentWords(encoder, capacity)
