@@ -114,7 +114,7 @@ class PlainStacks(nn.Module):
 
 
 class PlainBilm(nn.Module):
-    """The biLM as one writes it down, of torch's own layers."""
+    """The biLM made of torch's own layers, as one would write it first."""
 
     def __init__(self, config: ElmoConfig):
         super().__init__()

@@ -1,5 +1,6 @@
 """The pages of the checkout: files and commands that they name exist, and the README stays short."""
 
+import pkgutil
 import re
 import shlex
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 import typer
 from places import CHECKOUT
 
+import hf_elmo
 from hf_elmo.commands.app import app
 
 PAGES = [
@@ -87,6 +89,22 @@ def test_commands_have_the_options_that_pages_give_them(page):
         known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
         given = {word.partition("=")[0] for word in rest if re.match(r"--?[a-z]", word)}
         assert given <= known | {"--help", "-h"}, words
+
+
+def test_the_reference_names_what_is_public_where_it_is():
+    pages = sorted((CHECKOUT / "docs" / "reference").glob("*.md"))
+    named = [
+        name for page in pages for name in re.findall(r"^::: (\S+)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    ]
+    for name in named:
+        pkgutil.resolve_name(name)
+    places = {name: f"hf_elmo.{module}" for name, module in hf_elmo._MODULES.items()}
+    missing = [
+        name
+        for name in hf_elmo.__all__
+        if not {f"hf_elmo.{name}", f"{places.get(name)}.{name}", places.get(name)} & set(named)
+    ]
+    assert missing == []
 
 
 def test_the_readme_is_short():

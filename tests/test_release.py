@@ -111,7 +111,10 @@ class TestPackages:
         assert len(tests) > 70
         assert len(benchmarks) > 5
         files = {"pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "constraints.txt", "mkdocs.yml"}
-        assert {*files, *tests, *benchmarks, *modules("conversion"), *modules("hf_elmo")} <= names
+        files |= {"CITATION.cff", "CONTRIBUTING.md", "SECURITY.md", ".pre-commit-config.yaml"}
+        files |= {"examples/README.md", "examples/data/corpus.txt"}
+        rooms = modules("conversion") | modules("examples") | modules("hf_elmo")
+        assert {*files, *tests, *benchmarks, *rooms} <= names
         assert not [name for name in names if name.endswith((".pyc", ".orig", "~")) or "/." in name.strip(".")]
 
     def test_they_are_small(self, packages):

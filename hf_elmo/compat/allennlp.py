@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from ..conversion.allennlp_archive import KEY_MAP, ROOT_KEY
 from ..conversion.key_map import resolve, to_ours
 from ..model import scalar_mix
+from ..model.character_encoder import check_row_length
 from ..model.lstm.bilstm import BiLstm
 from ..model.lstm.lstm_layer import ElmoState
 from ..model.lstm.packing import Packing
@@ -52,7 +53,7 @@ def batch_to_ids(batch: Sequence[Sequence[str]], max_characters_per_token: int =
     Args:
         batch: Sentences, each a list of words. The words `<S>` and `</S>` become boundaries; a word is cut behind
             `max_characters_per_token - 2` bytes.
-        max_characters_per_token: Length of a word's row; AllenNLP knows 50 only.
+        max_characters_per_token: Length of a word's row, that of the model that reads it; AllenNLP knows 50 only.
 
     Returns:
         ``(batch, longest sentence, max_characters_per_token)``, int64, on the CPU; zeros behind each sentence.
@@ -237,6 +238,7 @@ class _ElmoBiLm(nn.Module):
         self._elmo_lstm = _CarryingLstm(model.bilstm.requires_grad_(requires_grad), stateful)
         self._requires_grad = requires_grad
         self.max_characters_per_token = model.config.max_characters_per_token
+        self._row_length = model.config.row_length
         self.num_layers = model.config.num_layers + 1
         self._output_dim = model.config.hidden_size
         self.register_load_state_dict_pre_hook(_rename_allennlps_parameters)
@@ -267,8 +269,11 @@ class _ElmoBiLm(nn.Module):
             layer (twice side by side) first, zeros behind each sentence; `mask`: ``(batch, words + 2)``, bool.
 
         Raises:
-            ValueError: for inputs of a wrong shape, or padding elsewhere than behind a sentence.
+            ValueError: for inputs of a wrong shape, words as rows of another length than the model's
+                `max_characters_per_token`, or padding elsewhere than behind a sentence.
         """
+        if inputs is not None and inputs.dim() == 3:
+            check_row_length(inputs, self._row_length, self._row_length > self.max_characters_per_token)
         cached = self._cached_vectors(inputs, word_inputs)
         if cached is not None:
             rows, mask = _with_boundaries(*cached, self._bos_embedding, self._eos_embedding)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import fnmatch
 import json
 import os
@@ -13,7 +12,7 @@ from typing import NoReturn
 from transformers.dynamic_module_utils import get_relative_import_files
 
 from ..model.model_files import read_json_object
-from ..model.remote_code import AUTO_MAP, CUSTOM_PIPELINES, code
+from ..model.remote_code import AUTO_MAP, CUSTOM_PIPELINES, code, custom_pipelines
 from .model_card import CARD_NAME, make_card
 
 _TOKENIZER_CODE = "tokenization_elmo.ElmoTokenizer"
@@ -70,14 +69,25 @@ def files_for_hub(folder: Path, repo: str | None = None) -> list[HubFile]:
     files = {name: HubFile(name, folder / name, "folder") for name in names}
     config = read_json_object(folder / "config.json")
     tokenizer_config = read_json_object(folder / "tokenizer_config.json")
+    pipelines = custom_pipelines(config.get("architectures") or ())
+    changes = []
     if not _has_code(folder, config, tokenizer_config):
-        config |= {"auto_map": dict(AUTO_MAP), "custom_pipelines": copy.deepcopy(CUSTOM_PIPELINES)}
+        config |= {"auto_map": dict(AUTO_MAP), "custom_pipelines": pipelines}
         tokenizer_config["auto_map"] = {"AutoTokenizer": [_TOKENIZER_CODE, None]}
-        for name, content in (("config.json", config), ("tokenizer_config.json", tokenizer_config)):
-            text = json.dumps(content, indent=2, sort_keys=True) + "\n"
-            files[name] = HubFile(name, text.encode(), "folder, with auto_map added")
+        text = json.dumps(tokenizer_config, indent=2, sort_keys=True) + "\n"
+        files["tokenizer_config.json"] = HubFile("tokenizer_config.json", text.encode(), "folder, with auto_map added")
         for name, text in code().items():
             files[name] = HubFile(name, text.encode(), "added: code")
+        changes.append("with auto_map added")
+    elif not pipelines and config.get("custom_pipelines") == CUSTOM_PIPELINES:
+        # Earlier versions entered the pipeline of question answerers for every model.
+        config["custom_pipelines"] = {}
+        changes.append("without the pipeline of question answerers")
+    if changes:
+        if not config["custom_pipelines"]:
+            del config["custom_pipelines"]
+        text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+        files["config.json"] = HubFile("config.json", text.encode(), f"folder, {changes[0]}")
     if CARD_NAME not in files:
         card = make_card(folder, name=repo, remote_code=True)
         files[CARD_NAME] = HubFile(CARD_NAME, str(card).encode(), "added: card")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from transformers.pipelines.base import Pipeline
+from transformers.utils import logging
 
 from .scoring import check_language_model
 from .substitution import substitutes
+
+logger = logging.get_logger(__name__)
 
 
 class ElmoFillMaskPipeline(Pipeline):
@@ -21,7 +25,8 @@ class ElmoFillMaskPipeline(Pipeline):
 
     A call takes a text or a list of texts, and as options `top_k` (5 by default, as in transformers), `targets`,
     `word_index`, `prior` and `special_words`. What it returns, which errors it raises and the formula of the scores:
-    `hf_elmo.substitutes`. Unlike there, a list of one text gives what the text alone would, as in transformers.
+    `hf_elmo.substitutes`. Unlike there, a list of one text gives what the text alone would, and targets outside of the
+    vocabulary are left out with a warning (an error if there are no others), as in transformers.
     """
 
     _load_processor = False
@@ -43,7 +48,23 @@ class ElmoFillMaskPipeline(Pipeline):
         known = {"top_k", "targets", "word_index", "prior", "special_words"}
         if unknown := sorted(options.keys() - known):
             raise ValueError(f"The option {unknown[0]!r} is unknown; there are: {', '.join(sorted(known))}.")
+        if options.get("targets") is not None:
+            options["targets"] = self._known_targets(options["targets"])
         return {}, options, {}
+
+    def _known_targets(self, targets: str | Sequence[str]) -> list[str]:
+        """The targets that the vocabulary has; for each of the others a warning, as from transformers' own pipeline."""
+        targets = [targets] if isinstance(targets, str) else list(targets)
+        special = {self.tokenizer.pad_token_id, self.tokenizer.unk_token_id}
+        known = []
+        for word, number in zip(targets, self.tokenizer.convert_tokens_to_ids(targets), strict=True):
+            if number in special:
+                logger.warning(f"The target `{word}` is no word of the model's vocabulary: it is left out.")
+            else:
+                known.append(word)
+        if not known:
+            raise ValueError(f"targets holds no word of the model's vocabulary, was: {targets!r:.200}.")
+        return known
 
     def preprocess(self, text: str) -> dict[str, Any]:
         """A text; the model's inputs are made in `_forward`, where all places of a batch are known."""

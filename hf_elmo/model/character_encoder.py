@@ -117,8 +117,7 @@ class CharacterEncoder(nn.Module):
             projection_dim)`` and ``(words,)``, int64.
 
         Raises:
-            ValueError: for an id that has no embedding, or rows of another length (without word embedding: shorter
-                than the widest filter).
+            ValueError: for an id that has no embedding, or rows of another length.
         """
         self._check(character_ids)
         rows, index = distinct_rows(character_ids.reshape(-1, character_ids.shape[-1]).long())
@@ -207,18 +206,8 @@ class CharacterEncoder(nn.Module):
         return (rows, None) if self.word_embedding is None else (rows[..., :-1], rows[..., -1])
 
     def _check(self, rows: Tensor) -> None:
-        if self.word_embedding is not None and rows.shape[-1] != self.row_length:
-            raise ValueError(
-                f"Words come as rows of {rows.shape[-1]} integers, expected {self.row_length}: {self.row_length - 1} "
-                "characters and the word's id, as this model's own tokenizer makes them (word_ids_in_rows)."
-            )
+        check_row_length(rows, self.row_length, self.word_embedding is not None)
         rows, word_ids = self._split(rows)
-        widest = max(convolution.kernel_size[0] for convolution in self.convolutions)
-        if rows.shape[-1] < widest:
-            raise ValueError(
-                f"Words come with {rows.shape[-1]} characters, but the widest filter spans {widest}: pad every word to "
-                "max_characters_per_token characters, as ElmoTokenizer does."
-            )
         # On an accelerator the check would wait for the device; there the embedding itself reports it.
         if rows.device.type == "cpu" and rows.numel() and not 0 <= int(rows.min()) <= int(rows.max()) < self.num_chars:
             raise ValueError(
@@ -237,6 +226,31 @@ class CharacterEncoder(nn.Module):
     def num_chars(self) -> int:
         """How many ids of characters there are."""
         return self.char_embedding.num_embeddings
+
+
+def check_row_length(rows: Tensor, expected: int, has_word_ids: bool) -> None:
+    """Raises ValueError for words that come as rows of another length than the model's.
+
+    The model would read other words in them: a longer row is a word that this model's tokenizer would have cut, and
+    the padding of a shorter one is a part of the word.
+
+    Args:
+        rows: ``(..., chars)``.
+        expected: `config.row_length`.
+        has_word_ids: Whether the last integer of a row is the word's id.
+    """
+    found = rows.shape[-1]
+    if found == expected:
+        return
+    if has_word_ids:
+        raise ValueError(
+            f"Words come as rows of {found} integers, expected {expected}: {expected - 1} characters and the word's "
+            "id, as this model's own tokenizer makes them (word_ids_in_rows)."
+        )
+    raise ValueError(
+        f"Words come as rows of {found} characters, but this model reads {expected} (max_characters_per_token): make "
+        f"them with this model's own tokenizer, or batch_to_ids(sentences, {expected})."
+    )
 
 
 # Modules that compute what their class says, besides those of torch.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import ModelOutput, can_return_tuple
+from transformers.utils import ModelOutput, can_return_tuple, logging
 
-from .character_encoder import CharacterEncoder, ScaledLinear
+from .adapter_names import HeadForAdapters, named_stand_ins, second_names
+from .character_encoder import CharacterEncoder, ScaledLinear, check_row_length
 from .configuration_elmo import ElmoConfig
 from .lstm.bilstm import BiLstm
-from .lstm.lstm_cpu import is_quantized
-from .lstm.lstm_layer import ElmoState, LstmLayer
+from .lstm.lstm_layer import ElmoState, LstmLayer, is_quantized
 from .lstm.packing import Packing, Words
 from .model_files import check_local_weights
 from .remote_code import add_remote_code
@@ -27,6 +27,8 @@ from .sampled_softmax import LogUniformSampler, sampled_softmax_losses
 from .scalar_mix import ScalarMix
 from .tracing import is_traced_whole, read_layers_padded
 from .word_vocabulary import resize_word_vocabulary
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -90,6 +92,8 @@ class ElmoPreTrainedModel(PreTrainedModel):
     _no_split_modules = ["CharacterEncoder", "BiLstm"]  # noqa: RUF012 (the library's convention)
     # The hub's tags in cards that the library makes.
     model_tags = ["elmo", "bilm", "character-cnn"]  # noqa: RUF012
+    # The name by which PEFT finds the head (`adapter_names.py`).
+    head_ending: ClassVar[str | None] = None
     # Called with the folder, the repository and the model's name before a push: where hf_elmo is installed, its
     # registration puts a function here that fills in the model card.
     fill_card: ClassVar[Callable[[str, str, str], None] | None] = None
@@ -111,7 +115,61 @@ class ElmoPreTrainedModel(PreTrainedModel):
             model._check_task(report)
         # Loading makes new parameters, all of which require gradients.
         model._freeze()
+        trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        prefix = model.base_model_prefix + "."
+        model._fresh_parameters = sorted(
+            name for name in trained.intersection(report["missing_keys"]) if not name.startswith(prefix)
+        )
         return (model, report) if output_loading_info else model
+
+    # Parameters of the head that the checkpoint lacked, and which are random.
+    _fresh_parameters: Sequence[str] = ()
+
+    def train(self, mode: bool = True):
+        """As in `torch.nn.Module`; warns of a head that was made afresh and is not trained."""
+        super().train(mode)
+        if mode and self._fresh_parameters:
+            parameters = dict(self.named_parameters())
+            fixed = [
+                name for name in self._fresh_parameters if name in parameters and not parameters[name].requires_grad
+            ]
+            if fixed:
+                parts = sorted({name.partition(".")[0] for name in fixed})
+                logger.warning_once(
+                    f"{type(self).__name__} was made without weights for {', '.join(parts)}, which are random, and are "
+                    "not trained now. With an adapter of PEFT, give the task's task_type, or "
+                    f"modules_to_save={parts} in its configuration."
+                )
+        return self
+
+    def _head_places(self) -> list[str]:
+        """The modules that belong to the task and have parameters to train: the head's parts, and the mixes."""
+        places = []
+        for name, child in self.named_children():
+            if name == self.base_model_prefix:
+                continue
+            if isinstance(child, nn.ModuleList):
+                places += [f"{name}.{number}" for number in range(len(child))]
+            elif next(child.parameters(), None) is not None:
+                places.append(name)
+        if self.config.scalar_mix_parameters is None:
+            mixes = range(len(self.base_model.scalar_mixes))
+            places += [f"{self.base_model_prefix}.scalar_mixes.{number}" for number in mixes]
+        return places
+
+    @property
+    def head_for_adapters(self) -> HeadForAdapters:
+        """The parts of the head under the names by which PEFT finds them."""
+        return HeadForAdapters(self, self._second_names())
+
+    def _second_names(self) -> dict[str, str]:
+        return {} if self.head_ending is None else second_names(self._head_places(), self.head_ending)
+
+    def named_modules(self, memo=None, prefix: str = "", remove_duplicate: bool = True):
+        """As in `torch.nn.Module`; the names of duplicates include those for adapters."""
+        yield from super().named_modules(memo, prefix, remove_duplicate)
+        if not remove_duplicate:
+            yield from named_stand_ins(self._second_names(), prefix)
 
     def _check_task(self, report: dict) -> None:
         """Raises ValueError if a checkpoint has a biLM and a head, but another head than this class."""
@@ -135,7 +193,7 @@ class ElmoPreTrainedModel(PreTrainedModel):
         if any(map(is_quantized, self.base_model.bilstm.forward_layers)):
             raise ValueError("A quantised model has no weights to save: save the model that it was made of.")
         if is_main_process and not os.path.isfile(save_directory):
-            add_remote_code(self.config, save_directory)
+            add_remote_code(self.config, save_directory, [each.__name__ for each in type(self).__mro__])
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
 
     def _upload_modified_files(self, working_dir, repo_id: str, *args, **kwargs):
@@ -195,6 +253,19 @@ class ElmoPreTrainedModel(PreTrainedModel):
                 if getattr(part, "execution_device", None) is not None:
                     return torch.device(part.execution_device)
         return device
+
+    @property
+    def qconfig(self):
+        """What torch's own quantisation would put here, which cannot be set."""
+        raise AttributeError(f"{type(self).__name__} has no qconfig.")
+
+    @qconfig.setter
+    def qconfig(self, value):
+        # torch would pass over the biLM, whose layers are not its own, and nobody would notice.
+        raise ValueError(
+            "The quantisation of torch.ao.quantization knows no layer of ELMo's: hf_elmo.quantize(model), of the "
+            "package hf_elmo, puts a model's large matrices into 8 bits."
+        )
 
     def _word_tables(self) -> list[nn.Module]:
         """What has a row for each word of the vocabulary."""
@@ -333,6 +404,7 @@ class ElmoModel(ElmoPreTrainedModel):
         """
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
+        check_tensors(token_type_ids=token_type_ids)
         mask = self.word_mask(input_ids, character_ids, attention_mask, layer_states)
         new_state = None
         if layer_states is not None:
@@ -373,6 +445,11 @@ class ElmoModel(ElmoPreTrainedModel):
             `num_layers + 1` tensors ``(batch, words, 2 * projection_dim)``, zeros outside of the mask, and the state,
             in the order of the batch, if asked for.
         """
+        if torch.jit.is_tracing():
+            raise ValueError(
+                "torch.jit.trace would record the lengths of these sentences, and read all others wrongly: make a "
+                "graph for any number of sentences and words with `hf-elmo export` or torch.export (hf_elmo.export)."
+            )
         if token_type_ids is not None:
             _check_words("token_type_ids", token_type_ids.shape, mask)
         if backward_character_ids is not None:
@@ -381,6 +458,10 @@ class ElmoModel(ElmoPreTrainedModel):
             self._check_state(state, mask.shape[0])
         arguments = character_ids, mask, token_type_ids, state, backward_character_ids
         if is_traced_whole():
+            # Elsewhere the character encoder checks them.
+            for each in (character_ids, backward_character_ids):
+                if each is not None:
+                    self.check_row_length(each)
             layers, end = read_layers_padded(self, *arguments)
             return layers, end if return_state else None
         return self._read_packed(*arguments, return_state)
@@ -435,6 +516,9 @@ class ElmoModel(ElmoPreTrainedModel):
         Raises:
             ValueError: for missing or mis-shaped inputs.
         """
+        check_tensors(
+            input_ids=input_ids, character_ids=character_ids, attention_mask=attention_mask, layer_states=layer_states
+        )
         if layer_states is None:
             present = _character_ids(input_ids, character_ids) > 0
         else:
@@ -453,6 +537,10 @@ class ElmoModel(ElmoPreTrainedModel):
                 f"{tuple(present.shape[:2])}."
             )
         return attention_mask != 0
+
+    def check_row_length(self, character_ids: Tensor) -> None:
+        """Raises ValueError for character ids, ``(..., chars)``, whose rows are not of `config.row_length`."""
+        check_row_length(character_ids, self.config.row_length, self.config.word_embed_dim > 0)
 
     def _check_state(self, state: ElmoState, batch: int) -> None:
         sizes = (self.config.projection_dim, self.config.cell_size)
@@ -563,6 +651,12 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
         """
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
+        check_tensors(
+            token_type_ids=token_type_ids,
+            labels=labels,
+            backward_character_ids=backward_character_ids,
+            backward_labels=backward_labels,
+        )
         if backward_labels is not None and labels is None:
             raise ValueError("backward_labels came without labels: give both, or labels alone.")
         mask = self.elmo.word_mask(input_ids, character_ids, attention_mask)
@@ -632,6 +726,16 @@ def _character_ids(input_ids: Tensor | None, character_ids: Tensor | None) -> Te
     if character_ids.dim() != 3:
         raise ValueError(f"character_ids must be (batch, words, chars), was: {tuple(character_ids.shape)}.")
     return character_ids
+
+
+def check_tensors(**inputs: Tensor | None) -> None:
+    """Raises ValueError for inputs that are neither a tensor nor None: texts, lists, NumPy's arrays."""
+    for name, value in inputs.items():
+        if value is not None and not isinstance(value, Tensor):
+            raise ValueError(
+                f"{name} must be a tensor, was: {type(value).__name__}. The tokenizer makes tensors, as in "
+                "model(**tokenizer(text, return_tensors='pt')), and torch.as_tensor makes them of lists and arrays."
+            )
 
 
 def check_finite(scores: Tensor) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import copy
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 # Every folder names every class, so that a base model's folder can be fine-tuned with any head.
@@ -18,13 +19,28 @@ AUTO_MAP = {
     "AutoModelForTokenClassification": "elmo_models.ElmoForTokenClassification",
 }
 
-# The library removed its own pipeline of this name in version 5.3.
+# The library removed its own pipeline of this name in version 5.3. Folders of question answerers alone have the entry
+# (`custom_pipelines`): without a task, pipeline() takes the one that it finds there.
 CUSTOM_PIPELINES: dict[str, dict] = {
     "question-answering": {
         "impl": "question_answering_pipeline.ElmoQuestionAnsweringPipeline",
         "pt": ["AutoModelForQuestionAnswering"],
     },
 }
+
+
+def custom_pipelines(class_names: Iterable[str]) -> dict[str, dict]:
+    """The entries of `CUSTOM_PIPELINES` that are for a model.
+
+    Args:
+        class_names: Names of the model's class and, if any, of its bases; `architectures` of a configuration.
+    """
+    names = set(class_names)
+    return {
+        task: copy.deepcopy(entry)
+        for task, entry in CUSTOM_PIPELINES.items()
+        if names & {AUTO_MAP[auto_class].rpartition(".")[2] for auto_class in entry["pt"]}
+    }
 
 
 # transformers reads the code of a saved folder from that one folder, and only imports like `from .name import`.
@@ -64,15 +80,20 @@ def imported_files(source: Path) -> list[Path]:
     return files
 
 
-def add_remote_code(config, folder: str | Path) -> None:
+def add_remote_code(config, folder: str | Path, class_names: Iterable[str]) -> None:
     """Writes the code of all models into a folder, and enters it in the configuration that is to be saved there.
 
     Args:
-        config: Gets `auto_map` and `custom_pipelines`.
+        config: Gets `auto_map`, and `custom_pipelines` if the model is one that there is a pipeline for; else it loses
+            them.
         folder: Is made if it is missing.
+        class_names: As in `custom_pipelines`.
     """
     config.auto_map = dict(AUTO_MAP)
-    config.custom_pipelines = copy.deepcopy(CUSTOM_PIPELINES)
+    # What is there may be another model's: that of the checkpoint, or a pipeline's that is just being saved.
+    vars(config).pop("custom_pipelines", None)
+    if pipelines := custom_pipelines(class_names):
+        config.custom_pipelines = pipelines
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in code().items():

@@ -67,6 +67,10 @@ _WORD_PATTERN = "|".join(
 )
 
 
+# What the prefix of pieces of words begins with (`_model`): it tells our tokenizers from those of other models.
+_PIECE = "\0\0"
+
+
 class ElmoTokenizer(TokenizersBackend):
     r"""Splits text into words, and words into the characters that ELMo reads.
 
@@ -165,6 +169,24 @@ class ElmoTokenizer(TokenizersBackend):
         )
         # Not before: the library copies what it is given, which takes seconds for a million words.
         tokenizer.backend_tokenizer.model = _model(numbers, UNK)
+        return tokenizer
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs) -> ElmoTokenizer:
+        """As in `transformers.PreTrainedTokenizerFast`.
+
+        Raises:
+            ValueError: for a folder, or a repository, with the tokenizer of another model.
+        """
+        tokenizer = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        # The library takes any tokenizer.json.
+        model = tokenizer.backend_tokenizer.model
+        if not (getattr(model, "continuing_subword_prefix", None) or "").startswith(_PIECE):
+            raise ValueError(
+                f"{pretrained_model_name_or_path} has no ELMo tokenizer, but a {type(model).__name__} of another "
+                "model: load that with AutoTokenizer. ElmoTokenizer.create() makes one for an ELMo model, or "
+                "ElmoTokenizer.create(words) one with a word vocabulary."
+            )
         return tokenizer
 
     @property
@@ -696,7 +718,7 @@ def _model(vocabulary: dict[str, int], unk_token: str) -> models.Model:
     A WordPiece, since pipelines take the words of WordPiece, unlike those of WordLevel, for whole ones. It would put a
     word together from others, if one of the vocabulary began with the prefix of pieces; so none does.
     """
-    prefix = "\0\0"
+    prefix = _PIECE
     while any(word.startswith(prefix) for word in vocabulary):
         prefix += "\0"
     longest = max(map(len, vocabulary))

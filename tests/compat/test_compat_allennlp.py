@@ -475,6 +475,21 @@ def test_what_cannot_be_read(files):
         elmo(batch_to_ids([["a", "b"]]), torch.ones(1, 3, dtype=torch.long))
 
 
+@pytest.mark.parametrize("width", [10, 60])
+def test_rows_of_another_width(files, width):
+    """AllenNLP raises; longer rows gave the vectors of other words here."""
+    ids = batch_to_ids([["a", "b", "c"]], width)
+    message = rf"rows of {width} characters, but this model reads 50 \(max_characters_per_token\)"
+    elmo = Elmo(*files, 1, vocab_to_cache=VOCABULARY)
+    calls = [Elmo(*files, 2), ElmoTokenEmbedder(*files), _ElmoBiLm(*files), elmo]
+    for call in calls:
+        with pytest.raises(ValueError, match=message):
+            call(ids)
+    # Also where the vectors of all words are there already.
+    with pytest.raises(ValueError, match=message):
+        elmo(ids, torch.ones(1, 3, dtype=torch.long))
+
+
 # --- AllenNLP itself
 
 

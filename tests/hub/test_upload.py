@@ -18,9 +18,10 @@ from saved_code import model_code
 from typer.testing import CliRunner
 
 import hf_elmo
-from hf_elmo import ElmoForPreTraining, ElmoModel, ElmoTokenizer
+from hf_elmo import ElmoForPreTraining, ElmoForQuestionAnswering, ElmoModel, ElmoTokenizer
 from hf_elmo.commands.app import app
 from hf_elmo.hub.upload_files import files_for_hub
+from hf_elmo.model.remote_code import CUSTOM_PIPELINES
 
 
 @pytest.fixture
@@ -124,6 +125,23 @@ def test_incomplete_code_is_replaced_as_a_whole(tiny_model_folder, tmp_path):
     )
     files = files_for_hub(tmp_path / "own")
     assert {file.name: file.read() for file in files if file.name.endswith(".py")} == model_code()
+
+
+@pytest.mark.parametrize("has_code", [True, False])
+def test_question_answerers_alone_have_a_pipeline_for_it(tiny_model_folder, tmp_path, has_code):
+    """Also where an older version entered one for every model."""
+    for model_class in (ElmoModel, ElmoForQuestionAnswering):
+        saved = tmp_path / model_class.__name__
+        model_class.from_pretrained(tiny_model_folder).save_pretrained(saved)
+        ElmoTokenizer.from_pretrained(tiny_model_folder).save_pretrained(saved)
+        if not has_code:
+            (saved / "modeling_elmo.py").unlink()
+        config = json.loads((saved / "config.json").read_text(encoding="utf-8"))
+        config["custom_pipelines"] = CUSTOM_PIPELINES
+        (saved / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        uploaded = {file.name: file.read() for file in files_for_hub(saved)}
+        found = json.loads(uploaded["config.json"]).get("custom_pipelines")
+        assert found == (CUSTOM_PIPELINES if model_class is ElmoForQuestionAnswering else None)
 
 
 def test_what_nobody_needs_stays_here(hub, push, folder):

@@ -56,6 +56,22 @@ def test_bad_input_is_told(fill_mask):
         pipeline("elmo-fill-mask", model=fill(ElmoModel(small_config())), tokenizer=fill_mask.tokenizer)
 
 
+def test_targets_outside_of_the_vocabulary_are_warned_of(fill_mask, caplog):
+    """As transformers' fill-mask does for targets that it cannot replace; `substitutes` refuses them."""
+    expected = simplified(substitutes(fill_mask.model, fill_mask.tokenizer, TEXTS[0], 5, targets=["cat", "dog"]))
+    assert simplified(fill_mask(TEXTS[0], targets=["gnu", "cat", "dog", "[UNK]"])) == expected
+    for word in ("gnu", "[UNK]"):
+        assert f"The target `{word}` is no word of the model's vocabulary: it is left out." in caplog.text
+    for targets in (["gnu"], "gnu", []):
+        with pytest.raises(ValueError, match="targets holds no word of the model's vocabulary"):
+            fill_mask(TEXTS[0], targets=targets)
+    caplog.clear()
+    assert len(fill_mask(TEXTS[0], targets="cat")) == 1
+    assert not caplog.text
+    with pytest.raises(ValueError, match="targets must be words of the vocabulary, which these are not: gnu"):
+        substitutes(fill_mask.model, fill_mask.tokenizer, TEXTS[0], targets=["gnu"])
+
+
 def test_a_folder_is_enough():
     found = pipeline("elmo-fill-mask", model=hf_elmo.bundled())("He died on 12 [MASK] 1950 .", top_k=12)
     assert "March" in [each["token_str"] for each in found]

@@ -43,7 +43,9 @@ rows_of_any_sort = st.integers(1, 12).flatmap(
 def test_trimmed_and_distinct_words_have_the_plain_vectors(rows, widest, activation):
     widest = min(widest, rows.shape[1])
     filters = [[1, 3], [widest, 4]]
-    config = small_config(filters=filters, activation=activation, max_characters_per_token=12)
+    length = max(rows.shape[1], 3)
+    rows = torch.cat([rows, rows[:, -1:].expand(-1, length - rows.shape[1])], dim=1)
+    config = small_config(filters=filters, activation=activation, max_characters_per_token=length)
     encoder = fill(CharacterEncoder(config)).double()
     with torch.no_grad():
         torch.testing.assert_close(encoder(rows), encoder.encode(rows), rtol=0, atol=1e-13)
@@ -191,8 +193,8 @@ def test_unknown_character(wrong):
         encoder(rows)
 
 
-@pytest.mark.parametrize("chars", [0, 2])
-def test_rows_shorter_than_the_widest_filter(chars):
+@pytest.mark.parametrize("chars", [0, 2, 7, 9])
+def test_rows_of_another_width(chars):
     encoder = fill(CharacterEncoder(small_config()))
-    with pytest.raises(ValueError, match=f"with {chars} characters, but the widest filter spans 3: pad every word"):
+    with pytest.raises(ValueError, match=f"rows of {chars} characters, but this model reads 8"):
         encoder(torch.ones(2, chars, dtype=torch.long))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from small_models import fill, mask_of, random_words, small_config
 from torch.func import functional_call
 
-from hf_elmo import ElmoModel, ElmoState
+from hf_elmo import ElmoForPreTraining, ElmoForTokenClassification, ElmoModel, ElmoState
 
 
 def small_model(seed=0, **fields):
@@ -147,7 +147,7 @@ class TestInputs:
             ({"character_ids": torch.ones(4, 8, dtype=torch.long)}, r"must be \(batch, words, chars\), was: \(4, 8\)"),
             (
                 {"character_ids": torch.ones(2, 4, 2, dtype=torch.long)},
-                "with 2 characters, but the widest filter spans",
+                "rows of 2 characters, but this model reads 8",
             ),
             ({"character_ids": torch.full((2, 4, 8), 262)}, "from 262 to 262, but the model knows characters 0 to 261"),
             ({"character_ids": torch.full((2, 4, 8), -1), "attention_mask": torch.ones(2, 4)}, "from -1 to -1"),
@@ -156,6 +156,75 @@ class TestInputs:
     def test_wrong_inputs(self, inputs, message):
         with pytest.raises(ValueError, match=message):
             small_model()(**inputs)
+
+    @pytest.mark.parametrize("kind", ["list", "ndarray", "str"])
+    def test_what_is_no_tensor(self, kind):
+        ids = random_words([4, 2])
+        layers = torch.zeros(2, 3, 4, 10)
+        words = torch.ones(2, 4, dtype=torch.long)
+        base = {"character_ids": ids, "attention_mask": words, "token_type_ids": words}
+        both = {**base, "input_ids": words, "labels": words, "backward_labels": words, "backward_character_ids": ids}
+        cases = [(small_model(), base), (small_model(), {"layer_states": layers, "attention_mask": words})]
+        cases.append((fill(ElmoForPreTraining(small_config(vocab_size=9))), both))
+        for model, inputs in cases:
+            for key, tensor in inputs.items():
+                value = {"list": tensor.tolist(), "ndarray": tensor.numpy(), "str": "A text"}[kind]
+                with pytest.raises(ValueError, match=rf"{key} must be a tensor, was: {kind}.*return_tensors='pt'"):
+                    model(**{**inputs, key: value})
+        with pytest.raises(ValueError, match="input_ids must be a tensor, was: str"):
+            small_model()("A text")
+
+    @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch", "ignore:.*torch.ao.quantization is deprecated")
+    @pytest.mark.parametrize("model_class", [ElmoModel, ElmoForPreTraining, ElmoForTokenClassification])
+    def test_ways_to_make_graphs_and_small_weights_that_are_not_ours(self, model_class):
+        """`trace` would record the lengths of one batch, and torch's quantisation passes over ELMo's own layers."""
+        model = fill(model_class(small_config(vocab_size=9, task_encoder_size=4, task_encoder_layers=1)))
+        ids = random_words([4, 2])
+        before = model(character_ids=ids)[0]
+        with pytest.raises(ValueError, match=r"torch\.jit\.trace .*hf-elmo export.*torch\.export"):
+            torch.jit.trace(model, example_kwarg_inputs={"character_ids": ids}, strict=False)
+        with pytest.raises(ValueError, match=r"quantisation .*hf_elmo\.quantize\(model\)"):
+            torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
+        with pytest.raises(ValueError, match=r"hf_elmo\.quantize\(model\)"):
+            model.qconfig = torch.ao.quantization.default_qconfig
+        assert not hasattr(model, "qconfig")
+        torch.testing.assert_close(model(character_ids=ids)[0], before)
+
+    @pytest.mark.parametrize("width", [3, 7, 9, 50])
+    def test_rows_of_another_width(self, width):
+        """Longer ones gave the vector of another word; shorter ones lack their padding."""
+        message = rf"rows of {width} characters, but this model reads 8 \(max_characters_per_token\)"
+        model = small_model()
+        ids = random_words([4, 2], chars=width)
+        for inputs in ({"character_ids": ids}, {"input_ids": ids}, {"character_ids": torch.zeros(2, 0, width)}):
+            with pytest.raises(ValueError, match=message):
+                model(**inputs)
+        with pytest.raises(ValueError, match=message):
+            model.character_encoder(ids)
+        language_model = fill(ElmoForPreTraining(small_config(vocab_size=9)))
+        right, labels = random_words([4, 2]), torch.ones(2, 4, dtype=torch.long)
+        both = {"character_ids": right, "labels": labels, "backward_labels": labels}
+        with pytest.raises(ValueError, match=message):
+            language_model(character_ids=ids)
+        with pytest.raises(ValueError, match=message):
+            language_model(**both, backward_character_ids=ids)
+
+    def test_rows_of_another_width_beside_layers_read_before(self):
+        """The characters are then read by the small CNN beside ELMo alone."""
+        config = small_config(char_cnn_filters=[[2, 3]], task_encoder_size=4, task_encoder_layers=1)
+        model, ids = fill(ElmoForTokenClassification(config)), random_words([4, 2])
+        layers = torch.stack(model.elmo.read(ids, ids.any(dim=-1))[0], dim=1)
+        assert model(layer_states=layers, character_ids=ids).logits.isfinite().all()
+        for width in (7, 50):
+            with pytest.raises(ValueError, match=rf"rows of {width} characters, but this model reads 8"):
+                model(layer_states=layers, character_ids=random_words([4, 2], chars=width))
+
+    def test_rows_of_another_width_are_not_traced(self):
+        for fields in ({}, {"word_embed_dim": 3, "vocab_size": 9}):
+            model = small_model(**fields)
+            ids = random_words([4, 2], chars=12)
+            with pytest.raises(Exception, match="rows of 12 "):
+                torch.export.export(model, (), {"character_ids": ids, "attention_mask": ids.any(dim=-1)})
 
     @pytest.mark.parametrize("shape", [(2, 3), (2, 5), (4,), (2, 4, 8), (1, 4)])
     @pytest.mark.parametrize("name", ["attention_mask", "token_type_ids"])

@@ -14,10 +14,19 @@ import transformers
 from isolated import TRAINING, WITH_HF_ELMO, isolated_environment, run_isolated
 from places import HELPERS
 from saved_code import MODEL, assert_same, code_of, model_code
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer, pipeline
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForPreTraining,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    pipeline,
+)
 from transformers.dynamic_module_utils import get_relative_import_files
 
 import hf_elmo
+from hf_elmo import ElmoForQuestionAnswering, ElmoModel
 from hf_elmo.model import remote_code
 
 PACKAGE = Path(hf_elmo.__file__).parent
@@ -81,9 +90,42 @@ def test_every_folder_has_the_code_of_all_models(tiny_model_folder, left_by_user
         assert found == expected, folder
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         assert config["auto_map"] == remote_code.AUTO_MAP, folder
-        assert config["custom_pipelines"].keys() == remote_code.CUSTOM_PIPELINES.keys(), folder
+        answers_questions = config["architectures"] == ["ElmoForQuestionAnswering"]
+        assert config.get("custom_pipelines", {}).keys() == ({"question-answering"} if answers_questions else set())
         tokenizer_config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
         assert tokenizer_config["auto_map"]["AutoTokenizer"][0] == "tokenization_elmo.ElmoTokenizer", folder
+
+
+def test_a_pipeline_without_a_task_takes_question_answerers_alone_for_such(tiny_model_folder, tmp_path):
+    """Without a task the library takes the one of `custom_pipelines`: every ELMo was a question answerer to it."""
+
+    def pipelines_of(folder):
+        return json.loads((folder / "config.json").read_text(encoding="utf-8")).get("custom_pipelines")
+
+    answerer = ElmoForQuestionAnswering.from_pretrained(tiny_model_folder)
+    answerer.save_pretrained(tmp_path / "answerer")
+    expected = {
+        "question-answering": {
+            "impl": "question_answering_pipeline.ElmoQuestionAnsweringPipeline",
+            "pt": ["AutoModelForQuestionAnswering"],
+        }
+    }
+    assert pipelines_of(tmp_path / "answerer") == expected
+    again = ElmoForQuestionAnswering.from_pretrained(tmp_path / "answerer")
+    again.save_pretrained(tmp_path / "again")
+    assert pipelines_of(tmp_path / "again") == expected
+    # Its base model is none, nor is what is made of that; nor what an older version saved with an entry.
+    ElmoModel.from_pretrained(tmp_path / "answerer").save_pretrained(tmp_path / "base")
+    older = tmp_path / "older"
+    ElmoModel.from_pretrained(tiny_model_folder).save_pretrained(older)
+    config = json.loads((older / "config.json").read_text(encoding="utf-8"))
+    (older / "config.json").write_text(json.dumps({**config, "custom_pipelines": expected}), encoding="utf-8")
+    for source in ("base", "older"):
+        for auto_class in (AutoModel, AutoModelForPreTraining, AutoModelForTokenClassification):
+            auto_class.from_pretrained(tmp_path / source).save_pretrained(tmp_path / auto_class.__name__)
+            assert pipelines_of(tmp_path / auto_class.__name__) is None
+    with pytest.raises(RuntimeError, match="without a task set raised an error"):
+        pipeline(model=str(tmp_path / "AutoModelForTokenClassification"), trust_remote_code=True)
 
 
 def test_every_model_of_the_package_is_named(tiny_model_folder):

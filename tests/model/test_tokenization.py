@@ -16,12 +16,15 @@ from datasets import Dataset
 from datasets.fingerprint import Hasher
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models
 from transformers import (
     AddedToken,
     AutoTokenizer,
+    BertTokenizer,
     DataCollatorForLanguageModeling,
     DataCollatorForTokenClassification,
     DataCollatorWithPadding,
+    PreTrainedTokenizerFast,
     default_data_collator,
 )
 
@@ -967,3 +970,18 @@ def test_stock_collators(kind, side):
     rows = [{name: KINDS[kind](values[row].tolist()) for name, values in expected.items()} for row in range(2)]
     collated = default_data_collator(rows)
     assert all(collated[name].equal(expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("kind", ["WordPiece", "BPE"])
+def test_a_folder_with_another_models_tokenizer(tmp_path, kind):
+    """It would split and number as the other one, with rows of characters beside: an ELMo in no way."""
+    vocabulary = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4, "cat": 5, "##s": 6}
+    if kind == "WordPiece":
+        other = BertTokenizer(vocab=vocabulary)
+    else:
+        other = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()))
+    other.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"no ELMo tokenizer, but a \w+.*ElmoTokenizer\.create"):
+        ElmoTokenizer.from_pretrained(tmp_path)
+    ElmoTokenizer.create(["cat"]).save_pretrained(tmp_path / "ours")
+    assert ElmoTokenizer.from_pretrained(tmp_path / "ours").tokenize("cat") == ["cat"]

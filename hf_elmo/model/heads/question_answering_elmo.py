@@ -12,7 +12,8 @@ from transformers.modeling_outputs import QuestionAnsweringModelOutput
 from transformers.utils import can_return_tuple, logging
 
 from ..configuration_elmo import ElmoConfig
-from ..modeling_elmo import ElmoModel, ElmoPreTrainedModel, check_finite, loss_divisor
+from ..modeling_elmo import ElmoModel, ElmoPreTrainedModel, check_finite, check_tensors, loss_divisor
+from ..tokenization_elmo import BEGIN_SENTENCE, END_SENTENCE
 from ..tracing import is_traced_whole
 from .attention_flow import AttentionFlow, SelfAttention, TrilinearSimilarity
 from .task_encoder import TaskEncoder
@@ -41,6 +42,7 @@ class ElmoForQuestionAnswering(ElmoPreTrainedModel):
     """
 
     freezes_bilm = True
+    head_ending = "qa_outputs"
 
     def __init__(self, config: ElmoConfig):
         if config.num_representations < 2:
@@ -126,7 +128,11 @@ class ElmoForQuestionAnswering(ElmoPreTrainedModel):
             ValueError: for inputs as in `ElmoModel`, without `token_type_ids`, or with a row that lacks words of a
                 question or of a context, and (when not training) for scores that are not finite.
         """
+        check_tensors(token_type_ids=token_type_ids, start_positions=start_positions, end_positions=end_positions)
         mask = self.elmo.word_mask(input_ids, character_ids, attention_mask, layer_states)
+        if token_type_ids is None and hasattr(self, "peft_config"):
+            # PEFT's class for question answering has an argument of that name, and does not pass it on.
+            token_type_ids = self._segments_between_boundaries(mask, input_ids, character_ids)
         question, context = self._question_and_context(mask, token_type_ids)
         outputs = self.elmo(
             input_ids=input_ids,
@@ -168,6 +174,38 @@ class ElmoForQuestionAnswering(ElmoPreTrainedModel):
         return QuestionAnsweringModelOutput(
             loss=loss, start_logits=start_logits, end_logits=end_logits, hidden_states=outputs.hidden_states
         )
+
+    def _segments_between_boundaries(
+        self, mask: Tensor, input_ids: Tensor | None, character_ids: Tensor | None
+    ) -> Tensor | None:
+        """The tokenizer's `token_type_ids` of rows `<S> ... </S> <S> ... </S>`, as their boundaries tell them.
+
+        None if there are only layers, which have no boundaries to be seen.
+
+        Raises:
+            ValueError: for a row in which not exactly one `<S>` follows a `</S>`.
+        """
+        if character_ids is None and input_ids is not None and input_ids.dim() == 3:
+            character_ids = input_ids
+        if character_ids is not None:
+            kinds = character_ids[..., 1]
+            starts, ends = kinds == BEGIN_SENTENCE, kinds == END_SENTENCE
+        elif input_ids is not None:
+            starts, ends = input_ids == self.config.bos_token_id, input_ids == self.config.eos_token_id
+        else:
+            return None
+        border = F.pad(mask[:, 1:] & mask[:, :-1] & starts[:, 1:] & ends[:, :-1], (1, 0))
+        count = border.sum(dim=1)
+        wrong = count != 1
+        if not is_traced_whole() and wrong.any():
+            row = int(wrong.nonzero()[0])
+            raise ValueError(
+                "PEFT does not pass token_type_ids on, and without them question and context are told apart by the "
+                f"'</S> <S>' between them, of which row {row} of the batch has {int(count[row])}: pairs of the "
+                "tokenizer have one, if no text has these words itself. peft_model.get_base_model()(**inputs) takes "
+                "token_type_ids, and has the adapter."
+            )
+        return border.long().cumsum(dim=1) * mask
 
     def _question_and_context(self, mask: Tensor, segments: Tensor | None) -> tuple[Tensor, Tensor]:
         """Where the words of the question and of the context are, boundaries left out: ``(batch, words)``, bool."""

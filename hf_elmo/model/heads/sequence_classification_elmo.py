@@ -10,7 +10,7 @@ from transformers.utils import can_return_tuple
 
 from ..character_encoder import ScaledLinear
 from ..configuration_elmo import ElmoConfig
-from ..modeling_elmo import ElmoModel, ElmoPreTrainedModel, check_finite, loss_divisor
+from ..modeling_elmo import ElmoModel, ElmoPreTrainedModel, check_finite, check_tensors, loss_divisor
 from .task_encoder import TaskEncoder
 
 
@@ -84,6 +84,7 @@ class ElmoForSequenceClassification(ElmoPreTrainedModel):
     """Classes of a text or of a pair of texts, or numbers for them (`problem_type`), as in the library's own models."""
 
     freezes_bilm = True
+    head_ending = "classifier"
 
     def __init__(self, config: ElmoConfig):
         super().__init__(config)
@@ -131,6 +132,7 @@ class ElmoForSequenceClassification(ElmoPreTrainedModel):
             ValueError: for inputs as in `ElmoModel`, labels that do not fit the texts or the configuration, and (when
                 not training) scores that are not finite.
         """
+        check_tensors(token_type_ids=token_type_ids, labels=labels)
         mask = self.elmo.word_mask(input_ids, character_ids, attention_mask, layer_states)
         _check_texts(mask, token_type_ids)
         outputs = self.elmo(
@@ -157,6 +159,7 @@ class ElmoForMultipleChoice(ElmoPreTrainedModel):
     """The right one of several choices, each of which is a text or a pair (a question and an answer, say)."""
 
     freezes_bilm = True
+    head_ending = "classifier"
 
     def __init__(self, config: ElmoConfig):
         super().__init__(config)
@@ -198,6 +201,14 @@ class ElmoForMultipleChoice(ElmoPreTrainedModel):
             ValueError: for missing or mis-shaped inputs, labels that name no choice, and (when not training) scores
                 that are not finite.
         """
+        check_tensors(
+            input_ids=input_ids,
+            character_ids=character_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            layer_states=layer_states,
+            labels=labels,
+        )
         if character_ids is None and input_ids is not None and input_ids.dim() == 4:
             input_ids, character_ids = None, input_ids
         if character_ids is not None and character_ids.dim() == 3:

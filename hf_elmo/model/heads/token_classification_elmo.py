@@ -18,7 +18,7 @@ from transformers.utils import can_return_tuple
 from ..character_encoder import CharacterEncoder
 from ..configuration_elmo import ElmoConfig
 from ..lstm.highway_lstm import HighwayLstmLayer
-from ..modeling_elmo import ElmoModel, ElmoPreTrainedModel, check_finite, loss_divisor
+from ..modeling_elmo import ElmoModel, ElmoPreTrainedModel, check_finite, check_tensors, loss_divisor
 from ..tokenization_elmo import BEGIN_SENTENCE, END_SENTENCE, SPECIAL_WORDS
 from ..tracing import begins, encode_padded, is_traced_whole
 from .crf import LinearChainCrf, TagConstraints, tag_constraints
@@ -52,6 +52,7 @@ class ElmoForTokenClassification(ElmoPreTrainedModel):
     """
 
     freezes_bilm = True
+    head_ending = "classifier"
 
     def __init__(self, config: ElmoConfig):
         super().__init__(config)
@@ -121,6 +122,7 @@ class ElmoForTokenClassification(ElmoPreTrainedModel):
             ValueError: for inputs as in `ElmoModel`, missing inputs of the parts beside ELMo, labels that do not fit
                 the words or the label set, and (when not training) scores that are not finite.
         """
+        check_tensors(input_ids=input_ids, token_type_ids=token_type_ids, labels=labels)
         if input_ids is not None and input_ids.dim() == 3:
             input_ids, character_ids = None, input_ids if character_ids is None else character_ids
         mask = self.elmo.word_mask(input_ids, character_ids, attention_mask, layer_states)
@@ -240,6 +242,10 @@ class ElmoForTokenClassification(ElmoPreTrainedModel):
             self.word_vectors.weight.copy_(matrix)
         return count / len(words)
 
+    def _head_places(self) -> list[str]:
+        fixed = {"word_vectors"} if self.config.freeze_word_vectors else set()
+        return [place for place in super()._head_places() if place not in fixed]
+
     def _word_tables(self) -> list[nn.Module]:
         return [*super()._word_tables(), *([] if self.word_vectors is None else [self.word_vectors])]
 
@@ -251,6 +257,7 @@ class ElmoForTokenClassification(ElmoPreTrainedModel):
                 raise ValueError(
                     "The character CNN beside ELMo (char_cnn_filters) reads character_ids: pass them, too."
                 )
+            self.elmo.check_row_length(character_ids)
             # Without the word's id, which may stand behind.
             characters = character_ids[..., : self.config.max_characters_per_token]
             is_traced = isinstance(self.char_cnn, CharacterEncoder) and is_traced_whole()

@@ -6,17 +6,13 @@ import re
 import pytest
 import torch
 import transformers
+from head_batches import HEADS, batch_for, load
 from safetensors.torch import save_file
 from transformers import AutoModelForPreTraining, Trainer, TrainingArguments
 
 import hf_elmo
 from hf_elmo import ElmoForPreTraining, ElmoModel, ElmoTokenizer
 from hf_elmo.model.remote_code import AUTO_MAP
-
-# All of them, so that a new one is tested too.
-HEADS = [name for name in AUTO_MAP if name.startswith("AutoModelFor") and name != "AutoModelForPreTraining"]
-QUESTIONS = ["Who sat on the mat ?", "What barks ?", "Is this a pair ?", "Really ?"]
-TEXTS = ["A cat sat on the mat .", "Dogs bark", "Yes , a question and a text .", "No"]
 
 
 def head_class(name):
@@ -26,27 +22,6 @@ def head_class(name):
 @pytest.fixture(scope="module")
 def tokenizer(tiny_model_folder):
     return ElmoTokenizer.from_pretrained(tiny_model_folder)
-
-
-def batch_for(name, tokenizer):
-    """Four pairs and their labels; two times two choices."""
-    batch = dict(tokenizer(QUESTIONS, TEXTS, padding=True, return_tensors="pt"))
-    if "MultipleChoice" in name:
-        batch = {key: tensor.unflatten(0, (2, 2)) for key, tensor in batch.items()}
-        return {**batch, "labels": torch.tensor([0, 1])}
-    if "QuestionAnswering" in name:
-        # Words of the contexts: the first behind their <S>.
-        starts = batch["token_type_ids"].argmax(dim=1) + 1
-        return {**batch, "start_positions": starts, "end_positions": starts}
-    if "TokenClassification" in name:
-        return {**batch, "labels": batch["input_ids"] % 2}
-    return {**batch, "labels": torch.tensor([0, 1, 1, 0])}
-
-
-def load(name, folder, **fields):
-    torch.manual_seed(0)
-    sizes = {"task_encoder_size": 10, "task_encoder_layers": 1, "classifier_size": 12}
-    return getattr(transformers, name).from_pretrained(folder, **{**sizes, **fields})
 
 
 def trained(model):
@@ -234,6 +209,16 @@ class TestBadInput:
             broken.view(-1)[0] = float("nan")
         with pytest.raises(ValueError, match=r"scores are not finite .* Did the training diverge"):
             model(**batch_for(name, tokenizer))
+
+    @pytest.mark.parametrize("kind", ["list", "ndarray", "str"])
+    def test_what_is_no_tensor(self, name, kind, tiny_model_folder, tokenizer):
+        model = load(name, tiny_model_folder).eval()
+        batch = dict(batch_for(name, tokenizer))
+        for key, tensor in batch.items():
+            value = {"list": tensor.tolist(), "ndarray": tensor.numpy(), "str": "A text"}[kind]
+            message = rf"{key} must be a tensor, was: {kind}.*return_tensors='pt'"
+            with pytest.raises(ValueError, match=message):
+                model(**{**batch, key: value})
 
     def test_no_words_after_truncation(self, name, tiny_model_folder, tokenizer):
         model = load(name, tiny_model_folder)
