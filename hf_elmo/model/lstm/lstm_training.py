@@ -161,7 +161,9 @@ class _Layer(torch.autograd.Function):
         last_hidden, last_cell = (torch.cat(parts) for parts in zip(*reversed(ended)))
         outputs = raw_outputs if weight_hr is None else _clipped(raw_outputs, options.proj_clip)
         ctx.options = options
-        ctx.save_for_backward(inputs, weight_ih, weight_hh, weight_hr, hidden, cell, gates, raw_cells, raw_outputs)
+        # None can be saved too, whatever torch's annotation says.
+        saved = inputs, weight_ih, weight_hh, weight_hr, hidden, cell, gates, raw_cells, raw_outputs
+        ctx.save_for_backward(*saved)  # type: ignore[arg-type]
         return outputs, last_hidden, last_cell
 
     @staticmethod
