@@ -257,7 +257,7 @@ def test_what_is_refused(device, monkeypatch):
 def test_under_the_interpreter():
     """Everything above with the kernels run by Triton's interpreter, on the CPU."""
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "", __file__],
         env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
         cwd=CHECKOUT,
         capture_output=True,
