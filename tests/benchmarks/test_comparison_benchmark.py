@@ -98,7 +98,7 @@ def test_peers_that_are_absent(monkeypatch, tmp_path, capsys):
     found, absent = run.present_peers()
     assert not found
     assert "names no Python" in absent["allennlp"]
-    assert "is no program" in absent["simple_elmo"]
+    assert "is not a program" in absent["simple_elmo"]
     (tmp_path / "file").touch()
     assert peers.main(["install", "allennlp", str(tmp_path)]) == 1
     assert "is not empty" in capsys.readouterr().err
