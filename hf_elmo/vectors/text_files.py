@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -169,7 +169,7 @@ def _head(stream: BinaryIO) -> bytes:
 class _Unpacking(io.RawIOBase):
     """A stream being unpacked, whose damage is a ValueError: an OSError would look like one of whatever is written."""
 
-    def __init__(self, packed: IO[bytes], name: str, kind: str):
+    def __init__(self, packed: BinaryIO | gzip.GzipFile, name: str, kind: str):
         self._packed, self._name, self._kind = packed, name, kind
 
     def readable(self) -> bool:
