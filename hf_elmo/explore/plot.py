@@ -206,7 +206,7 @@ def plot_senses(
     numbers: bool | None = None,
     seed: int = 0,
     title: str | None = None,
-):
+) -> Figure:
     """Draws the occurrences of a word as a map: the nearer two points, the more alike the model takes their contexts.
 
     Args:
@@ -284,7 +284,7 @@ def plot_similarity(
     second: str | Sequence[str],
     layers: Sequence[int | str] | int | str | None = None,
     title: str | None = None,
-):
+) -> Figure:
     """Draws the cosine of every word of a sentence with every word of another one, a heat map for each layer.
 
     Where both words are the same the cell has a frame. Few cells have their numbers written in them.
