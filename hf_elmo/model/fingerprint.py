@@ -72,8 +72,8 @@ def forget_weights(model: nn.Module) -> None:
 
     A model keeps what it made of its weights: copies laid out for faster products, vectors of words
     (`remember_words`). Changes by torch's operations, optimisers and `load_state_dict` are always noticed; so are
-    changes of `.data`, or through a numpy view, that touch all numbers of a row, a column or a whole parameter. Whoever
-    changes single numbers in such a way calls this afterwards:
+    changes of `.data`, or through a numpy view, that touch all numbers of a row, a column or a whole parameter. After
+    changing single numbers in such a way, call this function:
 
     ```python
     model.get_parameter("bilstm.forward_layers.0.weight_hh").data[5, 7] = 0.25
