@@ -121,7 +121,7 @@ def _view(parameter: Tensor) -> tuple[np.ndarray, np.ndarray | None]:
     size = parameter.element_size()
     length = 1 + sum((count - 1) * step for count, step in zip(shape, stride)) if parameter.numel() else 0
     memory = (ctypes.c_char * (length * size)).from_address(parameter.data_ptr()) if length else b""
-    return np.frombuffer(memory, dtype=f"i{size}"), _probes(shape, stride)
+    return np.frombuffer(memoryview(memory), dtype=f"i{size}"), _probes(shape, stride)
 
 
 @lru_cache(maxsize=128)
