@@ -23,7 +23,7 @@ from hf_elmo.vectors.embedding import embed_sentences
 from hf_elmo.vectors.word_cache import RecentWords
 
 SIZES = [{}, {"cell_size": 5}, {"cell_clip": None, "proj_clip": None}, {"num_layers": 3, "use_skip_connections": False}]
-TOLERANCES = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 0.15}
+TOLERANCES = {torch.float32: 1e-5, torch.float64: 1e-12}
 
 
 def batch(lengths, dtype, distinct, seed, dim=5):
@@ -54,17 +54,24 @@ def plain(bilstm, words, packing, state):
     return merged, ElmoState(*(torch.stack([torch.stack([e[i] for e in end]) for end in ends]) for i in (0, 1)))
 
 
+def largest(values):
+    """The largest of some numbers without their signs; 0 if there are none."""
+    return values.abs().max().item() if values.numel() else 0.0
+
+
 @settings(deadline=None, max_examples=150)
 @given(
     lengths=st.lists(st.integers(0, 12), min_size=1, max_size=8)
     | st.lists(st.integers(1, 3), min_size=33, max_size=64),
     sizes=st.sampled_from(SIZES),
-    dtype=st.sampled_from(list(TOLERANCES)),
+    dtype=st.sampled_from([*TOLERANCES, torch.bfloat16]),
     distinct=st.sampled_from([None, 1, 7]),
     from_state=st.booleans(),
     seed=st.integers(0, 1000),
 )
 @example([300, 1], {}, torch.float32, 7, True, 0)
+# On some processors plain operations are off by 0.24 here, the layers by 0.03.
+@example([5], {"cell_clip": None, "proj_clip": None}, torch.bfloat16, 1, False, 208)
 @example([0], {}, torch.float32, None, False, 0)
 def test_reading_equals_the_plain_layers(lengths, sizes, dtype, distinct, from_state, seed):
     bilstm = fill(BiLstm(small_config(**sizes)), seed).to(dtype)
@@ -75,9 +82,16 @@ def test_reading_equals_the_plain_layers(lengths, sizes, dtype, distinct, from_s
     with torch.no_grad():
         expected, expected_end = plain(bilstm, words, packing, state)
         layers, end = bilstm(words, packing, state)
-    for ours, theirs in zip([*layers, *end], [*expected, *expected_end], strict=True):
+        # The same rounded numbers, read without further rounding.
+        doubles = Words(words.vectors.double(), words.index), packing, ElmoState(*(x.double() for x in state))
+        exact, exact_end = plain(copy.deepcopy(bilstm).double(), *doubles)
+    for ours, theirs, right in zip([*layers, *end], [*expected, *expected_end], [*exact, *exact_end], strict=True):
         assert ours.shape == theirs.shape
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=TOLERANCES[dtype])
+        assert ours.dtype == theirs.dtype
+        if dtype in TOLERANCES:
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=TOLERANCES[dtype])
+        else:
+            assert largest(ours - right) <= 2 * largest(theirs - right) + 0.05
 
 
 def test_input_shares_in_many_runs(monkeypatch):
