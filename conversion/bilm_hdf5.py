@@ -17,12 +17,11 @@ import h5py
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from ..hub.published_models import origin_of
 from ..model.configuration_elmo import ElmoConfig
 from ..model.model_files import LARGEST_WEIGHT
-from ..model.modeling_elmo import ElmoModel
+from ..model.modeling_elmo import ElmoModel, ElmoPreTrainedModel
 from ..model.scalar_mix import ScalarMix
 from ..whole_files import new_folder
 from .bilm_files import (
@@ -163,7 +162,7 @@ def _load(parts: BilmFiles) -> tuple[ElmoModel, list[str] | None]:
     return model.eval(), words
 
 
-def save_bilm(model: PreTrainedModel, destination: str | Path, *, vocabulary: Sequence[str] | None = None) -> None:
+def save_bilm(model: ElmoPreTrainedModel, destination: str | Path, *, vocabulary: Sequence[str] | None = None) -> None:
     """Writes `options.json`, `weights.hdf5` and, if there is a vocabulary, `vocab.txt`, for bilm-tf or AllenNLP.
 
     What came from this format goes back bit for bit, and keys of the options that are not used here go back too.
@@ -265,8 +264,10 @@ def read_config(options: InputFile | Mapping[str, Any], vocab_size: int) -> Elmo
     Raises:
         ConversionError: if it describes none, or sizes that no ELMo has.
     """
-    is_file = isinstance(options, InputFile)
-    content, name = (read_json_object(options), str(options)) if is_file else (dict(options), "The options")
+    if isinstance(options, InputFile):
+        content, name = read_json_object(options), str(options)
+    else:
+        content, name = dict(options), "The options"
     try:
         config = ElmoConfig.from_options(content, vocab_size=vocab_size)
     except (ValueError, TypeError) as error:

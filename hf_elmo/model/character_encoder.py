@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakKeyDictionary
 
@@ -36,6 +37,9 @@ _MOST_FILLING = 1.5
 # For each encoder the product of its filters, and what that was made of. Outside of the modules, so that it is never
 # saved, moved or copied with them.
 _packed: WeakKeyDictionary[nn.Module, tuple[Fingerprint, Callable[[Tensor], Tensor]]] = WeakKeyDictionary()
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "tanh": torch.tanh}
 
 
 class VectorCache(Protocol):
@@ -75,6 +79,27 @@ class Highway(nn.Module):
         return gate * F.relu(self.transform(inputs)) + (1 - gate) * inputs
 
 
+@dataclass(frozen=True)
+class CharacterSizes:
+    """The sizes of convolutions alone, under their names in `ElmoConfig`: no highways, projection or word embedding."""
+
+    char_vocab_size: int
+    char_embed_dim: int
+    filters: list[list[int]]
+    activation: str
+    row_length: int
+    num_highway_layers: int = 0
+    word_embed_dim: int = 0
+    vocab_size: int = 0
+    projection_dim: int = 0
+    has_character_projection: bool = False
+
+    @property
+    def num_filters(self) -> int:
+        """Features that the convolutions give for a word."""
+        return sum(count for _, count in self.filters)
+
+
 class CharacterEncoder(nn.Module):
     """Character embedding, convolutions, max-pooling over the word, highway layers and projection.
 
@@ -83,13 +108,13 @@ class CharacterEncoder(nn.Module):
     its characters (as in ELMoForManyLangs).
     """
 
-    def __init__(self, config: ElmoConfig):
+    def __init__(self, config: ElmoConfig | CharacterSizes):
         super().__init__()
         self.char_embedding = nn.Embedding(config.char_vocab_size, config.char_embed_dim, padding_idx=0)
         self.convolutions = nn.ModuleList(
             nn.Conv1d(config.char_embed_dim, count, kernel_size=width) for width, count in config.filters
         )
-        self.activation = {"relu": F.relu, "tanh": torch.tanh}[config.activation]
+        self.activation = ACTIVATIONS[config.activation]
         self.highways = nn.ModuleList(Highway(config.num_filters) for _ in range(config.num_highway_layers))
         self.word_embedding = (
             nn.Embedding(config.vocab_size, config.word_embed_dim, padding_idx=0) if config.word_embed_dim else None
