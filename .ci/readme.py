@@ -1,8 +1,8 @@
 """Helps .ci/run: prints a command of the README, and sees to it that tests really ran.
 
-python3 .ci/readme.py command NAME              the shell block behind <!-- command: NAME -->
-python3 .ci/readme.py check-fixture-tests FILE  those on original data, by pytest's JUnit report
-python3 .ci/readme.py check-all-ran FILE        all of a JUnit report
+python3 .ci/readme.py command NAME                 the shell block behind <!-- command: NAME -->
+python3 .ci/readme.py check-fixture-tests FILE...  those on original data, by pytest's JUnit reports
+python3 .ci/readme.py check-all-ran FILE           all of a JUnit report
 """
 
 import os
@@ -23,11 +23,11 @@ def command(name: str) -> str:
     return block[1]
 
 
-def check_fixture_tests(report: str) -> None:
+def check_fixture_tests(reports: list[str]) -> None:
     """Fails if tests on the shared data were left out although it is there."""
     beside = ROOT.parent / "shared" / "data"
     folder = Path(os.environ.get("HF_ELMO_SHARED_DATA", beside))
-    cases = list(ElementTree.parse(report).iter("testcase"))
+    cases = [case for report in reports for case in ElementTree.parse(report).iter("testcase")]
     fidelity = [case for case in cases if case.get("classname", "").endswith("test_fidelity")]
     if not folder.is_dir():
         print(f"There is no shared data at {folder}: {len(fidelity)} fixture tests had nothing to compare with.")
@@ -59,8 +59,8 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["command", name]:
             print(command(name), end="")
-        case ["check-fixture-tests", report]:
-            check_fixture_tests(report)
+        case ["check-fixture-tests", _, *_]:
+            check_fixture_tests(sys.argv[2:])
         case ["check-all-ran", report]:
             check_all_ran(report)
         case _:

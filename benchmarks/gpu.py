@@ -61,8 +61,11 @@ from torch import Tensor, nn
 
 from hf_elmo import ElmoConfig, ElmoModel
 from hf_elmo.model.lstm.bilstm import BiLstm
-from hf_elmo.model.lstm.lstm_gpu import read_both, read_plainly, triton
-from hf_elmo.model.lstm.lstm_layer import ElmoState
+from hf_elmo.model.lstm.lstm_gpu import run as run_on_gpu
+from hf_elmo.model.lstm.lstm_gpu_kernels import triton
+from hf_elmo.model.lstm.lstm_layer import ElmoState, LstmInputs
+from hf_elmo.model.lstm.lstm_layer import run as run_plainly
+from hf_elmo.model.lstm.packing import Words, mirrored
 
 CELLS, DIM, LAYERS, CLIP = 4096, 512, 2, 3.0
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -178,24 +181,35 @@ def compare(batch: int, length: int, precision: str, bilstm: BiLstm, lstm: nn.LS
     """Milliseconds of everyone for a batch of sentences of one length."""
     dtype = DTYPES[precision]
     x = torch.randn(length, batch, DIM, device="cuda").to(dtype)
-    words = (x.flatten(0, 1), x.flip(0).flatten(0, 1))
+    words = Words(x.flatten(0, 1))
     sizes, padded, lengths = [batch] * length, x.transpose(0, 1).contiguous(), [length] * batch
-    state = ElmoState(
-        torch.zeros(2, LAYERS, batch, DIM, device="cuda", dtype=dtype),
-        torch.zeros(2, LAYERS, batch, CELLS, device="cuda", dtype=dtype),
+    mirror = mirrored(sizes).to("cuda")
+    inputs = LstmInputs(
+        layers=(tuple(bilstm.forward_layers), tuple(bilstm.backward_layers)),
+        reverse=(False, True),
+        words=(words, words),
+        batch_sizes=sizes,
+        state=ElmoState(
+            torch.zeros(2, LAYERS, batch, DIM, device="cuda", dtype=dtype),
+            torch.zeros(2, LAYERS, batch, CELLS, device="cuda", dtype=dtype),
+        ),
+        use_skip_connections=True,
+        dropout=bilstm.dropout,
+        mirror=lambda: mirror,
     )
     times = {
-        "ours": milliseconds(lambda: read_both(bilstm, words, sizes, state)),
-        "ours graph": milliseconds(graphed(lambda: read_both(bilstm, words, sizes, state))),
+        "ours": milliseconds(lambda: run_on_gpu(inputs)),
+        "ours graph": milliseconds(graphed(lambda: run_on_gpu(inputs))),
         "cuDNN": milliseconds(lambda: lstm(x)),
         "cuDNN graph": milliseconds(graphed(lambda: lstm(x))),
         "AllenNLP": milliseconds(lambda: allennlp(bilstm, padded, lengths)),
-        "plain": milliseconds(lambda: read_plainly(bilstm, words, sizes, state)),
+        "plain": milliseconds(lambda: run_plainly(inputs)),
     }
     # Everyone but cuDNN has computed the same. Words lie step by step in ours and sentence by sentence in AllenNLP's.
-    ours = read_both(bilstm, words, sizes, state)[0][-1].unflatten(1, (length, batch))
+    ours = run_on_gpu(inputs).layers
     theirs = allennlp(bilstm, padded, lengths)[-1].transpose(0, 1)
-    difference = float((torch.cat((ours[0], ours[1].flip(0)), dim=-1) - theirs).abs().max())
+    both = torch.cat((ours[0][-1], ours[1][-1]), dim=-1).unflatten(0, (length, batch))
+    difference = float((both - theirs).abs().max())
     assert difference < (1e-4 if precision == "fp32" else 0.1), difference
     return times
 

@@ -3,7 +3,7 @@
 They are no part of an installed transformers. To run them, get the repository at the tag v5.2.0, and name the folder:
 
     git clone --depth 1 --branch v5.2.0 https://github.com/huggingface/transformers
-    HF_ELMO_TRANSFORMERS_EXAMPLES=transformers/examples/pytorch python -m pytest tests/test_example_scripts.py
+    HF_ELMO_TRANSFORMERS_EXAMPLES=transformers/examples/pytorch python -m pytest tests/test_example_scripts.py -m slow
 
 Two things fail there with any model, as the last test shows: string labels in CSV files, and several labels per text.
 """

@@ -111,7 +111,7 @@ def test_no_command_needs_posix():
 
 def test_output_that_is_no_terminal_is_utf8_on_windows():
     """There the default would be a code page, in which most words cannot be written."""
-    code = "import sys; from hf_elmo import cli; sys.platform = {!r}; cli._prepare_output(); print('\\u03b5')"
+    code = "import sys; from hf_elmo.commands import app; sys.platform = {!r}; app._prepare_output(); print('\\u03b5')"
     environment = {**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     printed = [
         subprocess.run([sys.executable, "-c", code.format(system)], capture_output=True, env=environment, check=True)

@@ -4,12 +4,11 @@ import json
 import os
 import re
 import shlex
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
+import warm
 from places import CHECKOUT
 from typer.testing import CliRunner
 
@@ -30,9 +29,7 @@ def run(code: str, folder: Path, more: str = "") -> str:
     """Runs a recipe in a process of its own, in the folder; what `more` prints at the end is returned."""
     (folder / "recipe.py").write_text(f"{code}\nprint('=====')\n{more}\n", encoding="utf-8")
     environment = {**os.environ, "HF_DATASETS_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1"}
-    result = subprocess.run(
-        [sys.executable, "recipe.py"], cwd=folder, env=environment, capture_output=True, text=True, timeout=600
-    )
+    result = warm.run(["recipe.py"], cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stderr[-3000:]
     return result.stdout.split("=====\n")[-1]
 

@@ -141,7 +141,9 @@ def int8_product(weight: Tensor) -> Callable[..., Tensor]:
         ) from None
 
     def product(rows: Tensor, summand: Tensor | None = None) -> Tensor:
-        result = torch.ops.quantized.linear_dynamic(rows.float(), packed, False)
+        # Inputs take 7 bits: where a processor has no VNNI, pairs of products of 8 and 8 bits run over the 16 bits that
+        # they are added up in, and torch silently takes the largest number there is.
+        result = torch.ops.quantized.linear_dynamic(rows.float(), packed, True)
         return result if summand is None else result.add_(summand)
 
     return product

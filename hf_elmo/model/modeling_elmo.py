@@ -20,8 +20,7 @@ from .adapter_names import HeadForAdapters, named_stand_ins, second_names
 from .character_encoder import CharacterEncoder, ScaledLinear, check_row_length
 from .configuration_elmo import ElmoConfig
 from .lstm.bilstm import BiLstm
-from .lstm.lstm_cpu import is_quantized
-from .lstm.lstm_layer import ElmoState, LstmLayer
+from .lstm.lstm_layer import ElmoState, LstmLayer, is_quantized
 from .lstm.packing import Packing, Words
 from .model_files import check_local_weights
 from .remote_code import add_remote_code

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from .character_encoder import ScaledLinear
-from .lstm.lstm_cpu import is_quantized, quantize_layer
+from .lstm.lstm_cpu import quantize_layer
+from .lstm.lstm_layer import is_quantized
 from .matrix_products import Int8Linear
 
 if TYPE_CHECKING:

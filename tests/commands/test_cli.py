@@ -3,7 +3,6 @@
 import json
 import shutil
 import struct
-import time
 
 import h5py
 import numpy as np
@@ -20,6 +19,7 @@ from hf_elmo.commands.embed import Format, Layers
 from hf_elmo.vectors.embedding import LAYERS
 from hf_elmo.vectors.files import FORMATS
 
+SAFE_OPEN = safetensors.safe_open
 TEXT = "I read a book .\n\nShe didn't read it yesterday, and he will (maybe).\nYes!\n   \nÄrger in 東京\n"
 
 
@@ -496,7 +496,21 @@ def test_info_of_a_language_model_in_several_files(run, tmp_path):
     assert "00002" in run("info", "lm", status=1).stderr
 
 
-def test_info_of_a_large_model_reads_no_weights(run, tmp_path):
+class WithoutTensors:
+    """A file of weights that tells names and shapes, and nothing else."""
+
+    def __init__(self, *arguments, **options):
+        self._file = SAFE_OPEN(*arguments, **options)
+        self.keys, self.get_slice = self._file.keys, self._file.get_slice
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+
+def test_info_of_a_large_model_reads_no_weights(run, tmp_path, monkeypatch):
     config = ElmoConfig.from_preset("original")
     config.save_pretrained(tmp_path / "large")
     with torch.device("meta"):
@@ -511,9 +525,8 @@ def test_info_of_a_large_model_reads_no_weights(run, tmp_path):
         file.write(struct.pack("<Q", len(text)) + text)
         # A file with a hole: 374 MB that are nowhere.
         file.truncate(8 + len(text) + end)
-    start = time.process_time()
+    monkeypatch.setattr(safetensors, "safe_open", WithoutTensors)
     facts = json.loads(run("info", "large", "--json").stdout)
-    assert time.process_time() - start < 1
     # The number that AllenNLP published.
     assert facts["parameters"]["biLM"] == 93_600_864
 

@@ -11,21 +11,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import warm
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals, descriptors and shells")
 
 
-def command(*arguments):
-    return [sys.executable, "-m", "hf_elmo", *map(str, arguments)]
-
-
-def run(*arguments, **options):
+def run(*arguments, start=warm.run, **options):
     defaults = {"capture_output": True, "text": True, "timeout": 120, "encoding": "utf-8", "check": False}
-    return subprocess.run(command(*arguments), **{**defaults, **options})
+    return start(["-m", "hf_elmo", *arguments], **{**defaults, **options})
+
+
+def run_anew(arguments, **options):
+    """A process that really starts; the others here are forks."""
+    return subprocess.run([sys.executable, *map(str, arguments)], **options)
 
 
 def test_embed_prints_a_summary_and_nothing_else(tiny_model_folder):
-    done = run("embed", "I read a book .", "--model", tiny_model_folder)
+    done = run("embed", "I read a book .", "--model", tiny_model_folder, start=run_anew)
     assert (done.returncode, done.stderr) == (0, "")
     assert [line.split("\t")[2] for line in done.stdout.splitlines()] == ["word", "I", "read", "a", "book", "."]
 
@@ -43,7 +45,7 @@ def test_a_failure_has_status_1_and_one_line(tmp_path, tiny_model_folder):
     """An ASCII terminal cannot show the name of the folder, which is no reason to fail otherwise."""
     folder = tmp_path / "Ärger"
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    done = run("embed", "a", "-m", tiny_model_folder, "-o", folder / "v.npz", env=environment)
+    done = run("embed", "a", "-m", tiny_model_folder, "-o", folder / "v.npz", env=environment, start=run_anew)
     assert (done.returncode, done.stdout) == (1, "")
     assert "Traceback" not in done.stderr
     assert "there is no folder" in done.stderr
@@ -69,7 +71,7 @@ def test_the_package_does_not_import_the_command_line():
 
 @posix_only
 def test_closed_standard_input(tiny_model_folder):
-    done = run("embed", "--model", tiny_model_folder, preexec_fn=lambda: os.close(0))
+    done = run("embed", "--model", tiny_model_folder, preexec_fn=lambda: os.close(0), start=run_anew)
     assert done.returncode == 1
     assert done.stderr == "hf-elmo: Standard input is closed: give texts or --file.\n"
 
@@ -77,8 +79,8 @@ def test_closed_standard_input(tiny_model_folder):
 @posix_only
 def test_a_reader_that_goes_away(tiny_model_folder, tmp_path):
     (tmp_path / "in.txt").write_text("some words in a line\n" * 2000, encoding="utf-8")
-    arguments = command("embed", "--model", tiny_model_folder, "--file", tmp_path / "in.txt", "--show", 2000)
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    arguments = ["-m", "hf_elmo", "embed", "--model", tiny_model_folder, "--file", tmp_path / "in.txt", "--show", 2000]
+    process = warm.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait(60) == 1
@@ -87,19 +89,28 @@ def test_a_reader_that_goes_away(tiny_model_folder, tmp_path):
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a disk that is always full")
 def test_standard_output_that_is_full(tiny_model_folder):
     with open("/dev/full", "w", encoding="utf-8") as full:
-        done = run("embed", "a", "-m", tiny_model_folder, stdout=full, stderr=subprocess.PIPE, capture_output=False)
+        done = run(
+            "embed",
+            "a",
+            "-m",
+            tiny_model_folder,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            capture_output=False,
+            start=run_anew,
+        )
     assert done.returncode == 1
     assert done.stderr == "hf-elmo: Standard output cannot be written: No space left on device\n"
 
 
 @posix_only
-@pytest.mark.parametrize("name", ["SIGINT", pytest.param("SIGTERM", marks=pytest.mark.slow), "SIGKILL"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])
 def test_a_signal_while_writing_leaves_no_partial_file(tiny_model_folder, tmp_path, name):
     number = getattr(signal, name)
-    arguments = command("embed", "-m", tiny_model_folder, "-o", tmp_path / "v.hdf5", "--batch-words", 10)
+    output = ["-o", tmp_path / "v.hdf5", "--batch-words", 10]
     # A shell's background job, as a run of these tests may be, hands on that SIGINT is to be ignored.
-    process = subprocess.Popen(
-        arguments,
+    process = warm.Popen(
+        ["-m", "hf_elmo", "embed", "-m", tiny_model_folder, *output],
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
@@ -123,7 +134,6 @@ def test_a_signal_while_writing_leaves_no_partial_file(tiny_model_folder, tmp_pa
         assert process.returncode == 128 + number
 
 
-@pytest.mark.slow
 @posix_only
 def test_on_a_terminal_there_are_a_table_and_a_bar(tiny_model_folder, tmp_path):
     import pty
@@ -134,9 +144,9 @@ def test_on_a_terminal_there_are_a_table_and_a_bar(tiny_model_folder, tmp_path):
     for options in ([], ["--output", tmp_path / "v.npz"]):
         ours, theirs = pty.openpty()
         termios.tcsetwinsize(theirs, (40, 100))
-        arguments = command("embed", "-m", tiny_model_folder, "-f", tmp_path / "in.txt", *options)
+        arguments = ["-m", "hf_elmo", "embed", "-m", tiny_model_folder, "-f", tmp_path / "in.txt", *options]
         environment = {**os.environ, "TERM": "xterm"}
-        process = subprocess.Popen(arguments, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+        process = warm.Popen(arguments, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
         os.close(theirs)
         printed.append(read_terminal(ours))
         assert process.wait(60) == 0

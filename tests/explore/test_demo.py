@@ -1,7 +1,6 @@
 """The demo's page in a real browser, its answers against the model's own, and the Space that `hf-elmo space` writes."""
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -11,10 +10,11 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import requires
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from packaging.requirements import Requirement
@@ -57,29 +57,30 @@ def bundled():
     return model, hf_elmo.ElmoTokenizer.from_pretrained(folder)
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def address_of(process):
+    """Where a process listens; None if it does not yet."""
+    connections = psutil.Process(process.pid).net_connections(kind="tcp4")
+    ports = [each.laddr.port for each in connections if each.status == psutil.CONN_LISTEN]
+    return f"http://127.0.0.1:{ports[0]}/" if ports else None
 
 
 @contextmanager
-def serving(arguments, port, **options):
-    """A process that serves the page, until the page is there and the block ends."""
+def serving(arguments, **options):
+    """A process that serves the page at a port that it finds, and its address, until the block ends."""
     process = subprocess.Popen(
         [sys.executable, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
     )
     try:
         for _ in range(480):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10).close()
-                break
-            except OSError:
-                assert process.poll() is None, process.stdout.read()
-                time.sleep(0.25)
+            assert process.poll() is None, process.stdout.read()
+            if address := address_of(process):
+                with suppress(OSError):
+                    urllib.request.urlopen(address, timeout=10).close()
+                    break
+            time.sleep(0.25)
         else:
             pytest.fail("the page did not come up")
-        yield process
+        yield process, address
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -92,10 +93,9 @@ def serving(arguments, port, **options):
 
 @pytest.fixture(scope="module")
 def address(tagger_folder):
-    port = free_port()
-    with serving(["-m", "hf_elmo", "demo", "--ner", tagger_folder, "--port", port, "--no-browser"], port) as process:
-        yield f"http://127.0.0.1:{port}/"
-    assert f"http://127.0.0.1:{port}/" in process.stdout.readline()
+    with serving(["-m", "hf_elmo", "demo", "--ner", tagger_folder, "--no-browser"]) as (process, address):
+        yield address
+    assert address in process.stdout.readline()
 
 
 @pytest.fixture(scope="module")
@@ -459,10 +459,8 @@ def test_a_space_runs(tiny_model_folder, tagger_folder, tmp_path):
     assert_brings_the_demo(Requirement(line))
     # Somewhere else, where the copied models alone can be meant.
     shutil.move(tmp_path / "out", tmp_path / "space")
-    port = free_port()
-    environment = {**os.environ, "GRADIO_SERVER_PORT": str(port)}
-    with serving(["app.py"], port, cwd=tmp_path / "space", env=environment):
-        text = urllib.request.urlopen(f"http://127.0.0.1:{port}/").read().decode()
+    with serving(["app.py"], cwd=tmp_path / "space") as (_, address):
+        text = urllib.request.urlopen(address).read().decode()
     assert demo.TITLE in text
     # The result of the first example, with the tags of the tagger.
     assert "Nearest neighbours" in text

@@ -1,14 +1,13 @@
 """Figures of real models: what is drawn is what the model computes, and the files are what their names say."""
 
 import json
-import subprocess
-import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import warm
 from typer.testing import CliRunner
 
 import hf_elmo
@@ -180,7 +179,7 @@ model, tokenizer = ElmoModel.from_pretrained({str(tiny_model_folder)!r}), ElmoTo
 image = plot.plot_similarity(model, tokenizer, "I read", "we read")._repr_png_()
 print(image[:8] == b"\\x89PNG\\r\\n\\x1a\\n", "matplotlib.pyplot" in sys.modules, matplotlib.rcParams.copy() == before)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    done = warm.run(["-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.split() == ["True", "False", "True"]
 
 
@@ -269,7 +268,7 @@ except ImportError as error:
 from hf_elmo.commands.app import main
 main()
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = warm.run(["-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert done.stderr.count('python -m pip install -e ".[plot]"') == 2

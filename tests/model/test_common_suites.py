@@ -6,7 +6,7 @@ installed version and name its folder (the one with `src` and `tests`):
     pip download --no-deps --no-binary :all: transformers==<version>
     tar xzf transformers-<version>.tar.gz
     pip install parameterized
-    HF_ELMO_TRANSFORMERS_TESTS=transformers-<version> python -m pytest tests/test_common_suites.py
+    HF_ELMO_TRANSFORMERS_TESTS=transformers-<version> python -m pytest tests/model/test_common_suites.py -m slow
 """
 
 import importlib.util

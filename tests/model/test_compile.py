@@ -14,6 +14,8 @@ from hf_elmo.model.tracing import begins
 
 # More than any model here needs; were there a graph per length, all tests would fail by their counts.
 GRAPHS = 64
+# Where a test is not about what layers do to each other: a compiler goes through each of them.
+FEW_LAYERS = {"num_layers": 1, "num_highway_layers": 0}
 
 
 @pytest.fixture(autouse=True)
@@ -88,9 +90,9 @@ def test_compiled_plainly_the_bilm_stays_outside_and_lengths_make_no_graphs():
 
 
 def test_words_of_no_number():
-    model = fill(ElmoModel(small_config()))
+    model = fill(ElmoModel(small_config(**FEW_LAYERS)))
     compiled = torch.compile(model, backend="eager", fullgraph=True)
-    state = ElmoState(torch.randn(2, 2, 2, 5), torch.randn(2, 2, 2, 7))
+    state = ElmoState(torch.randn(2, 1, 2, 5), torch.randn(2, 1, 2, 7))
     with torch.no_grad():
         output = compiled(character_ids=random_words([0, 0]), state=state, return_state=True)
     assert output.last_hidden_state.shape == (2, 0, 10)
@@ -137,7 +139,7 @@ def test_dropout_falls_in_one_graph_as_elsewhere():
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_other_precisions(dtype):
-    model = fill(ElmoModel(small_config())).to(dtype)
+    model = fill(ElmoModel(small_config(**FEW_LAYERS))).to(dtype)
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     inputs = {"character_ids": random_words([5, 3])}
     with torch.no_grad():
@@ -147,7 +149,7 @@ def test_other_precisions(dtype):
 
 
 def test_autocast():
-    model = fill(ElmoModel(small_config()))
+    model = fill(ElmoModel(small_config(**FEW_LAYERS)))
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     inputs = {"character_ids": random_words([5, 3])}
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
@@ -159,7 +161,7 @@ def test_other_models_as_one_graph():
     words, mask = random_words([6, 4, 2]), mask_of([6, 4, 2]).long()
     segments = torch.tensor([[0, 0, 0, 1, 1, 1], [0, 0, 1, 1, 0, 0], [0] * 6])
     inputs = {"character_ids": words, "attention_mask": mask, "token_type_ids": segments}
-    config = small_config(vocab_size=20, num_labels=3, task_encoder_layers=0, classifier_size=6)
+    config = small_config(vocab_size=20, num_labels=3, task_encoder_layers=0, classifier_size=6, **FEW_LAYERS)
     for kind in (ElmoForPreTraining, ElmoForSequenceClassification):
         model = fill(kind(config))
         with torch.no_grad():

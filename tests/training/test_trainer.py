@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import warm
 from language_model_training import STEPS, small_training, write_text
 from places import HELPERS
 from safetensors.torch import load_file
@@ -58,14 +59,11 @@ def uninterrupted(tmp_path_factory):
     return folder / "out"
 
 
-def start(folder: Path, **options) -> subprocess.Popen:
+def start(folder: Path, **options) -> warm.Popen:
     folder.mkdir(exist_ok=True)
-    # Two threads, whose order must not matter; passive, since spinning ones would wait for a busy core for ever.
-    threads = {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE"}
-    environment = {**os.environ, **threads, "HF_DATASETS_CACHE": str(folder / "cache")}
-    return subprocess.Popen(
-        [sys.executable, str(SCRIPT), str(folder), json.dumps(options)],
-        env=environment,
+    return warm.Popen(
+        [SCRIPT, folder, json.dumps(options)],
+        env={**os.environ, "HF_DATASETS_CACHE": str(folder / "cache")},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

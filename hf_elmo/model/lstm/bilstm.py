@@ -1,19 +1,53 @@
-"""The bidirectional LSTM language model: two independent stacks of LSTM layers (section 3.1 and 3.4)."""
+"""The bidirectional LSTM language model: two independent stacks of LSTM layers (section 3.1 and 3.4).
+
+`BiLstm` owns the layers and chooses how they are run: `WAYS` lists the ways, README.md in this folder tells them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import chain
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from transformers.utils import logging
 
-from .lstm_cpu import is_quantized, read_stacks, why_not
-from .lstm_layer import ElmoState, LstmLayer
+from ..configuration_elmo import ElmoConfig
+from .lstm_cpu import run as run_on_cpu
+from .lstm_cpu import unsupported_reason as cpu_reason
+from .lstm_gpu import run as run_on_gpu
+from .lstm_gpu import unsupported_reason as gpu_reason
+from .lstm_layer import ElmoState, LstmInputs, LstmLayer, LstmOutputs
+from .lstm_layer import run as run_plainly
+from .lstm_layer import unsupported_reason as plain_reason
+from .lstm_training import run as run_training
+from .lstm_training import unsupported_reason as training_reason
 from .packing import Packing, Words, mirrored
 
 logger = logging.get_logger(__name__)
+
+
+class Way(NamedTuple):
+    """One way of running the LSTMs.
+
+    Attributes:
+        name: What the log calls it.
+        unsupported_reason: Why it cannot run something; None if it can.
+        run: Runs it.
+    """
+
+    name: str
+    unsupported_reason: Callable[[LstmInputs], str | None]
+    run: Callable[[LstmInputs], LstmOutputs]
+
+
+#: All ways, the first choice first.
+WAYS = (
+    Way("Triton kernels", gpu_reason, run_on_gpu),
+    Way("the inference path for CPUs", cpu_reason, run_on_cpu),
+    Way("the training path for CPUs", training_reason, run_training),
+    Way("plain operations", plain_reason, run_plainly),
+)
 
 
 class BiLstm(nn.Module):
@@ -24,7 +58,7 @@ class BiLstm(nn.Module):
     (as bilm-tf wraps its cells).
     """
 
-    def __init__(self, config):
+    def __init__(self, config: ElmoConfig):
         super().__init__()
         self.use_skip_connections = config.use_skip_connections
         # Not asked of the layers, which an adapter (PEFT's target_parameters) may have wrapped.
@@ -54,29 +88,21 @@ class BiLstm(nn.Module):
         """
         both = (inputs, inputs if backward_inputs is None else backward_inputs)
         words = tuple(each if isinstance(each, Words) else Words(each) for each in both)
-        sizes = packing.batch_sizes
         if state is None:
             state = self.initial_state(len(packing.rows), words[0].vectors)
-        if words[0].vectors.device.type == "cuda" and self._serves_on_gpu(words, sizes):
-            # Triton takes long to import, and is not everywhere.
-            from .lstm_gpu import read_both
-
-            layers, end = read_both(self, (words[0].all(), words[1].select(packing.mirror).all()), sizes, state)
-            return [torch.cat([y[0], y[1].index_select(0, packing.mirror)], dim=-1) for y in layers], end
-        stacks = self.forward_layers, self.backward_layers
-        if self._serves_on_cpu(stacks, words, sizes):
-            both = words[0], words[1].select(packing.mirror)
-            layers, *end = read_stacks(stacks, both, sizes, state.hidden, state.cell, self.use_skip_connections)
-            pairs = zip(layers[0], (y.index_select(0, packing.mirror) for y in layers[1]))
-            return [torch.cat(pair, dim=-1) for pair in pairs], ElmoState(*end)
-        halves, hidden, cell = zip(
-            *(
-                self.read_stack(direction, each, sizes, state.hidden[direction], state.cell[direction])
-                for direction, each in enumerate(words)
+        outputs = run_first_that_applies(
+            LstmInputs(
+                layers=(tuple(self.forward_layers), tuple(self.backward_layers)),
+                reverse=(False, True),
+                words=words,
+                batch_sizes=packing.batch_sizes,
+                state=state,
+                use_skip_connections=self.use_skip_connections,
+                dropout=self.dropout,
+                mirror=lambda: packing.mirror,
             )
         )
-        merged = [torch.cat(pair, dim=-1) for pair in zip(*halves, strict=True)]
-        return merged, ElmoState(torch.stack(hidden), torch.stack(cell))
+        return [torch.cat(pair, dim=-1) for pair in zip(*outputs.layers, strict=True)], outputs.state
 
     def read_stack(
         self, direction: int, inputs: Tensor | Words, batch_sizes: list[int], hidden: Tensor, cell: Tensor
@@ -98,50 +124,19 @@ class BiLstm(nn.Module):
             ValueError: if the model was quantised and is to be trained, or compiled.
         """
         words = inputs if isinstance(inputs, Words) else Words(inputs)
-        layers = (self.forward_layers, self.backward_layers)[direction]
-        if self._serves_on_cpu([layers], [words], batch_sizes):
-            mirror = mirrored(batch_sizes) if direction == 1 else None
-            if mirror is not None:
-                words = words.select(mirror)
-            (outputs,), *state = read_stacks(
-                [layers], [words], batch_sizes, hidden[None], cell[None], self.use_skip_connections
+        outputs = run_first_that_applies(
+            LstmInputs(
+                layers=(tuple(self.backward_layers if direction else self.forward_layers),),
+                reverse=(bool(direction),),
+                words=(words,),
+                batch_sizes=batch_sizes,
+                state=ElmoState(hidden[None], cell[None]),
+                use_skip_connections=self.use_skip_connections,
+                dropout=self.dropout,
+                mirror=lambda: mirrored(batch_sizes).to(words.vectors.device),
             )
-            return outputs if mirror is None else [y.index_select(0, mirror) for y in outputs], *(x[0] for x in state)
-        if batch_sizes and any(map(is_quantized, layers)):
-            raise ValueError("A quantised model only reads, on a CPU, uncompiled: load it anew for anything else.")
-        x, outputs, last_hidden, last_cell = words.all(), [], [], []
-        for depth, layer in enumerate(layers):
-            x = self.dropout(x)
-            y, h, c = layer(x, batch_sizes, hidden[depth], cell[depth], reverse=direction == 1)
-            x = x + y if self.use_skip_connections and depth > 0 else y
-            outputs.append(x)
-            last_hidden.append(h)
-            last_cell.append(c)
-        return outputs, torch.stack(last_hidden), torch.stack(last_cell)
-
-    def _serves_on_cpu(self, stacks: Sequence[nn.ModuleList], words: Sequence[Words], batch_sizes: list[int]) -> bool:
-        """Whether `lstm_inference` reads these words; what is trained does so by itself (`lstm_training`)."""
-        if not batch_sizes or words[0].vectors.device.type != "cpu" or torch.compiler.is_compiling():
-            return False
-        layers = list(chain.from_iterable(stacks))
-        reason = why_not(layers, words) if all(map(_is_bare, layers)) else "something stands between layer and weights"
-        if reason is None and self.training and self.dropout.p > 0:
-            reason = "there is dropout"
-        if reason is not None and not torch.is_grad_enabled():
-            logger.info_once(f"The biLM's LSTMs are read by plain operations: {reason}.")
-        return reason is None
-
-    def _serves_on_gpu(self, words: tuple[Words, Words], batch_sizes: list[int]) -> bool:
-        """Whether `lstm_triton` reads these words."""
-        if not batch_sizes or torch.compiler.is_compiling():
-            return False
-        from .lstm_gpu import why_not
-
-        is_bare = all(map(_is_bare, chain(self.forward_layers, self.backward_layers)))
-        reason = why_not(self, tuple(each.vectors for each in words), batch_sizes) if is_bare else "of an adapter"
-        if reason is not None:
-            logger.info_once(f"The biLM's LSTMs are read by plain operations: {reason}.")
-        return reason is None
+        )
+        return outputs.layers[0], outputs.state.hidden[0], outputs.state.cell[0]
 
     def initial_state(self, batch: int, like: Tensor) -> ElmoState:
         """Zeros for a batch of that many sentences, in the dtype and on the device of `like`."""
@@ -149,8 +144,20 @@ class BiLstm(nn.Module):
         return ElmoState(*(like.new_zeros(*shape, size) for size in self.state_sizes))
 
 
-def _is_bare(layer: nn.Module) -> bool:
-    """Whether nothing stands between a layer and its weights: no adapter, no offloading, no hook."""
-    if type(layer) is not LstmLayer or "forward" in layer.__dict__:
-        return False
-    return not (layer._forward_hooks or layer._forward_pre_hooks)
+def run_first_that_applies(inputs: LstmInputs) -> LstmOutputs:
+    """Runs the LSTMs by the first of `WAYS` that supports this, and says in the log which one it is and why.
+
+    Raises:
+        ValueError: if none does.
+    """
+    # A compiler knows plain operations best, and could not write to the log. Without words there is nothing to choose.
+    chooses = bool(inputs.batch_sizes) and not torch.compiler.is_compiling()
+    refused: list[str] = []
+    for way in WAYS if chooses else WAYS[-1:]:
+        reason = way.unsupported_reason(inputs)
+        if reason is None:
+            if chooses:
+                logger.info_once("; ".join([f"The biLM's LSTMs are run by {way.name}", *refused]) + ".")
+            return way.run(inputs)
+        refused.append(f"not by {way.name} ({reason})")
+    raise ValueError("; ".join(["The biLM's LSTMs cannot be run", *refused]) + ".")

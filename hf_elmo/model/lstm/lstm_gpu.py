@@ -32,28 +32,18 @@ import os
 from contextlib import nullcontext
 from functools import lru_cache
 from itertools import accumulate
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
-from transformers.utils import logging
+from torch import Tensor, nn
 
 from ..fingerprint import Fingerprint
-from .lstm_gpu_kernels import triton
-from .lstm_layer import ElmoState, LstmLayer
-
-if triton is not None:
-    from .lstm_gpu_kernels import layer_kernel
-
-if TYPE_CHECKING:
-    from .bilstm import BiLstm
-
-logger = logging.get_logger(__name__)
+from .lstm_layer import ElmoState, LstmInputs, LstmLayer, LstmOutputs, not_bare_reason, only_plain_operations_reason
 
 #: Triton runs programs one by one in Python, on tensors of any device.
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-#: The input's share of the gates is computed for about so many words at a time.
+#: The input's part of the gates is computed for about this many words at a time.
 _WORDS_AT_ONCE = 8192
 
 
@@ -66,10 +56,19 @@ class _Weights(NamedTuple):
     weight_hr: Tensor | None
 
 
+class _MadeOf(NamedTuple):
+    """What packed weights were made of and for: equal if they still serve."""
+
+    dtype: torch.dtype
+    split: bool
+    forget_biases: list[float]
+    parameters: Fingerprint
+
+
 #: What CUDA graphs read at each replay.
 _captured: list[Tensor] = []
-#: For each biLM the dtype of its packed weights, and for each layer what they were made of, and they.
-_packed: WeakKeyDictionary = WeakKeyDictionary()
+#: For the forward direction of each layer, what its packed weights were made of, and the weights.
+_packed: WeakKeyDictionary[nn.Module, tuple[_MadeOf, _Weights]] = WeakKeyDictionary()
 
 
 def _nearest_tf32(x: Tensor) -> Tensor:
@@ -77,20 +76,16 @@ def _nearest_tf32(x: Tensor) -> Tensor:
     return ((x.contiguous().view(torch.int32) + 4096) & -8192).view(torch.float32)
 
 
-def _weights(bilstm: BiLstm, depth: int, dtype: torch.dtype, split: bool) -> _Weights:
-    """The packed weights of a layer, made anew if a parameter was changed or moved."""
-    layers = (bilstm.forward_layers[depth], bilstm.backward_layers[depth])
-    named = [(layer.weight_ih, layer.weight_hh, layer.bias, layer.weight_hr) for layer in layers]
-    parameters = [p for each in named for p in each if p is not None]
+def _weights(layers: tuple[LstmLayer, LstmLayer], dtype: torch.dtype, split: bool) -> _Weights:
+    """The packed weights of both directions of a layer, made anew if a parameter was changed or moved."""
+    parameters = [parameter for layer in layers for parameter in layer.parameters()]
+    made_of = None
     # Whether an inference tensor was changed cannot be known.
-    versions = None if any(p.is_inference() for p in parameters) else Fingerprint(parameters)
-    made_of = (versions, [layer.forget_bias for layer in layers])
-    kind, held = _packed.get(bilstm, (None, {}))
-    if kind != (dtype, split):
-        held = {}
-        _packed[bilstm] = ((dtype, split), held)
-    if versions is not None and depth in held and held[depth][0] == made_of:
-        return held[depth][1]
+    if not any(parameter.is_inference() for parameter in parameters):
+        made_of = _MadeOf(dtype, split, [layer.forget_bias for layer in layers], Fingerprint(parameters))
+        kept = _packed.get(layers[0])
+        if kept is not None and kept[0] == made_of:
+            return kept[1]
 
     def both(name: str) -> Tensor:
         stacked = torch.stack([getattr(layer, name).detach().to(dtype) for layer in layers])
@@ -101,13 +96,17 @@ def _weights(bilstm: BiLstm, depth: int, dtype: torch.dtype, split: bool) -> _We
         bias = layer.bias.detach().clone()
         bias[layer.cell_size : 2 * layer.cell_size] += layer.forget_bias
         biases.append(bias.to(dtype))
+    forward_ih, backward_ih = (layer.weight_ih.detach().to(dtype).t() for layer in layers)
     weights = _Weights(
-        transposed_ih=tuple(layer.weight_ih.detach().to(dtype).t() for layer in layers),
-        bias=tuple(biases),
+        transposed_ih=(forward_ih, backward_ih),
+        bias=(biases[0], biases[1]),
         weight_hh=both("weight_hh"),
         weight_hr=None if layers[0].weight_hr is None else both("weight_hr"),
     )
-    held[depth] = (made_of, weights)
+    if made_of is None:
+        _packed.pop(layers[0], None)
+    else:
+        _packed[layers[0]] = made_of, weights
     return weights
 
 
@@ -121,7 +120,9 @@ def _power_of_two(x: int, least: int, most: int) -> int:
 
 
 @lru_cache(maxsize=256)
-def _blocks(cells: int, dim: int, batch: int, dtype: torch.dtype, split: bool, programs: int, shared: int) -> dict:
+def _blocks(
+    cells: int, dim: int, batch: int, dtype: torch.dtype, split: bool, programs: int, shared: int
+) -> dict[str, int]:
     """Sizes of blocks: at original size one block of cells, and one of the projection's sums, for each program.
 
     Args:
@@ -181,7 +182,7 @@ def _to_device(numbers: list[int], device: torch.device) -> Tensor:
     return tensor.to(device, non_blocking=True)
 
 
-class _Reading(NamedTuple):
+class _Workspace(NamedTuple):
     """What the layers share while words are read. Every operation costs the CPU as long as a step costs the GPU.
 
     Attributes:
@@ -201,7 +202,7 @@ class _Reading(NamedTuple):
     on_device: Tensor
     runs: list[tuple[int, int]]
     split: bool
-    blocks: dict
+    blocks: dict[str, int]
     workers: int
     share: Tensor
     shares: tuple[Tensor, Tensor]
@@ -212,7 +213,7 @@ class _Reading(NamedTuple):
     def begin(
         cls, batch_sizes: list[int], starts: list[int], on_device: Tensor, cells: int, dim: int, dtype: torch.dtype,
         split: bool, projects: bool,
-    ) -> _Reading:  # fmt: skip
+    ) -> _Workspace:  # fmt: skip
         device, batch, parts = on_device.device, batch_sizes[0], 2 if split else 1
         programs, shared = 4, 2**16
         if not _INTERPRETED:
@@ -230,7 +231,7 @@ class _Reading(NamedTuple):
             blocks=blocks,
             workers=1 if _INTERPRETED else min(programs // 2, tiles),
             share=share,
-            shares=share.unbind(0),
+            shares=(share[0], share[1]),
             y=torch.empty(2, parts, batch, cells if projects else 0, dtype=dtype, device=device),
             sums=torch.empty(2, blocks["SLICES"], batch, dim if projects else 0, device=device, dtype=torch.float32),
         )
@@ -250,6 +251,9 @@ class _Reading(NamedTuple):
             out: ``(2, all words, projection_dim)``, for the outputs.
             counters: ``(2, 32)`` int32 zeros for each run.
         """
+        # Triton takes long to import, and is not everywhere.
+        from .lstm_gpu_kernels import layer_kernel
+
         projects = weights.weight_hr is not None
         for counter, (first, last) in zip(counters, self.runs):
             begin, end = self.starts[first], self.starts[last]
@@ -269,61 +273,68 @@ class _Reading(NamedTuple):
             )  # fmt: skip
 
 
-def _product_dtype(bilstm: BiLstm, words: Tensor) -> torch.dtype:
+def _product_dtype(inputs: LstmInputs) -> torch.dtype:
     """That of the matrix products."""
-    kind = words.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else bilstm.forward_layers[0].bias.dtype
+    kind = inputs.words[0].vectors.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else inputs.layers[0][0].bias.dtype
 
 
-def why_not(bilstm: BiLstm, words: tuple[Tensor, Tensor], batch_sizes: list[int]) -> str | None:
-    """Why `read_both` would take the plain path; None if it would not."""
-    layer, device = bilstm.forward_layers[0], words[0].device
-    if triton is None:
+def has_triton() -> bool:
+    """Whether Triton can be imported."""
+    from .lstm_gpu_kernels import triton
+
+    return triton is not None
+
+
+def unsupported_reason(inputs: LstmInputs) -> str | None:
+    """Why `run` cannot compute this; None if it can. (Under Triton's interpreter it computes on any device.)"""
+    device = inputs.words[0].vectors.device
+    if device.type != "cuda" or torch.version.hip is not None:
+        return f"the words are on {device}, which is not a CUDA GPU"
+    if len(inputs.layers) != 2:
+        return "one direction is read alone"
+    if not _INTERPRETED and torch.cuda.get_device_capability(device) < (8, 0):
+        return "the GPU is older than NVIDIA's Ampere"
+    if not has_triton():
         return "Triton is not installed"
-    if not _INTERPRETED:
-        if device.type != "cuda" or torch.version.hip is not None:
-            return f"the words are on {device}, which is no CUDA GPU"
-        if torch.cuda.get_device_capability(device) < (8, 0):
-            return "the GPU is older than NVIDIA's Ampere"
-    if torch.is_grad_enabled() and any(x.requires_grad for x in (*words, *bilstm.parameters())):
+    layers = inputs.all_layers()
+    reason = not_bare_reason(layers)
+    if reason is not None:
+        return reason
+    weights = [parameter for layer in layers for parameter in layer.parameters()]
+    vectors = [words.vectors for words in inputs.words]
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*vectors, *weights)):
         return "gradients are recorded"
-    dtype = _product_dtype(bilstm, words[0])
+    tensors = [*vectors, *inputs.state, *weights]
+    if any(tensor.device != device for tensor in tensors):
+        return "words, states and weights are on several devices"
+    dtype = _product_dtype(inputs)
     if dtype not in (torch.float32, torch.bfloat16, torch.float16):
         return f"the weights are {dtype}"
-    if batch_sizes and batch_sizes[0] * layer.cell_size * 8 >= 2**31:
-        return f"a batch of {batch_sizes[0]} sentences is too large"
-    return None
+    if _INTERPRETED and dtype == torch.bfloat16:
+        # It takes them for whole numbers.
+        return "Triton's interpreter cannot multiply numbers in bfloat16"
+    batch = inputs.batch_sizes[0]
+    if inputs.state.hidden.shape[2] != batch:
+        return "there are states of sentences without words"
+    if batch * layers[0].cell_size * 8 >= 2**31:
+        return f"a batch of {batch} sentences is too large"
+    return only_plain_operations_reason(tensors)
 
 
-def read_both(
-    bilstm: BiLstm, words: tuple[Tensor, Tensor], batch_sizes: list[int], state: ElmoState
-) -> tuple[list[Tensor], ElmoState]:
-    """Reads packed sentences in both directions.
-
-    Args:
-        bilstm: The layers.
-        words: For the forward and for the backward direction ``(all words, projection_dim)``, each packed in the order
-            in which its direction reads (`Packing.mirror`).
-        batch_sizes: Number of sentences at each time step; falls.
-        state: The state to start from, in packed order.
-
-    Returns:
-        Per layer the outputs ``(2, all words, projection_dim)`` in the orders of `words`, and the state after each
-        sentence's last word, in packed order.
-    """
-    reason = why_not(bilstm, words, batch_sizes)
-    if reason is not None:
-        logger.warning_once(f"The LSTMs are computed step by step and not in Triton's kernels, because {reason}.")
-        return read_plainly(bilstm, words, batch_sizes, state)
-    logger.info_once("The LSTMs are computed in Triton's kernels, one for each layer.")
-    if not batch_sizes:
-        return [torch.stack(words) for _ in bilstm.forward_layers], state
-    device, layers, batch = words[0].device, len(bilstm.forward_layers), batch_sizes[0]
-    dtype = _product_dtype(bilstm, words[0])
+def run(inputs: LstmInputs) -> LstmOutputs:
+    """Reads packed sentences in both directions. Outputs require no gradients."""
+    mirror = inputs.mirror()
+    # Each direction's words in the order in which it reads them.
+    halves = (inputs.words[0].all(), inputs.words[1].select(mirror).all())
+    state, batch_sizes = inputs.state, inputs.batch_sizes
+    device, layers, batch = halves[0].device, len(inputs.layers[0]), batch_sizes[0]
+    projects = inputs.layers[0][0].weight_hr is not None
+    dtype = _product_dtype(inputs)
     split = dtype == torch.float32 and not torch.backends.cuda.matmul.allow_tf32
     # What the plain path returns where autocast mixes dtypes.
     cell_dtype = torch.promote_types(dtype, state.cell.dtype)
-    out_dtype = dtype if bilstm.forward_layers[0].weight_hr is not None else cell_dtype
+    out_dtype = dtype if projects else cell_dtype
     starts = [0, *accumulate(batch_sizes)]
     last = [0] * batch
     for start, n, following in zip(starts, batch_sizes, [*batch_sizes[1:], 0]):
@@ -335,9 +346,8 @@ def read_both(
     ):
         on_device = _to_device([*starts, starts[-1], *last], device)
         dim, size = state.hidden.shape[-1], state.cell.shape[-1]
-        projects = bilstm.forward_layers[0].weight_hr is not None
-        reading = _Reading.begin(batch_sizes, starts, on_device, size, dim, dtype, split, projects)
-        runs = len(reading.runs)
+        workspace = _Workspace.begin(batch_sizes, starts, on_device, size, dim, dtype, split, projects)
+        runs = len(workspace.runs)
         counters = torch.zeros(layers * runs, 64, dtype=torch.int32, device=device).unbind(0)
         y = torch.empty(layers, 2, starts[-1], dim, dtype=out_dtype, device=device)
         cells = torch.empty(layers, 2, batch, size, dtype=torch.float32, device=device)
@@ -350,39 +360,19 @@ def read_both(
         if split:
             hidden[:, 1, :, 1] = _nearest_tf32(given - high)
         outputs: list[Tensor] = []
-        x, halves = None, words
-        for depth, (layer, h, c, out) in enumerate(
-            zip(bilstm.forward_layers, hidden.unbind(0), cells.unbind(0), y.unbind(0))
-        ):
-            if bilstm.dropout.training:
-                halves = tuple(bilstm.dropout(one) for one in halves)
+        x = torch.empty(0)
+        each_depth = zip(*inputs.layers, hidden.unbind(0), cells.unbind(0), y.unbind(0), strict=True)
+        for depth, (layer, other, h, c, out) in enumerate(each_depth):
+            if inputs.dropout.training:
+                halves = (inputs.dropout(halves[0]), inputs.dropout(halves[1]))
                 x = torch.stack(halves)
-            typed = halves if halves[0].dtype == dtype else tuple(one.to(dtype) for one in halves)
-            weights = _weights(bilstm, depth, dtype, split)
-            reading.layer(layer, weights, typed, h, c, out, counters[depth * runs : (depth + 1) * runs])
-            x = x + out if bilstm.use_skip_connections and depth > 0 else out
-            halves = x.unbind(0)
+            typed = halves if halves[0].dtype == dtype else (halves[0].to(dtype), halves[1].to(dtype))
+            weights = _weights((layer, other), dtype, split)
+            workspace.layer(layer, weights, typed, h, c, out, counters[depth * runs : (depth + 1) * runs])
+            x = x + out if inputs.use_skip_connections and depth > 0 else out
+            forward, backward = x.unbind(0)
+            halves = (forward, backward)
             outputs.append(x)
         end_hidden = y.index_select(2, on_device[len(starts) + 1 :])
-    return outputs, ElmoState(end_hidden.transpose(0, 1), cells.transpose(0, 1).to(cell_dtype))
-
-
-def read_plainly(
-    bilstm: BiLstm, words: tuple[Tensor, Tensor], batch_sizes: list[int], state: ElmoState
-) -> tuple[list[Tensor], ElmoState]:
-    """What `read_both` computes, by `LstmLayer.forward`."""
-    x, outputs, last_hidden, last_cell = words, [], [], []
-    for depth, pair in enumerate(zip(bilstm.forward_layers, bilstm.backward_layers)):
-        x = tuple(bilstm.dropout(one) for one in x)
-        read = [
-            layer(x[side], batch_sizes, state.hidden[side, depth], state.cell[side, depth], reverse=False)
-            for side, layer in enumerate(pair)
-        ]
-        y, hidden, cell = (torch.stack(parts) for parts in zip(*read))
-        if bilstm.use_skip_connections and depth > 0:
-            y = torch.stack(x) + y
-        outputs.append(y)
-        last_hidden.append(hidden)
-        last_cell.append(cell)
-        x = tuple(y)
-    return outputs, ElmoState(torch.stack(last_hidden, dim=1), torch.stack(last_cell, dim=1))
+        both = [[y[0] for y in outputs], [y[1].index_select(0, mirror) for y in outputs]]
+    return LstmOutputs(both, ElmoState(end_hidden.transpose(0, 1), cells.transpose(0, 1).to(cell_dtype)))

@@ -1,4 +1,4 @@
-"""The phases of a step of the biLM's LSTMs as Triton kernels; `lstm_triton` says what they are and launches them."""
+"""The phases of a step of the biLM's LSTMs as Triton kernels; `lstm_gpu` says what they are and launches them."""
 
 try:
     import triton

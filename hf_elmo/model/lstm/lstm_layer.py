@@ -1,19 +1,26 @@
-"""One layer of the biLM in one direction: a clipped, projected LSTM in plain operations (section 3.1 and 3.4).
+"""One direction of one layer of the biLM, a clipped and projected LSTM, in plain operations (section 3.1 and 3.4).
 
-The formulas are those of TensorFlow's `LSTMCell(num_proj, cell_clip, proj_clip)`, with which every published ELMo was
-trained. `torch.nn.LSTM(proj_size=...)` has the projection but not the two clips.
+The formulas (`LstmLayer.step`) are those of TensorFlow's `LSTMCell(num_proj, cell_clip, proj_clip)`, with which every
+published ELMo was trained. `torch.nn.LSTM(proj_size=...)` has the projection but not the two clips.
+
+`unsupported_reason` and `run` are the way of running that serves where no faster one does (README.md in this folder).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .lstm_training import is_served, read_for_training
+from ..configuration_elmo import ElmoConfig
+from ..fingerprint import is_bare
+from .packing import Words
 
 
 class ElmoState(NamedTuple):
@@ -34,6 +41,52 @@ class ElmoState(NamedTuple):
         return ElmoState(self.hidden.detach(), self.cell.detach())
 
 
+@dataclass(frozen=True)
+class LstmInputs:
+    """What each way of running gets: layers, packed words and a state, of one direction or of both.
+
+    Attributes:
+        layers: For each direction its layers, lowest first. An adapter may have wrapped them (PEFT's
+            target_parameters): what needs a layer's own attributes asks `not_bare_reason` first.
+        reverse: For each direction whether it reads from the last word of each sentence to its first.
+        words: For each direction its words, packed in the order of the sentences.
+        batch_sizes: Number of sentences at each time step; falls.
+        state: ``(directions, layers, sentences, ...)``, the state to start from, in packed order.
+        use_skip_connections: Whether layers above the first add their input to their output.
+        dropout: Falls on the input of each layer.
+        mirror: Gives `packing.mirrored` of the batch sizes, on the device of the words.
+    """
+
+    layers: tuple[tuple[LstmLayer, ...], ...]
+    reverse: tuple[bool, ...]
+    words: tuple[Words, ...]
+    batch_sizes: list[int]
+    state: ElmoState
+    use_skip_connections: bool
+    dropout: nn.Dropout
+    mirror: Callable[[], Tensor]
+
+    def all_layers(self) -> list[LstmLayer]:
+        """The layers of all directions."""
+        return [layer for layers in self.layers for layer in layers]
+
+
+class LstmOutputs(NamedTuple):
+    """What each way of running returns.
+
+    Attributes:
+        layers: For each direction its layers' outputs, ``(all words, projection_dim)`` each, packed as the words were.
+        state: ``(directions, layers, sentences, ...)``, the state after each sentence, in packed order.
+    """
+
+    layers: list[list[Tensor]]
+    state: ElmoState
+
+
+#: Computes one layer: takes it and the arguments of `LstmLayer.read`, and returns what that returns.
+LayerFunction = Callable[["LstmLayer", Tensor, list[int], Tensor, Tensor, bool], tuple[Tensor, Tensor, Tensor]]
+
+
 class LstmLayer(GradientCheckpointingLayer):
     """One direction of one layer: an LSTM with projection and clips.
 
@@ -42,30 +95,39 @@ class LstmLayer(GradientCheckpointingLayer):
     part of `bias`.
     """
 
-    def __init__(self, config):
+    def __init__(self, config: ElmoConfig):
         super().__init__()
-        self.cell_size = config.cell_size
-        self.cell_clip = config.cell_clip
-        self.proj_clip = config.proj_clip
-        self.forget_bias = config.forget_bias
+        self.cell_size: int = config.cell_size
+        self.cell_clip: float | None = config.cell_clip
+        self.proj_clip: float | None = config.proj_clip
+        self.forget_bias: float = config.forget_bias
         self.weight_ih = nn.Parameter(torch.empty(4 * config.cell_size, config.projection_dim))
         self.weight_hh = nn.Parameter(torch.empty(4 * config.cell_size, config.projection_dim))
         self.bias = nn.Parameter(torch.empty(4 * config.cell_size))
         self.weight_hr = (
             nn.Parameter(torch.empty(config.projection_dim, config.cell_size)) if config.has_lstm_projection else None
         )
+        #: The weights in 8 bits, if the layer was quantised (`lstm_cpu.quantize_layer`).
+        self.quantized: object | None = None
 
-    def __call__(self, *args, **kwargs):
+    def __call__(self, *args: object, **kwargs: object) -> tuple[Tensor, Tensor, Tensor]:
         if self.training and getattr(self, "gradient_checkpointing", False) and hasattr(self, "parametrizations"):
             # PEFT's are gone when the layer is computed again.
             raise ValueError(
                 "Gradient checkpointing computes a layer twice, but an adapter on its parameters (target_parameters) "
                 "is there the first time alone: turn gradient checkpointing off, or adapt modules (target_modules)."
             )
-        return super().__call__(*args, **kwargs)
+        outputs: tuple[Tensor, Tensor, Tensor] = super().__call__(*args, **kwargs)
+        return outputs
 
     def forward(
-        self, inputs: Tensor, batch_sizes: list[int], hidden: Tensor, cell: Tensor, reverse: bool
+        self,
+        inputs: Tensor,
+        batch_sizes: list[int],
+        hidden: Tensor,
+        cell: Tensor,
+        reverse: bool,
+        compute: LayerFunction | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Reads packed sentences.
 
@@ -75,13 +137,14 @@ class LstmLayer(GradientCheckpointingLayer):
             hidden: ``(sentences, projection_dim)``, the state to start from.
             cell: ``(sentences, cell_size)``, likewise.
             reverse: Read from the last word of each sentence to its first.
+            compute: What computes the layer. None: `read`.
 
         Returns:
             Outputs ``(all words, projection_dim)`` in the order of `inputs`, and the state after each sentence.
         """
-        if is_served(self, inputs, batch_sizes, hidden, cell):
-            return read_for_training(self, inputs, batch_sizes, hidden, cell, reverse)
-        return self.read(inputs, batch_sizes, hidden, cell, reverse)
+        if compute is None:
+            return self.read(inputs, batch_sizes, hidden, cell, reverse)
+        return compute(self, inputs, batch_sizes, hidden, cell, reverse)
 
     def read(
         self, inputs: Tensor, batch_sizes: list[int], hidden: Tensor, cell: Tensor, reverse: bool
@@ -129,10 +192,83 @@ class LstmLayer(GradientCheckpointingLayer):
         return hidden, cell
 
 
+def is_quantized(layer: nn.Module) -> bool:
+    """Whether a layer has weights in 8 bits, and no others."""
+    return getattr(layer, "quantized", None) is not None
+
+
+def unsupported_reason(inputs: LstmInputs) -> str | None:
+    """Why `run` cannot compute this; None if it can."""
+    if inputs.batch_sizes and any(map(is_quantized, inputs.all_layers())):
+        return "a quantised model only reads, on a CPU, uncompiled: load it anew for anything else"
+    return None
+
+
+def run(inputs: LstmInputs) -> LstmOutputs:
+    """Reads packed sentences in plain operations, which autograd, compilers and transforms know, on any device."""
+    return run_layers(inputs, None)
+
+
+def run_layers(inputs: LstmInputs, compute: LayerFunction | None) -> LstmOutputs:
+    """Reads packed sentences one direction after the other, one layer after the other.
+
+    Layers are called as modules, so that hooks, adapters and gradient checkpointing take part.
+
+    Args:
+        inputs: Layers, words and state.
+        compute: What computes a layer. None: `LstmLayer.read`.
+    """
+    outputs: list[list[Tensor]] = []
+    hidden: list[Tensor] = []
+    cell: list[Tensor] = []
+    for direction, (layers, reverse, words) in enumerate(zip(inputs.layers, inputs.reverse, inputs.words, strict=True)):
+        x = words.all()
+        own: list[Tensor] = []
+        ends: list[tuple[Tensor, Tensor]] = []
+        for depth, layer in enumerate(layers):
+            x = inputs.dropout(x)
+            start = inputs.state.hidden[direction, depth], inputs.state.cell[direction, depth]
+            y, h, c = layer(x, inputs.batch_sizes, *start, reverse=reverse, compute=compute)
+            x = x + y if inputs.use_skip_connections and depth > 0 else y
+            own.append(x)
+            ends.append((h, c))
+        outputs.append(own)
+        hidden.append(torch.stack([h for h, _ in ends]))
+        cell.append(torch.stack([c for _, c in ends]))
+    return LstmOutputs(outputs, ElmoState(torch.stack(hidden), torch.stack(cell)))
+
+
+def not_bare_reason(layers: Iterable[nn.Module]) -> str | None:
+    """Why layers must be called as modules; None if their weights tell all that they compute."""
+    # Private: where it is gone, hooks on all modules are not noticed.
+    hooked = getattr(nn.modules.module, "_has_any_global_hook", bool)()
+    if hooked or not all(is_bare(layer, (LstmLayer,)) for layer in layers):
+        return "an adapter, a hook or a class of another's stands between layers and weights"
+    return None
+
+
+def only_plain_operations_reason(tensors: Iterable[Tensor]) -> str | None:
+    """Why nothing but plain operations will do for these tensors here; None if anything will.
+
+    What writes in place, or calls operators of its own, is beyond tracing, the transforms of `torch.func`, forward
+    derivatives, and tensors of other classes than torch's own (distributed, quantised or fake ones).
+    """
+    if torch.jit.is_tracing():
+        return "the model is being traced"
+    # Both are private. Where they are gone, torch itself raises an error.
+    if getattr(torch._C, "_are_functorch_transforms_active", bool)():
+        return "a transform of torch.func is at work"
+    if getattr(forward_ad, "_current_level", -1) >= 0:
+        return "derivatives are taken forward"
+    if any(type(tensor) not in (Tensor, nn.Parameter) for tensor in tensors):
+        return "there are tensors of other classes than torch's own"
+    return None
+
+
 def reference_lstm(
     layer: LstmLayer, inputs: Tensor, lengths: Tensor, hidden: Tensor, cell: Tensor, reverse: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What `LstmLayer.forward` computes, in the simplest way: padded, one word at a time. For tests.
+    """What `LstmLayer.read` computes, in the simplest way: padded, one word at a time. For tests.
 
     Args:
         layer: The layer.

@@ -1,10 +1,10 @@
-"""Training one direction of one LSTM layer: its passes forward and backward written out, instead of a graph per word.
+"""Training the biLM's LSTMs on a CPU: a layer's passes forward and backward written out, not a graph per word.
 
 `LstmLayer.read` is the same in plain operations, each of which autograd notes down for every time step; then a weight's
 gradient is a sum of as many products as there are steps, each as large as the weight. Here the step's part of the
 backward pass only finds the gradients of the gates. Those of the weights, the bias and the inputs follow from them in
-one matrix product each, over all words. And because a weight serves all steps of a pass, it pays to lay it out for the
-product once (`packed_product`).
+one matrix product each, over all words. And because a weight serves all steps of a pass, it pays to prepack it for the
+product (`packed_product`).
 
 With gradient checkpointing the layer is read twice, as any `GradientCheckpointingLayer`: between its two passes it
 keeps nothing but its inputs and the states to start from.
@@ -12,30 +12,80 @@ keeps nothing but its inputs and the states to start from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 import torch
-from torch import Tensor, nn
-from torch.autograd import forward_ad
+from torch import Tensor
 from torch.autograd.function import once_differentiable
-from transformers.utils import logging
 
 from ..matrix_products import has_onednn, linear, packed_product, plain_product
+from .lstm_layer import LstmInputs, LstmLayer, LstmOutputs, only_plain_operations_reason, run_layers
 
-logger = logging.get_logger(__name__)
-
-# From so many steps on, laying a weight out for its products takes less time than it saves: about so on a Zen 4, in
-# fp32, at elmo-mini's size and the original's.
+# From this many steps on, prepacking a weight takes less time than it saves: about so on a Zen 4, in float32, at
+# elmo-mini's size and the original's.
 _STEPS_TO_PACK = 5
 # The same for a weight to be transposed on the way, which takes longer.
 _STEPS_TO_PACK_TRANSPOSED = 15
 
-
 _ACTIVATIONS = torch.sigmoid, torch.sigmoid, torch.tanh, torch.sigmoid
 
+T = TypeVar("T")
 
-class Reading(NamedTuple):
+
+def unsupported_reason(inputs: LstmInputs) -> str | None:
+    """Why `run` cannot compute this; None if it can."""
+    device = inputs.words[0].vectors.device
+    if device.type != "cpu":
+        return f"the words are on {device}"
+    weights = [parameter for layer in inputs.all_layers() for parameter in layer.parameters()]
+    tensors = [*(words.vectors for words in inputs.words), *inputs.state, *weights]
+    if not torch.is_grad_enabled() or not any(tensor.requires_grad for tensor in tensors):
+        return "no gradients are recorded"
+    if any(tensor.device != device for tensor in tensors):
+        return "not all states and weights are on the CPU"
+    dtypes = {tensor.dtype for tensor in tensors}
+    if torch.is_autocast_enabled("cpu"):
+        dtype = torch.get_autocast_dtype("cpu")
+        if torch.float64 in dtypes or inputs.state.cell.dtype != dtype:
+            return f"cells of {inputs.state.cell.dtype} are read under autocast to {dtype}"
+    elif len(dtypes) > 1:
+        return f"words, states and weights have several dtypes ({', '.join(sorted(map(str, dtypes)))})"
+    if inputs.state.hidden.shape[2] != inputs.batch_sizes[0]:
+        return "there are states of sentences without words"
+    return only_plain_operations_reason(tensors)
+
+
+def run(inputs: LstmInputs) -> LstmOutputs:
+    """Reads packed sentences. Outputs have first derivatives; second ones raise an error."""
+    return run_layers(inputs, read_layer)
+
+
+def read_layer(
+    layer: LstmLayer, inputs: Tensor, batch_sizes: list[int], hidden: Tensor, cell: Tensor, reverse: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What `LstmLayer.read` returns, within rounding, and so are its gradients.
+
+    Args:
+        layer: The layer.
+        inputs: ``(all words, projection_dim)``, packed; this and all others as `unsupported_reason` accepts them.
+        batch_sizes: Number of sentences at each time step; falls.
+        hidden: ``(sentences, projection_dim)``, the state to start from.
+        cell: ``(sentences, cell_size)``, likewise.
+        reverse: Read from the last word of each sentence to its first.
+    """
+    options = _Options(batch_sizes, reverse, layer.forget_bias, layer.cell_clip, layer.proj_clip)
+    tensors = [inputs, layer.weight_ih, layer.weight_hh, layer.bias, layer.weight_hr, hidden, cell]
+    device = inputs.device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        tensors = [None if tensor is None else tensor.to(dtype) for tensor in tensors]
+    with torch.autocast(device, enabled=False):
+        outputs: tuple[Tensor, Tensor, Tensor] = _Layer.apply(options, *tensors)
+    return outputs
+
+
+class _Options(NamedTuple):
     """How a layer reads packed sentences.
 
     Attributes:
@@ -52,105 +102,31 @@ class Reading(NamedTuple):
     cell_clip: float | None
     proj_clip: float | None
 
-    def in_order(self, steps: list) -> list:
+    def in_order(self, steps: list[T]) -> list[T]:
         """What there is of each time step, in the order in which they are read."""
         return steps[::-1] if self.reverse else steps
-
-
-def is_served(layer: nn.Module, inputs: Tensor, batch_sizes: list[int], hidden: Tensor, cell: Tensor) -> bool:
-    """Whether `read_for_training` is the way to read: gradients are wanted, and of a kind that it knows.
-
-    Args:
-        layer: An `LstmLayer`.
-        inputs: As in `LstmLayer.forward`, like all others.
-        batch_sizes: See there.
-        hidden: See there.
-        cell: See there.
-    """
-    # A compiler knows the plain operations better, and could not write a line to the log.
-    if torch.compiler.is_compiling() or not torch.is_grad_enabled() or not batch_sizes:
-        return False
-    weights = layer.weight_ih, layer.weight_hh, layer.bias, layer.weight_hr
-    tensors = [tensor for tensor in (inputs, hidden, cell, *weights) if tensor is not None]
-    if not any(tensor.requires_grad for tensor in tensors):
-        return False
-    reason = _reason_against(tensors, cell, len(hidden) == batch_sizes[0])
-    if reason is not None:
-        logger.info_once(f"The biLM's LSTMs are trained by plain operations, which takes longer: {reason}.")
-        return False
-    logger.info_once("The biLM's LSTMs are trained by their own backward pass (hf_elmo.model.lstm.lstm_training).")
-    return True
-
-
-def _reason_against(tensors: Sequence[Tensor], cell: Tensor, is_whole: bool) -> str | None:
-    """Why these are beyond `_Layer`, or None if they are not."""
-    if torch.jit.is_tracing():
-        return "the model is being traced"
-    # Both are private: where they are gone, torch itself refuses `_Layer` with a message.
-    if getattr(torch._C, "_are_functorch_transforms_active", bool)():
-        return "a transform of torch.func is at work"
-    if getattr(forward_ad, "_current_level", -1) >= 0:
-        return "derivatives are taken forward"
-    if any(type(tensor) not in (Tensor, nn.Parameter) for tensor in tensors):
-        return "there are tensors of other classes than torch's own"
-    device = tensors[0].device
-    if device.type != "cpu":
-        return f"they are on {device.type}, where nothing was measured"
-    if any(tensor.device != device for tensor in tensors):
-        return "inputs, states and weights are on several devices"
-    dtypes = {tensor.dtype for tensor in tensors}
-    if torch.is_autocast_enabled(device.type):
-        dtype = torch.get_autocast_dtype(device.type)
-        if torch.float64 in dtypes or cell.dtype != dtype:
-            return f"cells of {cell.dtype} are read under autocast to {dtype}"
-    elif len(dtypes) > 1:
-        return f"inputs, states and weights have several dtypes ({', '.join(sorted(map(str, dtypes)))})"
-    return None if is_whole else "there are states of sentences without words"
-
-
-def read_for_training(
-    layer: nn.Module, inputs: Tensor, batch_sizes: list[int], hidden: Tensor, cell: Tensor, reverse: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """What `LstmLayer.read` returns, within rounding, and so are its gradients; second derivatives are not there.
-
-    Args:
-        layer: An `LstmLayer`.
-        inputs: ``(all words, projection_dim)``, packed; these and all others as `is_served` accepts them.
-        batch_sizes: Number of sentences at each time step; falls.
-        hidden: ``(sentences, projection_dim)``, the state to start from.
-        cell: ``(sentences, cell_size)``, likewise.
-        reverse: Read from the last word of each sentence to its first.
-    """
-    reading = Reading(batch_sizes, reverse, layer.forget_bias, layer.cell_clip, layer.proj_clip)
-    tensors = [inputs, layer.weight_ih, layer.weight_hh, layer.bias, layer.weight_hr, hidden, cell]
-    device = inputs.device.type
-    if torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)
-        tensors = [None if tensor is None else tensor.to(dtype) for tensor in tensors]
-    with torch.autocast(device, enabled=False):
-        return _Layer.apply(reading, *tensors)
 
 
 class _Layer(torch.autograd.Function):
     """The layer as one node of autograd's graph."""
 
     @staticmethod
-    def forward(ctx, reading: Reading, inputs, weight_ih, weight_hh, bias, weight_hr, hidden, cell):
+    def forward(ctx, options: _Options, inputs, weight_ih, weight_hh, bias, weight_hr, hidden, cell):
         words, size = len(inputs), cell.shape[1]
-        steps = len(reading.sizes)
+        steps = len(options.sizes)
         bias = bias.clone()
-        bias[size : 2 * size] += reading.forget_bias
+        bias[size : 2 * size] += options.forget_bias
         gates = linear(inputs, weight_ih, bias)
         # Both as they are before they are clipped: what is beyond its bound has no gradient.
         raw_cells = inputs.new_empty(words, size)
         raw_outputs = inputs.new_empty(words, hidden.shape[1])
         project = None if weight_hr is None else _product(weight_hr, steps)
         recur = _product(weight_hh, steps)
-        sizes = reading.sizes
+        sizes = options.sizes
         of_steps = zip(gates.split(sizes), raw_cells.split(sizes), raw_outputs.split(sizes), strict=True)
         h, c = hidden[:0], cell[:0]
         ended: list[tuple[Tensor, Tensor]] = []
-        for activated, raw_cell, raw_output in reading.in_order(list(of_steps)):
+        for activated, raw_cell, raw_output in options.in_order(list(of_steps)):
             count = len(activated)
             if count < len(h):
                 ended.append((h[count:], c[count:]))
@@ -158,15 +134,15 @@ class _Layer(torch.autograd.Function):
             i, f, g, o = activated.chunk(4, dim=1)
             for function, summed, gate in zip(_ACTIVATIONS, recur(h, activated).chunk(4, dim=1), (i, f, g, o)):
                 function(summed, out=gate)
-            c = _clipped(torch.mul(f, c, out=raw_cell).addcmul_(i, g), reading.cell_clip)
+            c = _clipped(torch.mul(f, c, out=raw_cell).addcmul_(i, g), options.cell_clip)
             if project is None:
                 h = torch.mul(c.tanh(), o, out=raw_output)
             else:
-                h = _clipped(raw_output.copy_(project(c.tanh().mul_(o))), reading.proj_clip)
+                h = _clipped(raw_output.copy_(project(c.tanh().mul_(o))), options.proj_clip)
         ended.append((h, c))
         last_hidden, last_cell = (torch.cat(parts) for parts in zip(*reversed(ended)))
-        outputs = raw_outputs if weight_hr is None else _clipped(raw_outputs, reading.proj_clip)
-        ctx.reading = reading
+        outputs = raw_outputs if weight_hr is None else _clipped(raw_outputs, options.proj_clip)
+        ctx.options = options
         ctx.save_for_backward(inputs, weight_ih, weight_hh, weight_hr, hidden, cell, gates, raw_cells, raw_outputs)
         return outputs, last_hidden, last_cell
 
@@ -180,10 +156,10 @@ class _Layer(torch.autograd.Function):
 def _backward(ctx, d_outputs: Tensor, d_last_hidden: Tensor, d_last_cell: Tensor) -> tuple[Tensor | None, ...]:
     inputs, weight_ih, weight_hh, weight_hr, hidden, cell, gates, raw_cells, raw_outputs = ctx.saved_tensors
     _, of_inputs, of_ih, of_hh, of_bias, of_hr, of_hidden, of_cell = ctx.needs_input_grad
-    reading: Reading = ctx.reading
-    sizes = reading.sizes
-    proj_clip = None if weight_hr is None else reading.proj_clip
-    cells, outputs = _clipped(raw_cells, reading.cell_clip), _clipped(raw_outputs, proj_clip)
+    options: _Options = ctx.options
+    sizes = options.sizes
+    proj_clip = None if weight_hr is None else options.proj_clip
+    cells, outputs = _clipped(raw_cells, options.cell_clip), _clipped(raw_outputs, proj_clip)
     inside = None if proj_clip is None else torch.eq(raw_outputs, outputs, out=torch.empty_like(outputs))
     # Before the projection, for the gradient of its weight.
     unprojected = torch.empty_like(cells) if of_hr else None
@@ -193,7 +169,7 @@ def _backward(ctx, d_outputs: Tensor, d_last_hidden: Tensor, d_last_cell: Tensor
     project = None if weight_hr is None else _product(weight_hr, len(sizes), transposed=True)
     of_words = d_outputs, gates, d_gates, cells, raw_cells, inside, unprojected, d_projected
     of_steps = zip(*([None] * len(sizes) if part is None else part.split(sizes) for part in of_words), strict=True)
-    steps = reading.in_order(list(of_steps))
+    steps = options.in_order(list(of_steps))
     dh, dc = d_last_hidden[:0], d_last_cell[:0]
     of_starts: list[tuple[Tensor, Tensor]] = []
     for number in reversed(range(len(steps))):
@@ -216,7 +192,7 @@ def _backward(ctx, d_outputs: Tensor, d_last_hidden: Tensor, d_last_cell: Tensor
             torch.mul(o, tanh_c, out=unprojected_step)
         torch.mul(dh, tanh_c, out=d_o).mul_(_slope(o))
         dc = dc + torch.ops.aten.tanh_backward(dh.mul_(o), tanh_c)
-        if reading.cell_clip is not None:
+        if options.cell_clip is not None:
             dc *= torch.eq(raw_cell, c, out=tanh_c)
         before = _resized(steps[number - 1][3] if number else cell[:0], cell, count)
         torch.mul(dc, g, out=d_i).mul_(_slope(i))
@@ -232,7 +208,7 @@ def _backward(ctx, d_outputs: Tensor, d_last_hidden: Tensor, d_last_cell: Tensor
         None,
         linear(d_gates, weight_ih.t()) if of_inputs else None,
         d_gates.t() @ inputs if of_ih else None,
-        d_gates.t() @ _before(outputs, hidden, reading) if of_hh else None,
+        d_gates.t() @ _before(outputs, hidden, options) if of_hh else None,
         d_gates.sum(dim=0) if of_bias else None,
         d_projected.t() @ unprojected if of_hr else None,
         torch.cat(d_hidden) if of_hidden else None,
@@ -256,13 +232,13 @@ def _slope(gate: Tensor) -> Tensor:
     return torch.addcmul(gate, gate, gate, value=-1)
 
 
-def _before(outputs: Tensor, hidden: Tensor, reading: Reading) -> Tensor:
+def _before(outputs: Tensor, hidden: Tensor, options: _Options) -> Tensor:
     """The outputs before each word, in the order of words: those of the step before, or the state to start from."""
     parts, previous = [], outputs[:0]
-    for step in reading.in_order(list(outputs.split(reading.sizes))):
+    for step in options.in_order(list(outputs.split(options.sizes))):
         parts.append(_resized(previous, hidden, len(step)))
         previous = step
-    return torch.cat(reading.in_order(parts))
+    return torch.cat(options.in_order(parts))
 
 
 def _product(weight: Tensor, steps: int, transposed: bool = False) -> Callable[..., Tensor]:

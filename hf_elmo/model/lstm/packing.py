@@ -38,6 +38,10 @@ class Words(NamedTuple):
             return Words(self.vectors.index_select(0, places))
         return Words(self.vectors, self.index.index_select(0, places))
 
+    def behind(self, begin: int) -> Words:
+        """The words from a place on."""
+        return Words(self.vectors[begin:]) if self.index is None else Words(self.vectors, self.index[begin:])
+
 
 @dataclass(frozen=True)
 class Packing:

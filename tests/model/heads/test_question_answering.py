@@ -368,7 +368,8 @@ def test_without_task_encoder_the_mixes_alone_are_compared(tokenizer):
 def test_compiled_the_scores_are_the_same(tokenizer):
     model = small_head()
     compiled = torch.compile(model, backend="eager")
-    for pairs in (PAIRS, PAIRS[:1]):
+    # Short ones: a compiler goes through every word.
+    for pairs in ([("Where ?", "There ."), ("Who ?", "Mary and I .")], [("Who did ?", "We .")]):
         batch = encode(tokenizer, pairs)
         torch.testing.assert_close(compiled(**batch).end_logits, model(**batch).end_logits, rtol=0, atol=1e-5)
 

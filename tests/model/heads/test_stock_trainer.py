@@ -205,7 +205,7 @@ def watch_graphs(trainer):
     return after_steps, lengths
 
 
-@pytest.mark.parametrize("fields", [{}, {"freeze_bilm": False}])
+@pytest.mark.parametrize("fields", [{}, pytest.param({"freeze_bilm": False}, marks=pytest.mark.slow)])
 def test_compiled_training_is_the_same_and_makes_no_graph_per_length(make_trainer, sst, monkeypatch, fields):
     # Trainer sets these, and leaves them.
     monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "no")
@@ -297,7 +297,9 @@ def test_other_heads_in_bf16_autocast_on_the_cpu(task, tiny_model_folder, tmp_pa
     assert {parameter.dtype for parameter in trainer.model.parameters()} == {torch.float32}
 
 
-@pytest.mark.parametrize("task", OTHER_HEADS)
+@pytest.mark.parametrize(
+    "task", [*(pytest.param(task, marks=pytest.mark.slow) for task in OTHER_HEADS[:2]), *OTHER_HEADS[2:]]
+)
 def test_other_heads_compiled_are_the_same_and_make_no_graph_per_length(task, tiny_model_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "no")
     arguments = {"max_steps": 8, "per_device_train_batch_size": 1, "train_sampling_strategy": "sequential"}

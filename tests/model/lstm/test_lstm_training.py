@@ -14,11 +14,11 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.utils import parametrize
 
 from hf_elmo import ElmoConfig, ElmoModel
-from hf_elmo.model.lstm import lstm_training
-from hf_elmo.model.lstm.bilstm import BiLstm
-from hf_elmo.model.lstm.lstm_layer import LstmLayer, reference_lstm
-from hf_elmo.model.lstm.lstm_training import is_served, read_for_training
-from hf_elmo.model.lstm.packing import Packing
+from hf_elmo.model.lstm import bilstm as bilstm_module
+from hf_elmo.model.lstm.bilstm import BiLstm, run_first_that_applies
+from hf_elmo.model.lstm.lstm_layer import ElmoState, LstmInputs, LstmLayer, reference_lstm
+from hf_elmo.model.lstm.lstm_training import read_layer, unsupported_reason
+from hf_elmo.model.lstm.packing import Packing, Words
 
 SIZES = st.sampled_from([(7, 5), (5, 5), (64, 16)])
 CLIPS = st.sampled_from([(0.6, 0.5), (3.0, 3.0), (None, None), (0.3, None), (None, 0.4)])
@@ -37,6 +37,32 @@ def arguments_for(layer, packing, seed=0, dtype=torch.float64):
     rows, dim = len(packing.rows), layer.weight_hh.shape[1]
     shapes = (len(packing.positions), dim), (rows, dim), (rows, layer.cell_size)
     return [torch.randn(*shape, generator=generator).to(dtype).requires_grad_() for shape in shapes]
+
+
+def inputs_of(layer, inputs, batch_sizes, hidden, cell, reverse=False):
+    """What `BiLstm` would give to the ways of running if it were this layer alone."""
+    return LstmInputs(
+        layers=((layer,),),
+        reverse=(reverse,),
+        words=(Words(inputs),),
+        batch_sizes=batch_sizes,
+        state=ElmoState(hidden[None, None], cell[None, None]),
+        use_skip_connections=False,
+        dropout=nn.Dropout(0.0),
+        mirror=None,
+    )
+
+
+class Alone(nn.Module):
+    """A layer that is run as `BiLstm` runs it."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, inputs, batch_sizes, hidden, cell, reverse):
+        outputs, state = run_first_that_applies(inputs_of(self.layer, inputs, batch_sizes, hidden, cell, reverse))
+        return outputs[0][0], state.hidden[0, 0], state.cell[0, 0]
 
 
 def weighted_sum(outputs, seed=1):
@@ -85,8 +111,9 @@ def test_outputs_and_gradients_are_those_of_the_padded_loop(lengths, reverse, si
     for name in frozen & tensors.keys():
         tensors[name].requires_grad_(False)
     trained = [tensor for tensor in tensors.values() if tensor.requires_grad]
-    assert is_served(layer, inputs, packing.batch_sizes, hidden, cell) == bool(trained)
-    ours = read_for_training(layer, inputs, packing.batch_sizes, hidden, cell, reverse)
+    reason = unsupported_reason(inputs_of(layer, inputs, packing.batch_sizes, hidden, cell))
+    assert reason == (None if trained else "no gradients are recorded")
+    ours = read_layer(layer, inputs, packing.batch_sizes, hidden, cell, reverse)
     expected = by_hand(layer, inputs, packing, hidden, cell, reverse)
     torch.testing.assert_close(ours, expected, rtol=0, atol=1e-12)
     if trained:
@@ -110,7 +137,7 @@ def test_float32_and_long_batches_are_as_the_plain_path(lengths, reverse, sizes,
     arguments = arguments_for(layer, packing, seed, torch.float32)
     inputs, *state = arguments
     tensors = [*layer.parameters(), *arguments]
-    ours = read_for_training(layer, inputs, packing.batch_sizes, *state, reverse)
+    ours = read_layer(layer, inputs, packing.batch_sizes, *state, reverse)
     plain = layer.read(inputs, packing.batch_sizes, *state, reverse)
     torch.testing.assert_close(ours, plain, rtol=0, atol=2e-5)
     for one, other in zip(gradients_of(ours, tensors), gradients_of(plain, tensors), strict=True):
@@ -131,7 +158,7 @@ def test_finite_differences(sizes, reverse):
             layer, dict(zip(names, values, strict=True)), (inputs, packing.batch_sizes, hidden, cell, reverse)
         )
 
-    assert is_served(layer, arguments[0], packing.batch_sizes, *arguments[1:])
+    assert unsupported_reason(inputs_of(layer, arguments[0], packing.batch_sizes, *arguments[1:])) is None
     assert torch.autograd.gradcheck(read, (*arguments, *values))
 
 
@@ -151,7 +178,7 @@ def test_a_value_just_on_its_bound_has_a_gradient(value):
     inputs, hidden = torch.zeros(1, 1, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)
     gradients = [
         torch.autograd.grad(read(inputs, [1], hidden, cell, False)[0].sum(), cell)[0]
-        for read in (layer.read, lambda *arguments: read_for_training(layer, *arguments))
+        for read in (layer.read, lambda *arguments: read_layer(layer, *arguments))
     ]
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-12, atol=0)
     assert gradients[1][0, 0] > 0
@@ -168,7 +195,7 @@ def plain(bilstm):
     """A copy whose layers are read in plain operations."""
     other = copy.deepcopy(bilstm)
     for layer in (*other.forward_layers, *other.backward_layers):
-        layer.forward = layer.read
+        layer.forward = lambda *args, read=layer.read, compute=None, **kwargs: read(*args, **kwargs)
     return other
 
 
@@ -187,13 +214,14 @@ def test_dropout_has_the_masks_of_the_plain_path(skip):
 
 @pytest.mark.parametrize("steps", [3, 20])
 @pytest.mark.parametrize("autocast", [False, True])
-def test_bfloat16_is_as_near_to_float32_as_the_plain_path(autocast, steps):
-    """By itself (all of the model in it) and under autocast; with few steps weights are not laid out anew."""
+def test_bfloat16_is_as_near_to_float64_as_the_plain_path(autocast, steps):
+    """By itself (all of the model in it) and under autocast; with few steps weights are not prepacked."""
     bilstm = fill(BiLstm(small_config(cell_size=64, projection_dim=32, cell_clip=3.0, proj_clip=3.0, dropout=0.0)))
     packing = Packing.from_mask(mask_of([steps] * 6 + [1]))
     words = words_of(bilstm, packing)
-    exact, _ = bilstm(words, packing)
-    exact = [*exact, *gradients_of(exact, [words, *bilstm.parameters()])]
+    right, doubles = plain(bilstm).double(), words.detach().double().requires_grad_()
+    exact, _ = right(doubles, packing)
+    exact = [*exact, *gradients_of(exact, [doubles, *right.parameters()])]
     errors = []
     for model in (bilstm, plain(bilstm)):
         inputs = words.detach().bfloat16().requires_grad_()
@@ -206,7 +234,7 @@ def test_bfloat16_is_as_near_to_float32_as_the_plain_path(autocast, steps):
         got = [*layers, *gradients_of(layers, [inputs, *model.parameters()])]
         assert {value.dtype for value in layers} == {torch.bfloat16}
         assert {value.dtype for value in got[3:]} == {torch.float32 if autocast else torch.bfloat16}
-        errors.append([((one.float() - other).norm() / other.norm()).item() for one, other in zip(got, exact)])
+        errors.append([((one.double() - other).norm() / other.norm()).item() for one, other in zip(got, exact)])
     for ours, theirs in zip(*errors, strict=True):
         assert ours < max(1.2 * theirs, 0.01)
         assert ours < 0.1
@@ -217,8 +245,8 @@ def test_float16_under_autocast_and_by_itself():
     packing = Packing.from_mask(mask_of([6, 2]))
     inputs, hidden, cell = arguments_for(layer, packing, dtype=torch.float16)
     with torch.autocast("cpu", torch.float16):
-        assert is_served(layer, inputs, packing.batch_sizes, hidden, cell)
-        ours = layer(inputs, packing.batch_sizes, hidden, cell, False)
+        assert unsupported_reason(inputs_of(layer, inputs, packing.batch_sizes, hidden, cell)) is None
+        ours = Alone(layer)(inputs, packing.batch_sizes, hidden, cell, False)
         expected = layer.read(inputs, packing.batch_sizes, hidden, cell, False)
     torch.testing.assert_close(ours, expected, rtol=0, atol=5e-3)
     assert all(gradient.isfinite().all() for gradient in gradients_of(ours, [*layer.parameters(), inputs]))
@@ -253,7 +281,7 @@ def test_a_graph_that_is_kept_can_be_walked_again():
     layer = layer_of().double()
     packing = Packing.from_mask(mask_of([5, 3]))
     inputs, hidden, cell = arguments_for(layer, packing)
-    loss = weighted_sum(layer(inputs, packing.batch_sizes, hidden, cell, True))
+    loss = weighted_sum(Alone(layer)(inputs, packing.batch_sizes, hidden, cell, True))
     first, second = (torch.autograd.grad(loss, [*layer.parameters(), inputs], retain_graph=True) for _ in range(2))
     torch.testing.assert_close(first, second, rtol=0, atol=0)
 
@@ -262,7 +290,7 @@ def test_second_derivatives_are_refused():
     layer = layer_of().double()
     packing = Packing.from_mask(mask_of([3]))
     inputs, hidden, cell = arguments_for(layer, packing)
-    outputs = layer(inputs, packing.batch_sizes, hidden, cell, False)[0]
+    outputs = Alone(layer)(inputs, packing.batch_sizes, hidden, cell, False)[0]
     (first,) = torch.autograd.grad(outputs.square().sum(), inputs, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         first.sum().backward()
@@ -285,8 +313,8 @@ def test_parametrised_and_hooked_weights():
     parametrize.register_parametrization(layer, "weight_hh", Doubled())
     seen = []
     layer.bias.register_hook(seen.append)
-    assert is_served(layer, inputs, packing.batch_sizes, hidden, cell)
-    weighted_sum(layer(inputs, packing.batch_sizes, hidden, cell, False)).backward()
+    assert unsupported_reason(inputs_of(layer, inputs, packing.batch_sizes, hidden, cell)) is None
+    weighted_sum(Alone(layer)(inputs, packing.batch_sizes, hidden, cell, False)).backward()
     weighted_sum(other.read(inputs, packing.batch_sizes, hidden, cell, False)).backward()
     torch.testing.assert_close(layer.parametrizations.weight_hh.original.grad, 2 * other.weight_hh.grad)
     torch.testing.assert_close(seen, [other.bias.grad])
@@ -296,23 +324,23 @@ def test_transforms_of_torch_func_take_the_plain_path():
     layer = layer_of().double()
     packing = Packing.from_mask(mask_of([4, 4]))
     inputs, hidden, cell = arguments_for(layer, packing)
-    parameters = {name: value.detach() for name, value in layer.named_parameters()}
+    parameters = {name: value.detach() for name, value in Alone(layer).named_parameters()}
 
     def loss(parameters, inputs):
         arguments = inputs, packing.batch_sizes, hidden.detach(), cell.detach(), False
-        return functional_call(layer, parameters, arguments)[0].square().sum()
+        return functional_call(Alone(layer), parameters, arguments)[0].square().sum()
 
-    expected = torch.autograd.grad(loss(dict(layer.named_parameters()), inputs), list(layer.parameters()))
+    expected = torch.autograd.grad(loss(dict(Alone(layer).named_parameters()), inputs), list(layer.parameters()))
     torch.testing.assert_close(list(grad(loss)(parameters, inputs.detach()).values()), list(expected))
     batch = torch.stack([inputs.detach(), 2 * inputs.detach()])
     per_example = vmap(grad(loss), (None, 0))(parameters, batch)
     torch.testing.assert_close([value[0] for value in per_example.values()], list(expected))
     # And with gradients that are wanted outside of the transform.
-    assert vmap(lambda x: layer(x, packing.batch_sizes, hidden, cell, False)[0])(batch).shape == (2, 8, 5)
+    assert vmap(lambda x: Alone(layer)(x, packing.batch_sizes, hidden, cell, False)[0])(batch).shape == (2, 8, 5)
 
     with torch.autograd.forward_ad.dual_level():
         dual = torch.autograd.forward_ad.make_dual(inputs.detach(), torch.ones_like(inputs))
-        outputs = layer(dual, packing.batch_sizes, hidden, cell, False)[0]
+        outputs = Alone(layer)(dual, packing.batch_sizes, hidden, cell, False)[0]
         assert torch.autograd.forward_ad.unpack_dual(outputs).tangent is not None
 
 
@@ -321,7 +349,7 @@ def test_compilers_see_plain_operations():
     packing = Packing.from_mask(mask_of([3, 2]))
     inputs, hidden, cell = arguments_for(layer, packing)
     expected = layer.read(inputs, packing.batch_sizes, hidden, cell, False)
-    compiled = torch.compile(layer.forward, backend="aot_eager", fullgraph=True)
+    compiled = torch.compile(Alone(layer).forward, backend="aot_eager", fullgraph=True)
     got = compiled(inputs, packing.batch_sizes, hidden, cell, False)
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
     tensors = [*layer.parameters(), inputs, hidden, cell]
@@ -332,23 +360,24 @@ def test_it_says_once_which_way_it_goes(caplog):
     layer = layer_of()
     packing = Packing.from_mask(mask_of([3, 2]))
     inputs, hidden, cell = arguments_for(layer, packing, dtype=torch.float32)
-    logger = logging.getLogger(lstm_training.__name__)
-    type(lstm_training.logger).info_once.cache_clear()
+    logger = logging.getLogger(bilstm_module.__name__)
+    type(bilstm_module.logger).info_once.cache_clear()
     with caplog.at_level(logging.INFO, logger.name):
         logger.addHandler(caplog.handler)
         try:
             for _ in range(2):
-                layer(inputs, packing.batch_sizes, hidden, cell, False)
+                Alone(layer)(inputs, packing.batch_sizes, hidden, cell, False)
                 with torch.autocast("cpu", torch.bfloat16):
-                    layer(inputs, packing.batch_sizes, hidden, cell, False)
+                    Alone(layer)(inputs, packing.batch_sizes, hidden, cell, False)
             with torch.no_grad():
-                layer(inputs, packing.batch_sizes, hidden, cell, False)
+                Alone(layer)(inputs, packing.batch_sizes, hidden, cell, False)
         finally:
             logger.removeHandler(caplog.handler)
-    messages = [record.getMessage() for record in caplog.records if record.name == logger.name]
-    assert len(set(messages)) == 2
-    assert any("by their own backward pass" in message for message in messages)
+    messages = {record.getMessage() for record in caplog.records if record.name == logger.name}
+    assert len(messages) == 3
+    assert any("run by the training path for CPUs" in message for message in messages)
     assert any("cells of torch.float32 are read under autocast to torch.bfloat16" in message for message in messages)
+    assert any("run by the inference path for CPUs" in message for message in messages)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -359,7 +388,7 @@ def test_without_onednn_it_is_torchs_own_products(dtype):
     results = []
     for enabled in (True, False):
         with torch.backends.mkldnn.flags(enabled=enabled):
-            outputs = read_for_training(layer, inputs, packing.batch_sizes, hidden, cell, False)
+            outputs = read_layer(layer, inputs, packing.batch_sizes, hidden, cell, False)
             results.append([*outputs, *gradients_of(outputs, [*layer.parameters(), inputs, hidden, cell])])
     for one, other in zip(*results, strict=True):
         assert (one - other).norm() <= (1e-5 if dtype == torch.float32 else 0.05) * other.norm()
@@ -376,7 +405,7 @@ def test_tensors_may_lie_in_memory_as_they_like():
     hidden, cell = (torch.full((1, size), 0.5).requires_grad_() for size in (16, 64))
     tensors = [*layer.parameters(), inputs, hidden, cell]
     state = hidden.expand(2, 16), cell.expand(2, 64)
-    ours = read_for_training(layer, inputs, packing.batch_sizes, *state, True)
+    ours = read_layer(layer, inputs, packing.batch_sizes, *state, True)
     expected = layer.read(inputs, packing.batch_sizes, *state, True)
     torch.testing.assert_close(ours, expected, rtol=0, atol=2e-5)
     for one, other in zip(gradients_of(ours, tensors), gradients_of(expected, tensors), strict=True):
