@@ -282,6 +282,16 @@ def check_row_length(rows: Tensor, expected: int, has_word_ids: bool) -> None:
 _OWN_CLASSES = (CharacterEncoder, Highway, Int8Linear, ScaledLinear)
 
 
+def hash_factors(columns: int) -> Tensor:
+    """What `row_hashes` multiplies the columns of a matrix by: ``(columns,)``, int64, on the CPU, always the same."""
+    return torch.randint(-(2**62), 2**62, (columns,), generator=torch.Generator().manual_seed(0))
+
+
+def row_hashes(rows: Tensor, factors: Tensor) -> Tensor:
+    """A number for each row of integers, ``(rows, columns)`` to ``(rows,)``, int64. Unequal rows may have the same."""
+    return (rows * factors).sum(dim=1)
+
+
 def distinct_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
     """The distinct rows of a matrix of integers, and where each row is found among them.
 
@@ -292,9 +302,7 @@ def distinct_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
         ``(distinct, columns)`` and ``(rows,)``, int64, so that ``distinct[index] == rows``.
     """
     # Sorting one hash per row is many times faster than sorting rows, and the comparison makes it exact.
-    generator = torch.Generator().manual_seed(0)
-    factors = torch.randint(-(2**62), 2**62, (rows.shape[1],), generator=generator).to(rows.device)
-    hashes, index = torch.unique((rows * factors).sum(dim=1), return_inverse=True)
+    hashes, index = torch.unique(row_hashes(rows, hash_factors(rows.shape[1]).to(rows.device)), return_inverse=True)
     member = torch.empty_like(hashes).scatter_(0, index, torch.arange(len(rows), device=rows.device))
     distinct = rows.index_select(0, member)
     if torch.equal(distinct.index_select(0, index), rows):
