@@ -55,7 +55,7 @@ class Corpus:
             ends = np.load(folder / "ends.npy", mmap_mode="r", allow_pickle=False)
             lexicon, counts = stored["words"], np.asarray(stored["counts"], dtype=np.int64)
             sound = len(lexicon) == len(counts) and len(ends) and ends[-1] == len(words) == counts.sum()
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"{folder} is not a numbered text ({error}): delete it, and it is made anew.") from None
         if not sound:
             raise ValueError(f"{folder} is damaged (its files do not fit each other): delete it, and it is made anew.")

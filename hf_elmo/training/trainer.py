@@ -301,7 +301,7 @@ class LanguageModelTrainer(WholeCheckpoints, Trainer):
             with safe_open(file, framework="pt", device=str(self.args.device)) as stored:
                 stream = json.loads(stored.metadata()["stream"])
                 tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a mapping)
-        except (OSError, SafetensorError, KeyError, TypeError) as error:
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(
                 f"{file} is not a state of a language model's training ({error}): resume from another checkpoint, or "
                 "with as many processes as before."
