@@ -244,6 +244,13 @@ def convert_from_folder(source: str | Path, destination: str | Path) -> None:
     Raises:
         ConversionError: as `load_model_folder` and `save_bilm`.
         OSError: if a file cannot be written. Nothing is left of the folder then.
+
+    Examples:
+        >>> import os
+        >>> import hf_elmo
+        >>> hf_elmo.conversion.convert_from_folder(hf_elmo.bundled(), "original")
+        >>> sorted(os.listdir("original"))
+        ['options.json', 'vocab.txt', 'weights.hdf5']
     """
     check_new_folder(destination)
     model, words = load_model_folder(source)

@@ -28,6 +28,12 @@ def bundled(name: str = "elmo-mini") -> str:
 
     Raises:
         ValueError: if no such model is bundled.
+
+    Examples:
+        >>> import hf_elmo
+        >>> model = hf_elmo.ElmoModel.from_pretrained(hf_elmo.bundled("elmo-mini"))
+        >>> model.config.model_type
+        'elmo'
     """
     folder = _BUNDLED / name
     if not (folder / "config.json").is_file():
@@ -166,8 +172,8 @@ def _load(model_class: type[_Model], folder: Path, device: str | None) -> tuple[
             f"{folder} has no tokenizer.json. Make one with ElmoTokenizer.create(...).save_pretrained({str(folder)!r})."
         )
     try:
-        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(0, device=device)
+        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=where)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"The device {device} cannot be used: {_first_line(error)}") from None
     stored = {name.removeprefix("elmo."): tensor.shape for name, tensor in stored_tensors(folder).items()}

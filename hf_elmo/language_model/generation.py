@@ -76,6 +76,15 @@ def stream(model: ElmoPreTrainedModel, tokenizer: ElmoTokenizer, words: Iterable
 
     Raises:
         ValueError: for words that come as one text, or are not str.
+
+    Examples:
+        >>> import hf_elmo
+        >>> model = hf_elmo.ElmoForPreTraining.from_pretrained(hf_elmo.bundled())
+        >>> tokenizer = hf_elmo.ElmoTokenizer.from_pretrained(hf_elmo.bundled())
+        >>> for representation in hf_elmo.stream(model, tokenizer, ["I", "read"]):
+        ...     print(representation.shape == (model.config.num_layers + 1, model.config.projection_dim))
+        True
+        True
     """
     if isinstance(words, str):
         raise ValueError("words is one text: split it first, as in stream(model, tokenizer, text.split()).")
@@ -121,6 +130,14 @@ def generate(
     Raises:
         ValueError: for a model without softmax or a tokenizer of another vocabulary, for a prompt that is neither text
             nor words, and for a `temperature`, `top_k` or `max_words` that cannot be.
+
+    Examples:
+        >>> import hf_elmo
+        >>> model = hf_elmo.ElmoForPreTraining.from_pretrained(hf_elmo.bundled())
+        >>> tokenizer = hf_elmo.ElmoTokenizer.from_pretrained(hf_elmo.bundled())
+        >>> words = list(hf_elmo.generate(model, tokenizer, ["The", "book"], max_words=5, temperature=0))
+        >>> 1 <= len(words) <= 5
+        True
     """
     check_language_model(model, tokenizer)
     if not 0 <= temperature < math.inf:

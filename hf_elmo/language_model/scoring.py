@@ -82,6 +82,16 @@ def perplexity(
 
     Raises:
         ValueError: if there is no word in the text, and as `score_sentences`.
+
+    Examples:
+        >>> import hf_elmo
+        >>> model = hf_elmo.ElmoForPreTraining.from_pretrained(hf_elmo.bundled())
+        >>> tokenizer = hf_elmo.ElmoTokenizer.from_pretrained(hf_elmo.bundled())
+        >>> found = hf_elmo.perplexity(model, tokenizer, ["The book was read by everyone."])
+        >>> found.words, found.sentences
+        (8, 1)
+        >>> 1 < found.forward < model.config.vocab_size
+        True
     """
     totals = np.zeros(2)
     predictions = unknown = count = 0
@@ -125,6 +135,16 @@ def score_sentences(
     Raises:
         ValueError: for a model without softmax or a tokenizer of another vocabulary, one text in the place of
             sentences, and scores that are not numbers.
+
+    Examples:
+        >>> import hf_elmo
+        >>> model = hf_elmo.ElmoForPreTraining.from_pretrained(hf_elmo.bundled())
+        >>> tokenizer = hf_elmo.ElmoTokenizer.from_pretrained(hf_elmo.bundled())
+        >>> (sentence,) = hf_elmo.score_sentences(model, tokenizer, ["The cat sat."])
+        >>> sentence.words
+        ['The', 'cat', 'sat', '.']
+        >>> len(sentence.forward)  # one for each word, and one for the end
+        5
     """
     check_language_model(model, tokenizer)
     if isinstance(sentences, str):

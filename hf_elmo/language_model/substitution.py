@@ -75,6 +75,16 @@ def substitutes(
         ValueError: for a model without softmax or a tokenizer of another vocabulary; for a text without words, without
             `[MASK]` (and `word_index`), or with one that is part of a word; for a place that is not in the text; for
             targets outside of the vocabulary, a prior without any word of it, or a `top_k` or `batch_words` below 1.
+
+    Examples:
+        >>> import hf_elmo
+        >>> model = hf_elmo.ElmoForPreTraining.from_pretrained(hf_elmo.bundled())
+        >>> tokenizer = hf_elmo.ElmoTokenizer.from_pretrained(hf_elmo.bundled())
+        >>> found = hf_elmo.substitutes(model, tokenizer, "I read the [MASK] yesterday.", top_k=3)
+        >>> [sorted(each) for each in found[:1]]
+        [['backward_score', 'forward_score', 'score', 'sequence', 'token', 'token_str']]
+        >>> found[0]["score"] >= found[1]["score"] >= found[2]["score"]
+        True
     """
     check_language_model(model, tokenizer)
     for name, value in (("top_k", top_k), ("batch_words", batch_words)):

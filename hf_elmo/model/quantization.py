@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from .character_encoder import ScaledLinear
 from .lstm.lstm_cpu import quantize_layer
-from .lstm.lstm_layer import is_quantized
+from .lstm.lstm_layer import LstmLayer, is_quantized
 from .matrix_products import Int8Linear
 
 if TYPE_CHECKING:
@@ -31,6 +31,14 @@ def quantize(model: Model) -> Model:
     Raises:
         ValueError: for a model that is not on the CPU or quantised already, for weights that are NaN or infinite (of
             which 8 bits would make finite numbers), or if torch has no such products here. Then the model is as it was.
+
+    Examples:
+        >>> import hf_elmo
+        >>> model = hf_elmo.ElmoModel.from_pretrained(hf_elmo.bundled())
+        >>> tokenizer = hf_elmo.ElmoTokenizer.from_pretrained(hf_elmo.bundled())
+        >>> small = hf_elmo.quantize(model)
+        >>> small(**tokenizer(["I read the book."], return_tensors="pt")).last_hidden_state.dtype
+        torch.float32
     """
     base = model.base_model
     if any(parameter.device.type != "cpu" for parameter in base.parameters()) or is_quantized_model(model):
@@ -44,7 +52,7 @@ def quantize(model: Model) -> Model:
             )
     for layers in (base.bilstm.forward_layers, base.bilstm.backward_layers):
         for layer in layers:
-            quantize_layer(layer)
+            quantize_layer(cast("LstmLayer", layer))
     encoder = base.character_encoder
     for parent in (*encoder.highways, encoder):
         for name, child in list(parent.named_children()):

@@ -62,6 +62,16 @@ def embed_sentences(
     Raises:
         ValueError: for another `layers`, a `batch_words` below 1, one text in the place of sentences, a sentence that
             is neither text nor words, and vectors that are not finite.
+
+    Examples:
+        >>> import hf_elmo
+        >>> model = hf_elmo.ElmoModel.from_pretrained(hf_elmo.bundled())
+        >>> tokenizer = hf_elmo.ElmoTokenizer.from_pretrained(hf_elmo.bundled())
+        >>> sentences = ["I read the book yesterday.", ["Two", "words"]]
+        >>> for sentence in hf_elmo.embed_sentences(model, tokenizer, sentences):
+        ...     print(sentence.words, sentence.vectors.shape == (len(sentence.words), model.config.hidden_size))
+        ['I', 'read', 'the', 'book', 'yesterday', '.'] True
+        ['Two', 'words'] True
     """
     if layers not in LAYERS:
         raise ValueError(f"layers must be one of {', '.join(LAYERS)}, was: {layers!r}.")

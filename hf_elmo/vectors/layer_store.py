@@ -101,6 +101,17 @@ def precompute_layers(
         OSError: if the folder cannot be written or is full. Nothing is kept of the attempt.
 
     Reading a row of the result raises a ValueError if its bytes are not those that were stored.
+
+    Examples:
+        >>> import hf_elmo
+        >>> model = hf_elmo.ElmoModel.from_pretrained(hf_elmo.bundled())
+        >>> tokenizer = hf_elmo.ElmoTokenizer.from_pretrained(hf_elmo.bundled())
+        >>> from datasets import Dataset
+        >>> texts = Dataset.from_dict({"text": ["I read the book.", "It rains."]})
+        >>> rows = texts.map(lambda batch: tokenizer(batch["text"]), batched=True)
+        >>> stored = hf_elmo.precompute_layers(rows, model, "layers")
+        >>> stored[1]["layer_states"].shape == (model.config.num_layers + 1, 5, model.config.hidden_size)
+        True
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, was: {dtype!r}.")
