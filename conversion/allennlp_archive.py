@@ -24,7 +24,7 @@ from .errors import ConversionError
 from .files import InputFile, read_json_object
 from .key_map import TOO_LARGE, ArrayInfo, Entry, Link, Transform, check_arrays, raise_problems, resolve, to_ours
 from .tar_archive import is_tar, unpacked_tar
-from .torch_file import load_tensors, tensor_info
+from .torch_file import load_tensors, sound_tensor, tensor_info
 
 CONFIG_NAME, VOCABULARY_FOLDER = "config.json", "vocabulary"
 # The second is what a folder of a training run has.
@@ -84,7 +84,7 @@ class Archive(NamedTuple):
     """The parts of an archive.
 
     Attributes:
-        name: What messages call it.
+        name: Its name in messages.
         config_file: The file of `config`.
         config: The content of `config.json`.
         weights_file: The file of `state`.
@@ -96,12 +96,12 @@ class Archive(NamedTuple):
     config_file: InputFile
     config: dict[str, Any]
     weights_file: InputFile
-    state: dict[str, Tensor]
+    state: dict[str, object]
     files: dict[str, InputFile]
 
     @property
     def model_type(self) -> str | None:
-        """What `config.json` calls the model."""
+        """The model's type in `config.json`."""
         model = self.config.get("model")
         kind = model.get("type") if isinstance(model, dict) else None
         return kind if isinstance(kind, str) else None
@@ -166,12 +166,12 @@ def _is_part(path: str) -> bool:
 
 def _parts(source: Path, files: dict[str, InputFile]) -> Archive:
     weights = next((name for name in WEIGHTS_NAMES if name in files), None)
-    for name, present in ((CONFIG_NAME, CONFIG_NAME in files), (WEIGHTS_NAMES[0], weights is not None)):
-        if not present:
-            raise ConversionError(
-                f"{source} has no {name} on its top level, as an archive of AllenNLP (model.tar.gz) has. Of its "
-                f"parts it has: {', '.join(files) or 'none'}."
-            )
+    if weights is None or CONFIG_NAME not in files:
+        missing = CONFIG_NAME if CONFIG_NAME not in files else WEIGHTS_NAMES[0]
+        raise ConversionError(
+            f"{source} has no {missing} on its top level, as an archive of AllenNLP (model.tar.gz) has. Of its "
+            f"parts it has: {', '.join(files) or 'none'}."
+        )
     config = read_json_object(files[CONFIG_NAME])
     return Archive(str(source), files[CONFIG_NAME], config, files[weights], load_tensors(files[weights]), files)
 
@@ -224,18 +224,19 @@ def find_elmo(archive: Archive, options: OptionsSource | None = None) -> ElmoIns
     return ElmoInside(prefix, mix_prefix if mixes else None, config, parameters, keys)
 
 
-def read_parameters(file: InputFile, links: Sequence[Link], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def read_parameters(file: InputFile, links: Sequence[Link], state: Mapping[str, object]) -> dict[str, Tensor]:
     """Our parameters from foreign ones, of which every one is accounted for.
 
     Raises:
         ConversionError: for keys that are missing or surplus, and arrays of another shape or dtype, or not finite.
     """
     check_arrays(file, links, {key: tensor_info(value) for key, value in state.items()})
-    check_finite(file, {link.foreign: state[link.foreign] for link in links})
+    tensors = {link.foreign: sound_tensor(state[link.foreign]) for link in links}
+    check_finite(file, tensors)
     parameters: dict[str, Tensor] = {}
     taken: set[int] = set()
     for link in links:
-        for name, value in to_ours(link, state[link.foreign].detach()).items():
+        for name, value in to_ours(link, tensors[link.foreign]).items():
             # Arrays of the file become parameters as they are, unless several share memory, which those may not.
             storage = value.untyped_storage()
             if storage.data_ptr() in taken or storage.nbytes() > value.numel() * value.element_size():
@@ -269,14 +270,14 @@ def _prefix(archive: Archive) -> str:
     )
 
 
-def _mix_entries(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _mix_entries(state: Mapping[str, object], prefix: str) -> dict[str, object]:
     """What belongs to the mixes, by the key behind the prefix."""
     pattern = re.compile(re.escape(prefix) + r"(scalar_mix_\d+\..+)")
     return {match[1]: value for key, value in state.items() if (match := pattern.fullmatch(key))}
 
 
 def _mixes(
-    archive: Archive, config: ElmoConfig, prefix: str | None, entries: Mapping[str, Tensor]
+    archive: Archive, config: ElmoConfig, prefix: str | None, entries: Mapping[str, object]
 ) -> dict[str, Tensor]:
     """Parameters of the scalar mixes; those of a new one if there are none."""
     layers = config.num_layers + 1
@@ -333,7 +334,7 @@ def _objects(value: Any) -> Iterator[dict[str, Any]]:
 
 def _config(
     archive: Archive,
-    entries: Mapping[str, Tensor],
+    entries: Mapping[str, object],
     options: OptionsSource | None,
     fields: Mapping[str, Any],
     num_representations: int,
@@ -362,7 +363,7 @@ def _config(
 
 
 def _options(archive: Archive, options: OptionsSource | None) -> tuple[dict[str, Any] | None, str]:
-    """The content of an `options.json`, if there is one, and what messages call it."""
+    """The content of an `options.json`, if there is one, and its name in messages."""
     if isinstance(options, Mapping):
         return dict(options), "The options"
     if options is not None:
@@ -373,12 +374,12 @@ def _options(archive: Archive, options: OptionsSource | None) -> tuple[dict[str,
     return None, ""
 
 
-def _sizes(archive: Archive, entries: Mapping[str, Tensor]) -> dict[str, Any]:
+def _sizes(archive: Archive, entries: Mapping[str, object]) -> dict[str, Any]:
     """The sizes that the shapes of a biLM's weights tell."""
 
     def shape(key: str, rank: int) -> tuple[int, ...]:
         info = tensor_info(entries[key]) if key in entries else ArrayInfo(None, "", "missing")
-        if info.fault or len(info.shape) != rank or 0 in info.shape:
+        if info.fault or info.shape is None or len(info.shape) != rank or 0 in info.shape:
             what = info.fault or f"of shape {info.shape}, expected {rank} dimensions that are not empty"
             raise ConversionError(f"{archive.weights_file}: {_prefix(archive)}{key} is {what}.")
         return info.shape

@@ -24,7 +24,7 @@ from .errors import ConversionError
 from .files import InputFile
 from .json_section import Section
 from .key_map import SAME, Link, Transform, raise_problems
-from .torch_file import tensor_info
+from .torch_file import sound_tensor, tensor_info
 from .vocabulary import read_text
 
 #: The types of models in `config.json` that are read here.
@@ -89,7 +89,8 @@ def tagger_of(archive: Archive, options: OptionsSource | None) -> tuple[ElmoForT
     labels = _labels(archive, model.take("label_namespace", str, "labels"))
     fields: dict[str, Any] = {"use_crf": has_crf, "output_tags": has_crf, "num_labels": len(labels)}
     fields |= {"id2label": dict(enumerate(labels)), "label2id": {label: number for number, label in enumerate(labels)}}
-    links, states = [], {}
+    links: list[Link] = []
+    states: dict[str, Tensor] = {}
     encoding = model.take("label_encoding", str, None)
     dropout = 0.0
     if has_crf:
@@ -226,7 +227,7 @@ def _are_constrained(archive: Archive, labels: Sequence[str], encoding: str | No
     if info is None or info.fault or info.shape != (count + 2, count + 2):
         found = "missing" if info is None else info.fault or f"of shape {info.shape}, expected {(count + 2, count + 2)}"
         raise ConversionError(f"{archive.weights_file}: {_MASK} is {found}. (There are {count} labels.)")
-    allowed = archive.state[_MASK] == 1
+    allowed = sound_tensor(archive.state[_MASK]) == 1
     start, transitions, end = allowed[count, :count], allowed[:count, :count], allowed[:count, count + 1]
     if start.all() and transitions.all() and end.all():
         return False
@@ -261,7 +262,8 @@ def _embedders(archive: Archive, elmo: ElmoInside, section: Section) -> tuple[_W
         named = section.take_rest()
     section.close()
     indexers = _indexers(archive)
-    words, parts, fields = _Words(), {}, {"vocab_size": 4}
+    words, fields = _Words(), {"vocab_size": 4}
+    parts: dict[str, tuple[str, _Part]] = {}
     for name in sorted(named):
         path = f"{section.path}.{name}"
         embedder = Section(archive.config_file, path, named[name])
@@ -469,7 +471,8 @@ def _encoder(
         fields["task_encoder_bidirectional"] = section.take("bidirectional", bool, False)
         section.expect("bias", True)
         own_dropout = section.take("dropout", float, 0.0)
-        links, zeros = _lstm_links(width, size, layers, fields["task_encoder_bidirectional"], _columns(parts)), {}
+        links = _lstm_links(width, size, layers, fields["task_encoder_bidirectional"], _columns(parts))
+        zeros: dict[str, Tensor] = {}
     else:
         fields["task_encoder_highways"] = section.take("use_highway", bool, True)
         section.ignore("recurrent_dropout_probability")

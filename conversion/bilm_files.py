@@ -139,22 +139,24 @@ def _complete(
     vocabulary: VocabularySource | None,
 ) -> BilmFiles:
     """Adds what is not given from the files that lie beside the weights, whose own name is `name`."""
-    if isinstance(options, (str, Path)):
-        options = InputFile.at(options)
-    elif options is None:
-        options = find(name.removesuffix(WEIGHTS_NAME) + OPTIONS_NAME) or find(OPTIONS_NAME)
-        if options is None:
+    found: InputFile | Mapping[str, Any] | None
+    if options is not None:
+        found = InputFile.at(options) if isinstance(options, (str, Path)) else options
+    else:
+        found = find(name.removesuffix(WEIGHTS_NAME) + OPTIONS_NAME) or find(OPTIONS_NAME)
+        if found is None:
             raise ConversionError(
                 f"{place} has no {OPTIONS_NAME}, which tells the sizes of {weights}. Put it there, or give its path "
                 "(options=...)."
             )
-    if isinstance(vocabulary, (str, Path)):
-        vocabulary = InputFile.at(vocabulary)
-    elif vocabulary is None:
+    words: InputFile | Sequence[str] | None
+    if vocabulary is not None:
+        words = InputFile.at(vocabulary) if isinstance(vocabulary, (str, Path)) else vocabulary
+    else:
         present = [file for file in map(find, _VOCABULARY_NAMES) if file is not None]
         if len(present) > 1:
             raise ConversionError(
                 f"{place} has both {' and '.join(_VOCABULARY_NAMES)}: give the path of the right one (vocabulary=...)."
             )
-        vocabulary = present[0] if present else None
-    return BilmFiles(weights, options, vocabulary)
+        words = present[0] if present else None
+    return BilmFiles(weights, found, words)

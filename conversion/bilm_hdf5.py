@@ -17,12 +17,11 @@ import h5py
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from ..hub.published_models import origin_of
 from ..model.configuration_elmo import ElmoConfig
 from ..model.model_files import LARGEST_WEIGHT
-from ..model.modeling_elmo import ElmoModel
+from ..model.modeling_elmo import ElmoModel, ElmoPreTrainedModel
 from ..model.scalar_mix import ScalarMix
 from ..whole_files import new_folder
 from .bilm_files import (
@@ -163,7 +162,7 @@ def _load(parts: BilmFiles) -> tuple[ElmoModel, list[str] | None]:
     return model.eval(), words
 
 
-def save_bilm(model: PreTrainedModel, destination: str | Path, *, vocabulary: Sequence[str] | None = None) -> None:
+def save_bilm(model: ElmoPreTrainedModel, destination: str | Path, *, vocabulary: Sequence[str] | None = None) -> None:
     """Writes `options.json`, `weights.hdf5` and, if there is a vocabulary, `vocab.txt`, for bilm-tf or AllenNLP.
 
     What came from this format goes back bit for bit, and keys of the options that are not used here go back too.
@@ -245,6 +244,13 @@ def convert_from_folder(source: str | Path, destination: str | Path) -> None:
     Raises:
         ConversionError: as `load_model_folder` and `save_bilm`.
         OSError: if a file cannot be written. Nothing is left of the folder then.
+
+    Examples:
+        >>> import os
+        >>> import hf_elmo
+        >>> hf_elmo.conversion.convert_from_folder(hf_elmo.bundled(), "original")
+        >>> sorted(os.listdir("original"))
+        ['options.json', 'vocab.txt', 'weights.hdf5']
     """
     check_new_folder(destination)
     model, words = load_model_folder(source)
@@ -265,8 +271,10 @@ def read_config(options: InputFile | Mapping[str, Any], vocab_size: int) -> Elmo
     Raises:
         ConversionError: if it describes none, or sizes that no ELMo has.
     """
-    is_file = isinstance(options, InputFile)
-    content, name = (read_json_object(options), str(options)) if is_file else (dict(options), "The options")
+    if isinstance(options, InputFile):
+        content, name = read_json_object(options), str(options)
+    else:
+        content, name = dict(options), "The options"
     try:
         config = ElmoConfig.from_options(content, vocab_size=vocab_size)
     except (ValueError, TypeError) as error:

@@ -21,11 +21,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from ..hub.published_models import origin_of
 from ..model.configuration_elmo import ElmoConfig
-from ..model.modeling_elmo import ElmoForPreTraining, ElmoModel
+from ..model.modeling_elmo import ElmoForPreTraining, ElmoModel, ElmoPreTrainedModel
 from ..model.tokenization_elmo import (
     BEGIN_SENTENCE,
     BEGIN_WORD,
@@ -44,7 +43,7 @@ from .files import ZIP_DAMAGE, InputFile, check_new_folder, files_of_folder, pat
 from .json_section import Section
 from .key_map import SAME, Entry, Link, Transform, check_arrays, resolve
 from .model_folder import write_model_folder
-from .torch_file import load_tensors, tensor_info
+from .torch_file import load_tensors, sound_tensor, tensor_info
 
 _CHARACTERS, _WORDS = "char.dic", "word.dic"
 _TOKEN_EMBEDDER, _ENCODER, _CLASSIFIER = "token_embedder.pkl", "encoder.pkl", "classifier.pkl"
@@ -140,7 +139,7 @@ def is_elmoformanylangs(source: str | Path) -> bool:
 
 def load_elmoformanylangs(
     source: str | Path, *, options: str | Path | Mapping[str, Any] | None = None
-) -> tuple[PreTrainedModel, ElmoTokenizer]:
+) -> tuple[ElmoPreTrainedModel, ElmoTokenizer]:
     """Reads an ELMo of ELMoForManyLangs.
 
     Pickles are read as data (`torch.load(weights_only=True)`); nothing in them is run.
@@ -166,7 +165,7 @@ def load_elmoformanylangs(
 
 def _load(
     source: str | Path, files: Mapping[str, InputFile], options: str | Path | Mapping[str, Any] | None
-) -> tuple[PreTrainedModel, ElmoTokenizer]:
+) -> tuple[ElmoPreTrainedModel, ElmoTokenizer]:
     for name in _MARKS:
         if name not in files:
             raise ConversionError(f"{source} has no {name}. It has: {', '.join(sorted(files)) or 'no file'}.")
@@ -191,7 +190,7 @@ def _load(
     ):
         parameters = {name: value for name, value in skeleton.state_dict().items() if name.startswith(part)}
         state |= _parameters(files[name], tensors, resolve(key_map, parameters), options_name)
-    model: PreTrainedModel = skeleton
+    model: ElmoPreTrainedModel = skeleton
     if _CLASSIFIER in files and (softmax := _softmax(files[_CLASSIFIER], config, words, word_rows)):
         with torch.device("meta"):
             model = ElmoForPreTraining(config)
@@ -413,7 +412,7 @@ def _tokenizer(
     if words is not None:
         unknown = words.require("<oov>")
         special_rows = [words.ids.get(entry, unknown) for entry in ("<oov>", "<bos>", "<eos>")]
-        word_rows[1:] = torch.tensor([*special_rows, *(words.ids[word] for word in vocabulary)])
+        word_rows[1:] = torch.tensor([*special_rows, *(words.ids[word] for word in vocabulary or ())])
     return tokenizer, character_rows, word_rows
 
 
@@ -443,9 +442,9 @@ def _config(content: Mapping[str, Any], name: str) -> ElmoConfig:
         if kind.lower() != expected:
             raise ConversionError(
                 f"{name}: {section.path}.name is {kind!a}, expected {expected!r}, which all published models have. An "
-                "LSTM in its place is another network, of which there is nothing here that computes the same."
+                "LSTM in its place is another network, which cannot be computed here."
             )
-    sizes = {
+    sizes: dict[str, Any] = {
         "cell_size": _size(encoder, "dim"),
         "projection_dim": _size(encoder, "projection_dim"),
         "num_layers": _size(encoder, "n_layers", most=_MOST_LAYERS),
@@ -548,7 +547,7 @@ def _parameters(
 ) -> dict[str, Tensor]:
     hint = f"The sizes expected come from {options_name} and the dictionaries."
     check_arrays(file, links, {key: tensor_info(value) for key, value in tensors.items()}, hint=hint)
-    return read_parameters(file, links, lambda key: tensors[key].detach().numpy())
+    return read_parameters(file, links, lambda key: sound_tensor(tensors[key]).numpy())
 
 
 def _softmax(
@@ -571,7 +570,7 @@ def _softmax(
             Link("hidden2tag.bias", (bias,), (size,), order),
         ]
     else:
-        column = Transform(lambda array: order.to_ours(array.squeeze(1)), lambda bias: order.to_foreign(bias)[:, None])
+        column = Transform(lambda array: order.to_ours(array.squeeze(1)), lambda bias: order.written(bias)[:, None])
         # A start of something that the program never made use of.
         unused = Transform(lambda array: (), lambda: torch.zeros(config.projection_dim, 1))
         links = [
@@ -580,4 +579,4 @@ def _softmax(
             Link("oov_column", (), (config.projection_dim, 1), unused),
         ]
     check_arrays(file, links, {key: tensor_info(value) for key, value in tensors.items()})
-    return read_parameters(file, links, lambda key: tensors[key].detach().numpy())
+    return read_parameters(file, links, lambda key: sound_tensor(tensors[key]).numpy())

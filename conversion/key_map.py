@@ -28,11 +28,16 @@ class Transform(NamedTuple):
     Attributes:
         to_ours: The foreign array to our parameters.
         to_foreign: Our parameters to the foreign array; `to_foreign(*to_ours(array))` is `array`, bit for bit. Raises
-            ValueError for values that the foreign array cannot hold.
+            ValueError for values that the foreign array cannot hold. None: the format is only read.
     """
 
     to_ours: Callable[[Tensor], tuple[Tensor, ...]]
-    to_foreign: Callable[..., Tensor]
+    to_foreign: Callable[..., Tensor] | None
+
+    def written(self, *parameters: Tensor) -> Tensor:
+        """The foreign array of our parameters."""
+        assert self.to_foreign is not None, "a format that is only read is not written"
+        return self.to_foreign(*parameters)
 
 
 SAME = Transform(lambda array: (array,), lambda parameter: parameter)
@@ -89,7 +94,7 @@ def resolve(key_map: Iterable[Entry], parameters: Mapping[str, Tensor]) -> list[
         for name in parameters:
             if found := pattern.fullmatch(name):
                 names = tuple(template.format(**found.groupdict()) for template in ours)
-                shape = tuple(entry.transform.to_foreign(*(parameters[each].to("meta") for each in names)).shape)
+                shape = tuple(entry.transform.written(*(parameters[each].to("meta") for each in names)).shape)
                 links.append(Link(entry.foreign.format(**found.groupdict()), names, shape, entry.transform))
     covered = [name for link in links for name in link.ours]
     if sorted(covered) != sorted(parameters) or len({link.foreign for link in links}) < len(links):
@@ -194,7 +199,7 @@ def to_foreign(link: Link, parameters: Mapping[str, Tensor]) -> Tensor:
             )
         parts.append(single)
     try:
-        return link.transform.to_foreign(*parts).contiguous()
+        return link.transform.written(*parts).contiguous()
     except ValueError as error:
         raise ConversionError(
             f"The parameter {', '.join(link.ours)} cannot be written as {link.foreign}: {error}"

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError
-from transformers import PreTrainedModel
 
 from ..hub.model_card import write_card
 from ..hub.published_models import Origin
-from ..model.modeling_elmo import ElmoModel
+from ..model.modeling_elmo import ElmoModel, ElmoPreTrainedModel
 from ..model.tokenization_elmo import SPECIAL_WORDS, ElmoTokenizer
 from ..whole_files import new_folder
 from .errors import ConversionError
@@ -18,7 +17,7 @@ from .files import InputFile, check_new_folder, read_json_object
 
 
 def write_model_folder(
-    model: PreTrainedModel,
+    model: ElmoPreTrainedModel,
     vocabulary: Sequence[str] | None,
     destination: str | Path,
     *,

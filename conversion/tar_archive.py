@@ -10,9 +10,13 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, BinaryIO
 
 from .errors import ConversionError
 from .files import InputFile
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 # Weights hardly compress, and are most of an archive.
 _HIGHEST_COMPRESSION = 100
@@ -41,11 +45,11 @@ def first_name(archive: Path, wanted: Callable[[str], bool]) -> str | None:
 
 
 @contextmanager
-def _opened(archive: Path, stream) -> Iterator[tuple[tarfile.TarFile, io.BufferedReader]]:
+def _opened(archive: Path, stream: BinaryIO) -> Iterator[tuple[tarfile.TarFile, io.BufferedReader[_Bounded]]]:
     """The archive, and the stream that it is read from, which gives no more than an honest archive holds."""
     is_gzip = stream.read(2) == b"\x1f\x8b"
     stream.seek(0)
-    plain = gzip.GzipFile(fileobj=stream) if is_gzip else stream
+    plain: gzip.GzipFile | BinaryIO = gzip.GzipFile(fileobj=stream) if is_gzip else stream
     bounded = io.BufferedReader(_Bounded(archive, plain), 1024**2)
     with tarfile.open(fileobj=bounded, mode="r|") as opened:
         yield opened, bounded
@@ -90,7 +94,7 @@ def unpacked_tar(archive: Path, wanted: Callable[[str], bool]) -> Iterator[dict[
 class _Bounded(io.RawIOBase):
     """A stream that refuses to give more than an archive of that size may hold."""
 
-    def __init__(self, archive: Path, stream):
+    def __init__(self, archive: Path, stream: gzip.GzipFile | BinaryIO):
         self._archive, self._stream = archive, stream
         size = archive.stat().st_size
         self._most = min(_LARGEST_ARCHIVE, max(_SMALL_ARCHIVE, _HIGHEST_COMPRESSION * size))
@@ -99,15 +103,16 @@ class _Bounded(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer) -> int:
-        data = self._stream.read(len(buffer))
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        room = memoryview(buffer).cast("B")
+        data = self._stream.read(len(room))
         self._given += len(data)
         if self._given > self._most:
             raise ConversionError(
                 f"{self._archive} unpacks to more than {self._most:,} bytes. No archive of a model is like that; if "
                 "this one is, unpack it yourself and give the folder."
             )
-        buffer[: len(data)] = data
+        room[: len(data)] = data
         return len(data)
 
 
@@ -123,7 +128,9 @@ def _files(archive: Path, opened: tarfile.TarFile) -> Iterator[tuple[str, tarfil
         if member.issparse() or not (member.isreg() or member.isdir()):
             raise ConversionError(f"{shown} is a link, a device or a sparse file. Do not trust this archive.")
         if count >= _MOST_MEMBERS:
-            raise ConversionError(f"{archive} has more than {_MOST_MEMBERS:,} members: that is no archive of a model.")
+            raise ConversionError(
+                f"{archive} has more than {_MOST_MEMBERS:,} members: that is not an archive of a model."
+            )
         if member.isreg():
             if path in seen:
                 raise ConversionError(f"{shown} is there twice.")
@@ -134,6 +141,7 @@ def _files(archive: Path, opened: tarfile.TarFile) -> Iterator[tuple[str, tarfil
 def _write(archive: Path, opened: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
     rest = member.size
     packed = opened.extractfile(member)
+    assert packed is not None, "only regular files come here"
     with target.open("xb") as plain:
         while rest > 0:
             chunk = packed.read(min(rest, 1024**2))

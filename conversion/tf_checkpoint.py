@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -133,6 +134,7 @@ def _load(
         state[key] = _permuted(state[key], rows)
     state |= {f"elmo.{key}": value for key, value in initial_mixes(config).items()}
     # Training has 261 characters, prediction, with padding, 262; an options.json that is written one day is for that.
+    assert config.original_options is not None, "read_config keeps the options"
     config.original_options["char_cnn"]["n_characters"] = 262
     with torch.device("meta"):
         model = ElmoForPreTraining(config)
@@ -205,21 +207,22 @@ def _latest(state: InputFile) -> str | None:
     text = state.path.read_bytes().decode("utf-8", "backslashreplace")
     found = re.search(r'^\s*model_checkpoint_path:\s*"([^"\n]+)"', text, re.MULTILINE)
     if found is None:
-        raise ConversionError(f'{state} is no list of checkpoints: it has no line model_checkpoint_path: "...".')
+        raise ConversionError(f'{state} is not a list of checkpoints: it has no line model_checkpoint_path: "...".')
     return re.split(r"[/\\]", found[1])[-1]
 
 
 def _options(checkpoint: _Checkpoint, options: OptionsSource | None) -> InputFile | Mapping[str, Any]:
     if isinstance(options, (str, Path)):
         return InputFile.at(options)
-    if options is None:
-        options = checkpoint.beside.get(OPTIONS_NAME)
-    if options is None:
+    if options is not None:
+        return options
+    beside = checkpoint.beside.get(OPTIONS_NAME)
+    if beside is None:
         raise ConversionError(
             f"There is no {OPTIONS_NAME} beside {checkpoint.prefix}, which tells the model's sizes; bilm-tf's training "
             "wrote one into its folder. Put it there, or give its path (options=...)."
         )
-    return options
+    return beside
 
 
 def _vocabulary(checkpoint: _Checkpoint, vocabulary: VocabularySource | None) -> InputFile | Sequence[str]:
@@ -253,11 +256,11 @@ def _open(name: str) -> tuple[Any, dict[str, ArrayInfo]]:
         shapes = reader.get_variable_to_shape_map()
     # Whatever is wrong with a file; TensorFlow's errors have no common class but this.
     except Exception as error:
-        raise ConversionError(f"{name}{_INDEX_SUFFIX} is damaged, or no index of a checkpoint: {error}") from None
+        raise ConversionError(f"{name}{_INDEX_SUFFIX} is damaged, or not an index of a checkpoint: {error}") from None
     return reader, {key: ArrayInfo(tuple(shape), dtypes[key].name) for key, shape in shapes.items()}
 
 
-def _read(reader: Any, name: str, key: str):
+def _read(reader: Any, name: str, key: str) -> np.ndarray:
     try:
         return reader.get_tensor(key)
     except Exception as error:

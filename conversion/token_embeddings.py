@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..model.modeling_elmo import ElmoPreTrainedModel
+from ..model.tokenization_elmo import ElmoTokenizer
 from ..vectors.hdf5_output import Hdf5Output
 from ..vectors.word_cache import WordCache, cache_words, word_vectors
 from ..whole_files import check_target, new_file
@@ -78,7 +80,9 @@ def read_token_embeddings(path: str | Path, vocabulary: str | Path) -> TokenEmbe
     return TokenEmbeddings(words, vectors)
 
 
-def load_word_cache(model, tokenizer, path: str | Path, vocabulary: str | Path) -> WordCache:
+def load_word_cache(
+    model: ElmoPreTrainedModel, tokenizer: ElmoTokenizer, path: str | Path, vocabulary: str | Path
+) -> WordCache:
     """Makes a model look words up in a file of token embeddings instead of reading their characters.
 
     Words that are not in the file are computed from their characters, where bilm-tf took them for `<UNK>`.
@@ -114,7 +118,12 @@ def load_word_cache(model, tokenizer, path: str | Path, vocabulary: str | Path) 
 
 
 def write_token_embeddings(
-    model, tokenizer, words: Sequence[str], destination: str | Path, *, overwrite: bool = False
+    model: ElmoPreTrainedModel,
+    tokenizer: ElmoTokenizer,
+    words: Sequence[str],
+    destination: str | Path,
+    *,
+    overwrite: bool = False,
 ) -> Path:
     """Writes the context-free vectors of words, and beside them the vocabulary whose lines they belong to.
 

@@ -34,11 +34,11 @@ def load_tensors(file: InputFile) -> dict[str, object]:
             raise ConversionError(
                 f"{file} holds more than tensors: it wants to call {name!a}, which was not done. Do not trust it."
             ) from None
-        raise ConversionError(f"{file} is no whole file of torch.save.") from None
+        raise ConversionError(f"{file} is not a whole file of torch.save.") from None
     # The library promises no kinds of errors for damaged files, and raises all.
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ConversionError(f"{file} is no whole file of torch.save ({reason[:200]}).") from None
+        raise ConversionError(f"{file} is not a whole file of torch.save ({reason[:200]}).") from None
     if not isinstance(content, Mapping):
         raise ConversionError(f"{file} must hold a state dict, tensors by name, but holds a {type(content).__name__}.")
     return {key if isinstance(key, str) else repr(key): value for key, value in content.items()}
@@ -46,7 +46,7 @@ def load_tensors(file: InputFile) -> dict[str, object]:
 
 def tensor_info(value: object) -> ArrayInfo:
     """What there is to know about an entry of a state dict before its values are used."""
-    if type(value) not in (Tensor, nn.Parameter):
+    if not isinstance(value, Tensor) or type(value) not in (Tensor, nn.Parameter):
         return ArrayInfo(None, "", f"a {type(value).__name__}, not a tensor")
     fault = None
     if value.layout is not torch.strided or value.is_quantized or value.device.type != "cpu":
@@ -55,6 +55,12 @@ def tensor_info(value: object) -> ArrayInfo:
     elif value.numel() * value.element_size() > value.untyped_storage().nbytes():
         fault = f"claims {value.numel():,} values, of which fewer are stored"
     return ArrayInfo(tuple(value.shape), str(value.dtype).removeprefix("torch."), fault)
+
+
+def sound_tensor(value: object) -> Tensor:
+    """An entry of a state dict that `tensor_info` found sound, without gradient."""
+    assert isinstance(value, Tensor), "tensor_info refuses anything else"
+    return value.detach()
 
 
 def _check_zip(file: InputFile) -> None:

@@ -7,6 +7,7 @@ file or folder on that machine removes it.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import platform
@@ -85,10 +86,16 @@ def new_folder(destination: str | os.PathLike[str], *, overwrite: bool = False) 
         temporary.mkdir()
         try:
             yield temporary
-            if is_filled:
-                move_content(temporary, path)
-            else:
-                move_folder(temporary, path)
+            try:
+                if is_filled:
+                    move_content(temporary, path)
+                else:
+                    move_folder(temporary, path, overwrite=overwrite)
+            except FileExistsError:
+                raise ValueError(
+                    f"{destination} is not empty any more: another process has written it meanwhile. Nothing of it was "
+                    "replaced; name another folder."
+                ) from None
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     except BaseException:
@@ -99,19 +106,27 @@ def new_folder(destination: str | os.PathLike[str], *, overwrite: bool = False) 
         raise
 
 
-def move_folder(source: Path, destination: Path) -> None:
+def move_folder(source: Path, destination: Path, *, overwrite: bool = True) -> None:
     """Renames a folder whose files are complete; a folder of the new name is replaced, as a whole.
 
     Args:
         source: On the same file system.
         destination: The new name.
+        overwrite: Replace a folder that is not empty.
 
     Raises:
+        FileExistsError: if the folder is there, is not empty and must not be replaced.
         OSError: if it cannot be renamed. A folder that was to be replaced is there as before.
     """
     _all_to_disk(source)
-    if not destination.is_dir() or not any(destination.iterdir()):
-        source.replace(destination)
+    if not overwrite or not destination.is_dir() or not any(destination.iterdir()):
+        try:
+            source.replace(destination)
+        except OSError as error:
+            # The system's own answer, for another process may write the folder at this moment.
+            if destination.exists() and error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.EACCES, errno.ENOTDIR):
+                raise FileExistsError(str(destination)) from None
+            raise
     else:
         old = _aside(destination)
         destination.rename(old)
@@ -133,6 +148,7 @@ def move_content(source: Path, destination: Path, *, overwrite: bool = False) ->
         overwrite: Replace files of the same names. Each is whole at any time, but after an error some are new.
 
     Raises:
+        FileExistsError: if something of a name is there, and must not be replaced.
         OSError: if something cannot be moved. Without `overwrite` the destination is as before then.
     """
     _all_to_disk(source)
@@ -140,6 +156,8 @@ def move_content(source: Path, destination: Path, *, overwrite: bool = False) ->
     try:
         for entry in sorted(source.iterdir()):
             target = destination / entry.name
+            if not overwrite and os.path.lexists(target):
+                raise FileExistsError(str(target))
             moved.append(entry.replace(target) if overwrite else entry.rename(target))
     except BaseException:
         for entry in [] if overwrite else moved:
@@ -177,6 +195,7 @@ def check_new_folder(destination: str | os.PathLike[str]) -> Path:
     """
     path = Path(destination).resolve()
     if path.is_dir():
+        _remove_leftovers(path / path.name)
         if any(path.iterdir()):
             raise ValueError(f"{destination} is not empty: name a folder that does not exist yet, or an empty one.")
     elif path.exists():
@@ -203,10 +222,21 @@ def _rename_to_new(temporary: Path, target: Path) -> None:
 
 def _aside(target: Path) -> Path:
     """A new hidden name beside a file or folder; what dead processes have left under such names is removed."""
+    _remove_leftovers(target)
+    return target.with_name(f"{_mark(target)}{os.getpid()}-{secrets.token_hex(4)}.part")
+
+
+def _mark(target: Path) -> str:
+    """How hidden names for a file or folder begin, on this machine."""
     # The machine is part of it, for on a shared disk the process may be another machine's. Names may be 255 bytes long,
     # so the target's is told by a hash.
     mark = hashlib.blake2b(f"{platform.node()}\0{target.name}".encode(errors="surrogateescape"), digest_size=6)
-    start = f".{mark.hexdigest()}-"
+    return f".{mark.hexdigest()}-"
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Removes what dead processes have left while they wrote a file or folder."""
+    start = _mark(target)
     for entry in target.parent.glob(f"{start}*.part"):
         process = entry.name.removeprefix(start).partition("-")[0]
         if process.isdecimal() and not _is_running(int(process)):
@@ -215,7 +245,6 @@ def _aside(target: Path) -> Path:
             else:
                 with suppress(OSError):
                     entry.unlink()
-    return target.with_name(f"{start}{os.getpid()}-{secrets.token_hex(4)}.part")
 
 
 def _is_running(process: int) -> bool:

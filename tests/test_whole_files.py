@@ -221,3 +221,36 @@ class TestContent:
         with pytest.raises(OSError, match="No space"):
             move_content(tmp_path / "from", tmp_path / "to")
         assert names(tmp_path / "to") == []
+
+
+@pytest.mark.parametrize("exists", [False, True], ids=["new", "empty"])
+def test_the_second_of_two_writers_of_a_folder_fails(tmp_path, exists):
+    """Both began while there was nothing, so that only the end can tell."""
+    folder = tmp_path / "model"
+
+    def write_as_second():
+        with new_folder(folder) as second:
+            (second / "weights").write_text("second", encoding="utf-8")
+            if exists:
+                folder.mkdir()
+            with new_folder(folder) as first:
+                (first / "weights").write_text("first", encoding="utf-8")
+
+    with pytest.raises(ValueError, match=r"model is not empty"):
+        write_as_second()
+    assert (folder / "weights").read_text(encoding="utf-8") == "first"
+    assert [entry.name for entry in tmp_path.rglob("*")] == ["model", "weights"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="only there a process of a number can be asked for")
+def test_an_empty_folder_with_leftovers_of_a_killed_run_counts_as_empty(tmp_path):
+    code = (
+        "import os, sys; from hf_elmo.whole_files import new_folder\n"
+        "with new_folder(sys.argv[1]) as part: (part / 'half').touch(); os._exit(9)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert done.returncode == 9
+    assert [entry.name for entry in tmp_path.rglob("*")][1:] == ["half"]
+    with new_folder(tmp_path) as part:
+        (part / "whole").touch()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["whole"]

@@ -31,7 +31,7 @@ def push(
 
     from ..hub.folders import find_folder, load_as_saved
     from ..hub.model_card import CARD_NAME, check_metadata
-    from ..hub.upload import check_repo_id, upload
+    from ..hub.upload import check_repo_id, find_secret, upload
     from ..hub.upload_files import files_for_hub, list_folder
 
     check_repo_id(repo)
@@ -50,6 +50,8 @@ def push(
         print_table(["file", "size", "from"], [(file.name, in_bytes(file.size), file.origin) for file in files])
         say("")
         say(card.read().decode())
+        if found := find_secret(files):
+            note(f"{found}: it will not be sent so. Take it out first.")
         note(f"{counted(len(files), 'file')}, {size} for {repo}; nothing was sent")
         return
     logging.set_verbosity_error()

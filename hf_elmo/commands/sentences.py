@@ -41,6 +41,6 @@ def sentences_of(
         elif split_sentences:
             from nupunkt import sent_tokenize
 
-            yield from sent_tokenize(line)
+            yield from map(str, sent_tokenize(line))
         else:
             yield line

@@ -21,7 +21,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, cast
 
 import numpy as np
 import torch
@@ -32,10 +32,11 @@ from ..conversion.key_map import resolve, to_ours
 from ..model import scalar_mix
 from ..model.character_encoder import check_row_length
 from ..model.lstm.bilstm import BiLstm
-from ..model.lstm.lstm_layer import ElmoState
+from ..model.lstm.lstm_layer import ElmoState, LstmLayer
 from ..model.lstm.packing import Packing
 from ..model.modeling_elmo import ElmoModel
 from ..model.tokenization_elmo import BOS, EOS, character_rows
+from ..vectors.batching import check_words
 from .elmo_file import FORMATS, write_elmo_file
 from .loading import load_model
 
@@ -57,7 +58,11 @@ def batch_to_ids(batch: Sequence[Sequence[str]], max_characters_per_token: int =
 
     Returns:
         ``(batch, longest sentence, max_characters_per_token)``, int64, on the CPU; zeros behind each sentence.
+
+    Raises:
+        ValueError: for something else among the words.
     """
+    batch = [check_words(sentence, f"Sentence {number}") for number, sentence in enumerate(batch)]
     longest = max(map(len, batch), default=0)
     padded = [word for sentence in batch for word in (*sentence, *[None] * (longest - len(sentence)))]
     rows, _ = character_rows(padded, max_characters_per_token)
@@ -108,14 +113,18 @@ class Elmo(nn.Module):
             module = _ElmoBiLm(options_file, weight_file, requires_grad, vocab_to_cache, stateful=stateful)
         elif options_file is not None or weight_file is not None:
             raise ValueError("Give either a module, or options_file and weight_file, not both.")
-        self._elmo_lstm = module
+        # A module that is given has to have the methods of ours.
+        self._elmo_lstm = cast("_ElmoBiLm", module)
         self._has_cached_vocab = vocab_to_cache is not None
         self._keep_sentence_boundaries = keep_sentence_boundaries
         self._dropout = nn.Dropout(p=dropout)
         self._num_mixes = num_output_representations
         for number in range(num_output_representations):
             mix = ScalarMix(
-                module.num_layers, do_layer_norm, scalar_mix_parameters, trainable=scalar_mix_parameters is None
+                self._elmo_lstm.num_layers,
+                do_layer_norm,
+                scalar_mix_parameters,
+                trainable=scalar_mix_parameters is None,
             )
             self.add_module(f"scalar_mix_{number}", mix)
 
@@ -145,18 +154,18 @@ class Elmo(nn.Module):
         if inputs is None and word_inputs is None:
             raise ValueError("There is nothing to read: give inputs, as batch_to_ids makes them.")
         # Without characters, the last dimension is that of words already.
-        has_characters = inputs is not None and (word_inputs is None or inputs.dim() > word_inputs.dim())
-        leading = (inputs if has_characters else word_inputs).shape[: -2 if has_characters else -1]
-        if has_characters and inputs.dim() < 3:
-            raise ValueError(
-                f"inputs must be character ids (batch, ..., words, chars), as batch_to_ids makes them, was: "
-                f"{tuple(inputs.shape)}."
-            )
-        if has_characters:
-            inputs = inputs.flatten(0, -3)
+        characters: Tensor | None = None
+        if inputs is not None and (word_inputs is None or inputs.dim() > word_inputs.dim()):
+            if inputs.dim() < 3:
+                raise ValueError(
+                    f"inputs must be character ids (batch, ..., words, chars), as batch_to_ids makes them, was: "
+                    f"{tuple(inputs.shape)}."
+                )
+            leading, characters = inputs.shape[:-2], inputs.flatten(0, -3)
         if word_inputs is not None:
+            leading = word_inputs.shape[:-1] if characters is None else leading
             word_inputs = word_inputs.flatten(0, -2)
-        output = self._elmo_lstm(inputs if has_characters else None, word_inputs)
+        output = self._elmo_lstm(characters, word_inputs)
         layers, mask = output["activations"], output["mask"]
         representations = []
         kept = mask if self._keep_sentence_boundaries else mask[:, 2:]
@@ -296,23 +305,23 @@ class _ElmoBiLm(nn.Module):
         """Vectors ``(batch, words, projection_dim)`` and the mask of words; None if characters have to be read."""
         if self._word_embedding is None or word_inputs is None:
             return None
-        has_characters = inputs is not None and inputs.dim() == 3
-        if has_characters and inputs.shape[:-1] != word_inputs.shape:
+        characters = inputs if inputs is not None and inputs.dim() == 3 else None
+        if characters is not None and characters.shape[:-1] != word_inputs.shape:
             raise ValueError(
-                f"inputs and word_inputs are of {tuple(inputs.shape[:-1])} and {tuple(word_inputs.shape)} words: they "
-                "must be of the same sentences."
+                f"inputs and word_inputs are of {tuple(characters.shape[:-1])} and {tuple(word_inputs.shape)} words: "
+                "they must be of the same sentences."
             )
         size = self._word_embedding.num_embeddings
         if not ((word_inputs >= 0) & (word_inputs < size)).all():
-            if has_characters:
+            if characters is not None:
                 return None
             raise ValueError(
                 f"word_inputs reach from {int(word_inputs.min())} to {int(word_inputs.max())}, but the cached "
                 f"vocabulary has {size} words: give the characters, too (inputs=batch_to_ids(...))."
             )
         mask = word_inputs > 0
-        if has_characters:
-            mask = mask | (inputs > 0).any(-1)
+        if characters is not None:
+            mask = mask | (characters > 0).any(-1)
         return self._word_embedding(word_inputs), mask
 
     @torch.no_grad()
@@ -326,11 +335,12 @@ class _ElmoBiLm(nn.Module):
         self._word_embedding = nn.Embedding.from_pretrained(vectors[2:].clone(), freeze=not self._requires_grad)
 
 
-def _rename_allennlps_parameters(bilm: _ElmoBiLm, state_dict: dict[str, Tensor], prefix: str, *details) -> None:
+def _rename_allennlps_parameters(bilm: _ElmoBiLm, state_dict: dict[str, Tensor], prefix: str, *details: Any) -> None:
     """Puts the parameters of AllenNLP's biLM, where a state_dict has them, under our names; the others stay."""
     if prefix + ROOT_KEY not in state_dict:
         return
     lstm = bilm._elmo_lstm.bilstm
+    forget_bias = cast("LstmLayer", lstm.forward_layers[0]).forget_bias
     places = {"character_encoder.": "_token_embedder.", "bilstm.": "_elmo_lstm.bilstm."}
     parts = zip(places, (bilm._token_embedder, lstm), strict=True)
     ours = {place + name: value for place, part in parts for name, value in part.named_parameters()}
@@ -342,7 +352,7 @@ def _rename_allennlps_parameters(bilm: _ElmoBiLm, state_dict: dict[str, Tensor],
             if name.startswith("bilstm.") and name.endswith(".bias"):
                 # AllenNLP's biases hold the forget bias, ours do not.
                 i, f, g, o = value.chunk(4)
-                value = torch.cat([i, f - lstm.forward_layers[0].forget_bias, g, o])
+                value = torch.cat([i, f - forget_bias, g, o])
             place = name[: name.index(".") + 1]
             state_dict[prefix + places[place] + name.removeprefix(place)] = value
 
@@ -406,8 +416,7 @@ class ScalarMix(scalar_mix.ScalarMix):
         )
         self.gamma = nn.Parameter(torch.ones(1), requires_grad=trainable)
 
-    @property
-    def weights(self) -> Tensor:
+    def layer_weights(self) -> Tensor:
         """``(mixture_size,)``, before the softmax."""
         return torch.cat(tuple(self.scalar_parameters))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ FORMATS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 class LineIndexWriter(AllenNlpHdf5Writer):
     """As `AllenNlpHdf5Writer`, but `"sentence_to_index"` has the lines as they were read, spaces included."""
 
-    def __init__(self, *args, lines: Sequence[str], **kwargs):
+    def __init__(self, *args: Any, lines: Sequence[str], **kwargs: Any):
         self.lines = lines
         super().__init__(*args, **kwargs)
 
@@ -34,11 +35,11 @@ class LineIndexWriter(AllenNlpHdf5Writer):
 class LineKeyWriter(Hdf5Writer):
     """HDF5 datasets whose keys are the lines. A slash in a line makes groups, through which the line still leads."""
 
-    def __init__(self, *args, lines: Sequence[str], **kwargs):
+    def __init__(self, *args: Any, lines: Sequence[str], **kwargs: Any):
         self.lines = lines
         super().__init__(*args, **kwargs)
 
-    def _add(self, key, sentence):
+    def _add(self, key: str, sentence: EmbeddedSentence) -> None:
         line = self.lines[int(key)]
         problem = "HDF5 has no keys of that form"
         # A line of slashes and dots alone would name the file itself.

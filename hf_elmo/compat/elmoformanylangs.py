@@ -27,6 +27,7 @@ from ..conversion.model_folder import load_model_folder
 from ..language_model.scoring import encode
 from ..model.lstm.lstm_layer import ElmoState
 from ..model.tokenization_elmo import BOS, EOS, ElmoTokenizer
+from ..vectors.batching import check_words
 
 logger = logging.getLogger("elmoformanylangs")
 
@@ -131,9 +132,9 @@ class Embedder:
 
 
 def _checked(number: int, sentence: Sequence[str]) -> list[str]:
-    if isinstance(sentence, str) or not all(isinstance(word, str) for word in sentence):
+    if isinstance(sentence, str):
         raise ValueError(
             f"Sentence {number} must be a list of words, was: {sentence!r:.60}. (For characters in the place of words: "
             "list(text).)"
         )
-    return [_BOUNDARIES.get(word, word) for word in sentence]
+    return [_BOUNDARIES.get(word, word) for word in check_words(sentence, f"Sentence {number}")]

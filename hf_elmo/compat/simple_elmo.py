@@ -47,7 +47,11 @@ class ElmoModel:
 
     def __init__(self, *, stateful: bool = False):
         self.stateful = stateful
-        self.batch_size = self.max_chars = self.vector_size = self.n_layers = None
+        # None until a model is loaded, as in the original.
+        self.batch_size: int | None = None
+        self.max_chars: int | None = None
+        self.vector_size: int | None = None
+        self.n_layers: int | None = None
         self._embedder: ElmoEmbedder | None = None
         self._language_model: ElmoForPreTraining | None = None
         self._tokenizer: ElmoTokenizer | None = None
@@ -85,7 +89,7 @@ class ElmoModel:
     def _load_language_model(self, directory: Path) -> None:
         if not (directory / "config.json").is_file():
             raise ConversionError(
-                f"{directory} is no model folder, which full=True wants: convert the training checkpoint first "
+                f"{directory} is not a model folder, which full=True needs: convert the training checkpoint first "
                 f"(hf-elmo convert {directory} NEW_FOLDER) and load the new folder. (Weights in HDF5 have no softmax.)"
             )
         model, report = ElmoForPreTraining.from_pretrained(
@@ -93,7 +97,7 @@ class ElmoModel:
         )
         if report["missing_keys"]:
             raise ConversionError(
-                f"{directory} holds no language model: {', '.join(sorted(report['missing_keys']))} is missing, without "
+                f"{directory} has no language model: {', '.join(sorted(report['missing_keys']))} is missing, without "
                 "which there are no substitutes. Load it with full=False for vectors."
             )
         self._language_model = model.eval()
@@ -142,8 +146,10 @@ class ElmoModel:
             means.append((total / (np.linalg.norm(total) or 1.0))[np.newaxis])
         return np.concatenate(means)
 
-    def _vectors(self, texts, warmup, layers, session) -> Iterator[np.ndarray]:
-        if self._embedder is None:
+    def _vectors(
+        self, texts: Sequence[Sequence[str]], warmup: bool, layers: str, session: None
+    ) -> Iterator[np.ndarray]:
+        if self._embedder is None or self.batch_size is None:
             raise ValueError("No model is loaded: call load first.")
         if layers not in FORMATS:
             raise ValueError(f"layers must be one of {', '.join(FORMATS)}, was: {layers!r}.")
@@ -161,11 +167,11 @@ class ElmoModel:
     def get_elmo_substitutes(
         self, data: Sequence[str], topn: int = 3, nodelimiters: bool = True
     ) -> list[list[dict[str, object]]]:
-        """What each direction of the language model expects in the place of each word.
+        """The words that each direction of the language model expects in the place of each word.
 
         Args:
             data: Sentences as text, whose words stand between white space.
-            topn: How many words.
+            topn: Number of words.
             nodelimiters: Leave `<S>` and `</S>` out.
 
         Returns:
@@ -178,46 +184,49 @@ class ElmoModel:
             ValueError: unless a language model is loaded (`full=True`), for one text in the place of sentences, and for
                 a `topn` below 1.
         """
-        if self._language_model is None:
+        if self._language_model is None or self._tokenizer is None or self.batch_size is None:
             raise ValueError("No language model is loaded: call load(..., full=True) first.")
         if isinstance(data, str):
             raise ValueError("data must be a list of sentences, was one text.")
         if topn < 1:
             raise ValueError(f"topn must be at least 1, was: {topn}.")
         sentences = [sentence.split() for sentence in data]
-        starts = range(0, len(sentences), self.batch_size)
-        batches = (sentences[start : start + self.batch_size] for start in starts)
-        return [found for batch in batches for found in self._expected(batch, topn, nodelimiters)]
+        size, model, tokenizer = self.batch_size, self._language_model, self._tokenizer
+        batches = (sentences[start : start + size] for start in range(0, len(sentences), size))
+        return [found for batch in batches for found in _expected(model, tokenizer, batch, topn, nodelimiters)]
 
-    @torch.no_grad()
-    def _expected(self, sentences: list[list[str]], topn: int, nodelimiters: bool) -> Iterator[list[dict]]:
-        model, tokenizer = self._language_model, self._tokenizer
-        never = [tokenizer.pad_token_id]
-        if nodelimiters:
-            never += [tokenizer.bos_token_id, tokenizer.eos_token_id]
-        _, characters, mask = encode(model, tokenizer, sentences)
-        with evaluating(model):
-            top = model.elmo.read(characters, mask)[0][-1]
-        for row, first, words in zip(top, mask.long().argmax(dim=1).tolist(), sentences, strict=True):
-            directions = []
-            # Behind <S> and each word but the last one, and before each word but the first one and </S>.
-            for half, start in zip(row.chunk(2, dim=-1), (first, first + 2), strict=True):
-                found = []
-                for part in half[start : start + len(words)].split(rows_at_once(model.config.vocab_size)):
-                    scores = model.softmax(part).float()
-                    scores[:, never] = -torch.inf
-                    best, ids = scores.topk(min(topn, scores.shape[-1] - len(never)), dim=-1)
-                    found += [self._candidates(*each) for each in zip(ids.tolist(), best.tolist(), strict=True)]
-                directions.append(found)
-            yield [
-                {"word": word, "forward": forward, "backward": backward}
-                for word, forward, backward in zip(words, *directions, strict=True)
-            ]
 
-    def _candidates(self, ids: list[int], scores: list[float]) -> dict[str, list]:
-        words = self._tokenizer.convert_ids_to_tokens(ids)
-        return {
-            "candidates": ids,
-            "candidate_words": ["<UNK>" if word == UNK else word for word in words],
-            "logp": [round(score, 4) for score in scores],
-        }
+@torch.no_grad()
+def _expected(
+    model: ElmoForPreTraining, tokenizer: ElmoTokenizer, sentences: list[list[str]], topn: int, nodelimiters: bool
+) -> Iterator[list[dict[str, object]]]:
+    never = [tokenizer.pad_token_id]
+    if nodelimiters:
+        never += [tokenizer.bos_token_id, tokenizer.eos_token_id]
+    _, characters, mask = encode(model, tokenizer, sentences)
+    with evaluating(model):
+        top = model.elmo.read(characters, mask)[0][-1]
+    for row, first, words in zip(top, mask.long().argmax(dim=1).tolist(), sentences, strict=True):
+        directions = []
+        # Behind <S> and each word but the last one, and before each word but the first one and </S>.
+        for half, start in zip(row.chunk(2, dim=-1), (first, first + 2), strict=True):
+            found = []
+            for part in half[start : start + len(words)].split(rows_at_once(model.config.vocab_size)):
+                scores = model.softmax(part).float()
+                scores[:, never] = -torch.inf
+                best, ids = scores.topk(min(topn, scores.shape[-1] - len(never)), dim=-1)
+                found += [_candidates(tokenizer, *each) for each in zip(ids.tolist(), best.tolist(), strict=True)]
+            directions.append(found)
+        yield [
+            {"word": word, "forward": forward, "backward": backward}
+            for word, forward, backward in zip(words, *directions, strict=True)
+        ]
+
+
+def _candidates(tokenizer: ElmoTokenizer, ids: list[int], scores: list[float]) -> dict[str, object]:
+    words = tokenizer.convert_ids_to_tokens(ids)
+    return {
+        "candidates": ids,
+        "candidate_words": ["<UNK>" if word == UNK else word for word in words],
+        "logp": [round(score, 4) for score in scores],
+    }

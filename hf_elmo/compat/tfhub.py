@@ -13,12 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..model.modeling_elmo import ElmoModel
+from ..model.scalar_mix import ScalarMix
 from .allennlp import _ElmoBiLm, batch_to_ids, remove_sentence_boundaries
 from .loading import load_model
 
@@ -42,7 +44,7 @@ class Module(nn.Module):
         super().__init__()
         model = load_model(spec)
         self.bilm = _ElmoBiLm(None, model)
-        self.aggregation = model.scalar_mixes[0].requires_grad_(trainable)
+        self.aggregation = cast("ScalarMix", model.scalar_mixes[0]).requires_grad_(trainable)
 
     @property
     def signatures(self) -> dict[str, Callable[..., dict[str, Tensor]]]:
@@ -123,7 +125,7 @@ def _text(value: str | bytes) -> str:
     return value.decode("utf-8") if isinstance(value, bytes) else str(value)
 
 
-def _sentences_of_tokens(inputs: Mapping[str, Sequence]) -> tuple[list[list[str]], int]:
+def _sentences_of_tokens(inputs: Sequence[str] | Mapping[str, Sequence[Any]]) -> tuple[list[list[str]], int]:
     """The words of each row without its padding, and the width of the rows."""
     if not isinstance(inputs, Mapping) or set(inputs) != {"tokens", "sequence_len"}:
         found = sorted(inputs) if isinstance(inputs, Mapping) else type(inputs).__name__

@@ -20,6 +20,7 @@ except ImportError as error:
         f'The demo needs gradio: install the extra, as in python -m pip install -e ".[demo]". ({error})'
     ) from error
 
+from .demo_guard import LOOPBACK, RequestGuard
 from .demo_page import CSS, render, render_problem
 from .example_sentences import EXAMPLE_PAIRS
 from .explorer import Explorer, VisitorError, shared_place
@@ -179,7 +180,7 @@ def launch(
     browser: bool = False,
     block: bool = True,
 ) -> str:
-    """Serves the page.
+    """Serves the page: to this machine's own names only where it listens to this machine alone, and without uploads.
 
     Args:
         page: The page.
@@ -196,8 +197,13 @@ def launch(
     Raises:
         OSError: if the address is in use.
     """
+    from starlette.middleware import Middleware
+
+    host = host or os.environ.get("GRADIO_SERVER_NAME") or HOST
+    # Machines that reach another address may have any name for it.
+    hosts = (*LOOPBACK, host, "*.gradio.live") if host == "localhost" or host.startswith("127.") else None
     _, address, _ = page.launch(
-        server_name=host or os.environ.get("GRADIO_SERVER_NAME") or HOST,
+        server_name=host,
         server_port=port,
         share=share,
         inbrowser=browser,
@@ -211,6 +217,7 @@ def launch(
         enable_monitoring=False,
         # Nothing is to be uploaded.
         max_file_size="1kb",
+        app_kwargs={"middleware": [Middleware(RequestGuard, hosts=hosts)]},
         css=CSS,
         theme=gradio.themes.Default(font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace")),
     )

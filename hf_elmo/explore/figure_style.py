@@ -6,6 +6,7 @@ import io
 import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import cache
+from typing import TYPE_CHECKING
 
 try:
     from matplotlib import colormaps, font_manager
@@ -16,6 +17,9 @@ except ImportError as error:
     raise ImportError(
         f'Figures need Matplotlib: install the extra, as in python -m pip install -e ".[plot]". ({error})'
     ) from error
+
+if TYPE_CHECKING:
+    from matplotlib.typing import ColorType
 
 #: Okabe and Ito's colours, which people of any colour vision tell apart.
 SENSE_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
@@ -44,7 +48,7 @@ def shades(count: int) -> list[tuple[float, ...]]:
     return [colormaps["YlGnBu"](0.12 + 0.75 * number / max(1, count - 1)) for number in range(count)]
 
 
-def text_color(background: str | tuple[float, ...]) -> str:
+def text_color(background: ColorType) -> str:
     """Black or white: what can be read on a colour."""
     red, green, blue = to_rgb(background)
     return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"

@@ -11,8 +11,14 @@ from ..version import __version__
 from ..whole_files import new_folder
 
 # What a model folder is made of; checkpoints hold much else (optimizer states, logs).
-_MODEL_FILES = ("config.json", "model*.safetensors", "model.safetensors.index.json", "tokenizer.json")
-_MODEL_FILES += ("tokenizer_config.json", "special_tokens_map.json")
+_MODEL_FILES = (
+    "config.json",
+    "model*.safetensors",
+    "model.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+)
 
 _APP = '''"""The demo of hf_elmo as a Space of the hub. It runs elsewhere, too: python app.py"""
 

@@ -107,6 +107,17 @@ def compare_words(
 
     Raises:
         ValueError: if the word is not in both sentences (None: if there is no such word), with their words.
+
+    Examples:
+        >>> import hf_elmo
+        >>> model = hf_elmo.ElmoModel.from_pretrained(hf_elmo.bundled())
+        >>> tokenizer = hf_elmo.ElmoTokenizer.from_pretrained(hf_elmo.bundled())
+        >>> from hf_elmo.explore.word_comparison import compare_words
+        >>> (found,) = compare_words(model, tokenizer, "He can read.", "She read it.", "read")
+        >>> found.places, len(found.layers) == model.config.num_layers + 1
+        ((2, 1), True)
+        >>> round(found.layers[0], 3)  # the layer without context
+        1.0
     """
     found = similarities(model, tokenizer, first, second)
     first_words, second_words = found.first, found.second

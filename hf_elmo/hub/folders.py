@@ -28,6 +28,12 @@ def bundled(name: str = "elmo-mini") -> str:
 
     Raises:
         ValueError: if no such model is bundled.
+
+    Examples:
+        >>> import hf_elmo
+        >>> model = hf_elmo.ElmoModel.from_pretrained(hf_elmo.bundled("elmo-mini"))
+        >>> model.config.model_type
+        'elmo'
     """
     folder = _BUNDLED / name
     if not (folder / "config.json").is_file():

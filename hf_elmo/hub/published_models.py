@@ -73,7 +73,7 @@ class Origin:
     Attributes:
         format: The format of the files.
         files: The files that were read.
-        published: The name of the published model that they are; None if they are none that is known.
+        published: The name of the published model that they are; None if they are not those of a known one.
         matched: How that is known: "checksum", "file name", or "statement" of the maker of the folder.
     """
 
@@ -140,7 +140,10 @@ def published_model(entry: Mapping[str, Any]) -> Published:
         )
     places = {f"{{{name}}}": entry[name] for name in _PLACES if name in entry}
     filled = {name: _filled(value, places) for name, value in entry.items() if name not in _PLACES}
-    return Published(**{name: tuple(value) if isinstance(value, list) else value for name, value in filled.items()})
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in filled.items()
+    }
+    return Published(**values)
 
 
 def _filled(value: Any, places: Mapping[str, str]) -> Any:
@@ -177,13 +180,13 @@ def origin_of(format: str, paths: Iterable[str | Path], published: str | None = 
         ValueError: if there is no published model of that name.
         OSError: if a file cannot be read.
     """
-    paths = [Path(path).absolute() for path in dict.fromkeys(paths)]
-    files = tuple(SourceFile(path.name, path.stat().st_size, _digest(path, "sha256")) for path in paths)
+    read = [Path(path).absolute() for path in dict.fromkeys(paths)]
+    files = tuple(SourceFile(path.name, path.stat().st_size, _digest(path, "sha256")) for path in read)
     if published is not None:
         return Origin(format, files, find_published(published).name, "statement")
     candidates = [model for model in published_models().values() if format in model.formats]
-    by_checksum = [model for model in candidates if _has_checksum(model, paths, files)]
-    by_name = [model for model in candidates if _has_name(model, paths) and not _contradicts(model, paths, files)]
+    by_checksum = [model for model in candidates if _has_checksum(model, read, files)]
+    by_name = [model for model in candidates if _has_name(model, read) and not _contradicts(model, read, files)]
     for found, matched in ((by_checksum, "checksum"), (by_name, "file name")):
         if len(found) == 1:
             return Origin(format, files, found[0].name, matched)

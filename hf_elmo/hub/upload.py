@@ -16,6 +16,10 @@ from .upload_files import HubFile
 _WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json")
 
 
+# As the hub makes tokens, and as OpenSSL and OpenSSH write keys.
+_SECRET = re.compile(rb"\bhf_[A-Za-z0-9]{34}\b|-----BEGIN [A-Z ]*PRIVATE KEY-----")
+
+
 @dataclass(frozen=True)
 class Uploaded:
     """What an upload has done.
@@ -47,6 +51,34 @@ def check_repo_id(repo: str) -> None:
         validate_repo_id(repo)
     except HFValidationError as error:
         raise ValueError(f"{repo!r} is not a name of a repository, such as user/elmo-mini: {error}") from None
+
+
+def find_secret(files: list[HubFile], token: str | None = None) -> str | None:
+    """What in the files must not be seen by others: the given token, another token for the hub, or a private key.
+
+    Args:
+        files: Weights among them are not looked through.
+        token: The user's own; None: the one that huggingface_hub finds, if there is one.
+
+    Returns:
+        A sentence that names the file, without the secret itself; None if there is nothing of the kind.
+
+    Raises:
+        OSError: if a file cannot be read.
+    """
+    from huggingface_hub import get_token
+
+    token = token or get_token()
+    for file in files:
+        if file.name.endswith(".safetensors"):
+            continue
+        content = file.read()
+        # Shorter ones may be words of a vocabulary.
+        if token and len(token) >= 20 and token.encode() in content:
+            return f"{file.name} holds your token for the hub"
+        if _SECRET.search(content):
+            return f"{file.name} holds a token for the hub, or a private key"
+    return None
 
 
 def upload(
@@ -83,10 +115,8 @@ def upload(
         raise ValueError("There is no token for the hub: log in with `hf auth login`, or set HF_TOKEN.")
     if not (token.isascii() and token.isprintable()) or " " in token:
         raise ValueError("The token for the hub (of HF_TOKEN, or of `hf auth login`) has characters that none has.")
-    # Shorter ones may be words of a vocabulary.
-    for file in files if len(token) >= 20 else ():
-        if not file.name.endswith(".safetensors") and token.encode() in file.read():
-            raise ValueError(f"{file.name} holds your token for the hub: nothing was sent. Take it out first.")
+    if found := find_secret(files, token):
+        raise ValueError(f"{found}: nothing was sent. Take it out first.")
     try:
         return _upload(files, repo, token, private, revision, commit_message)
     except Exception as error:

@@ -28,6 +28,51 @@ _LEFT_OUT = (
     "scheduler.pt",
     "scaler.pt",
     "rng_state*.pth",
+    "runs",
+    "wandb",
+    "mlruns",
+    "lightning_logs",
+)
+# Names, in lower case, of files and folders that mostly hold keys or passwords.
+_KEYS = (
+    "id_rsa*",
+    "id_dsa*",
+    "id_ecdsa*",
+    "id_ed25519*",
+    "*.pem",
+    "*.key",
+    "*.p12",
+    "*.pfx",
+    "*.ppk",
+    "*.kdbx",
+    "*.env",
+    "token",
+    "token.txt",
+    "token.json",
+    "tokens.txt",
+    "tokens.json",
+    "*.token",
+    "*_token",
+    "*_token.txt",
+    "secret",
+    "secret.*",
+    "secrets",
+    "secrets.*",
+    "*.secret",
+    "credential*",
+    "password*",
+    "passwd",
+    "netrc",
+    "stored_tokens",
+    "service_account*.json",
+)
+# Without these a folder on the hub is of no use.
+_NEEDED = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "model*.safetensors",
+    "model.safetensors.index.json",
 )
 
 
@@ -97,9 +142,12 @@ def files_for_hub(folder: Path, repo: str | None = None) -> list[HubFile]:
 def list_folder(folder: Path) -> tuple[list[str], list[str]]:
     """Paths below a folder, with slashes: of the files for the hub, and of files and folders that are left out.
 
-    Links to files stand for these; links to folders are left out.
+    Left out are caches, checkpoints and logs of trainings; what is named as keys and passwords are; links to folders;
+    and links to files outside of the folder, but for those of the hub's own cache. Links to files of the folder stand
+    for these.
 
     Raises:
+        ValueError: if a file that a model needs is a link to one outside of the folder.
         OSError: if something cannot be read.
     """
     names, left_out = [], []
@@ -111,19 +159,41 @@ def list_folder(folder: Path) -> tuple[list[str], list[str]]:
     for place, folders, files in os.walk(folder, onerror=stop):
         for name in sorted([*folders, *files]):
             path = Path(place, name).relative_to(folder).as_posix()
-            is_linked_folder = name in folders and Path(place, name).is_symlink()
-            # Other code may import it.
-            is_module = name in files and name.startswith("_") and name.endswith(".py")
-            is_unneeded = any(fnmatch.fnmatchcase(name, pattern) for pattern in _LEFT_OUT) and not is_module
-            if is_linked_folder or is_unneeded:
+            if _is_left_out(folder, Path(place, name), is_file=name in files):
                 left_out.append(path)
             elif name in files:
                 names.append(path)
         folders[:] = [name for name in folders if Path(place, name).relative_to(folder).as_posix() not in left_out]
+    for path in left_out:
+        if any(fnmatch.fnmatchcase(path, pattern) for pattern in _NEEDED):
+            raise ValueError(
+                f"{folder / path} is a link to {os.path.realpath(folder / path)}, outside of the folder: what lies "
+                "there is not pushed. Put the file itself into the folder."
+            )
     for name in names:
         with open(folder / name, "rb"):
             pass
     return names, left_out
+
+
+def _is_left_out(folder: Path, path: Path, is_file: bool) -> bool:
+    # Other code may import it.
+    is_module = is_file and path.name.startswith("_") and path.name.endswith(".py")
+    if any(fnmatch.fnmatchcase(path.name, pattern) for pattern in _LEFT_OUT) and not is_module:
+        return True
+    if any(fnmatch.fnmatchcase(path.name.lower(), pattern) for pattern in _KEYS):
+        return True
+    if not is_file:
+        return path.is_symlink()
+    # A pipe or a device would be read for ever.
+    return not path.is_file() or not _belongs_to(folder, path.resolve())
+
+
+def _belongs_to(folder: Path, target: Path) -> bool:
+    """Whether a file lies in the folder, or in the hub's cache where the folder is a snapshot there."""
+    folder = folder.resolve()
+    is_snapshot = folder.parent.name == "snapshots"
+    return target.is_relative_to(folder) or (is_snapshot and target.is_relative_to(folder.parents[1] / "blobs"))
 
 
 def _has_code(folder: Path, config: dict, tokenizer_config: dict) -> bool:

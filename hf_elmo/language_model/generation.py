@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,9 +13,13 @@ from ..model.lstm.lstm_layer import ElmoState
 from ..vectors.batching import evaluating, split_into_words
 from .scoring import check_language_model
 
+if TYPE_CHECKING:
+    from ..model.modeling_elmo import ElmoForPreTraining, ElmoPreTrainedModel
+    from ..model.tokenization_elmo import ElmoTokenizer
+
 
 class ForwardReader:
-    """The forward half of a biLM, at a place in a text: what it knows of all words before.
+    """The forward half of a biLM, at a place in a text, with the state that it has of all words before.
 
     Args:
         model: An `ElmoModel`, or a model on top of one; it is read in evaluation mode, without gradients.
@@ -26,7 +31,7 @@ class ForwardReader:
             `ElmoState` that belongs to the forward direction. Reading makes a new one; the old one stays as it is.
     """
 
-    def __init__(self, model, tokenizer, state: ElmoState | None = None):
+    def __init__(self, model: ElmoPreTrainedModel, tokenizer: ElmoTokenizer, state: ElmoState | None = None):
         self.model, self.tokenizer = model.base_model, tokenizer
         if state is None:
             # Of the model rather than of its parameters, which may be offloaded.
@@ -47,18 +52,18 @@ class ForwardReader:
         )
         with evaluating(self.model), torch.no_grad():
             vectors = self.model.character_encoder(encoded["character_ids"][0].to(self.model.device))
-            layers, *state = self.model.bilstm.read_stack(
-                0, vectors, [1] * len(vectors), *(part[0] for part in self.state)
+            layers, hidden, cell = self.model.bilstm.read_stack(
+                0, vectors, [1] * len(vectors), self.state.hidden[0], self.state.cell[0]
             )
-        self.state = ElmoState(*(part[None] for part in state))
+        self.state = ElmoState(hidden[None], cell[None])
         return torch.stack([vectors, *layers], dim=1)
 
 
-def stream(model, tokenizer, words: Iterable[str]) -> Iterator[Tensor]:
+def stream(model: ElmoPreTrainedModel, tokenizer: ElmoTokenizer, words: Iterable[str]) -> Iterator[Tensor]:
     """The forward vectors of words, each as soon as the word is there.
 
-    They depend on the words before alone, and equal the forward half of `ElmoModel`'s layers on the whole sentence. The
-    memory does not grow, so that the words may go on for ever.
+    The vectors depend on the words before alone, and equal the forward half of `ElmoModel`'s layers on the whole
+    sentence. The memory does not grow, so that the words may go on for ever.
 
     Args:
         model: An `ElmoModel`, or a model on top of one.
@@ -70,7 +75,16 @@ def stream(model, tokenizer, words: Iterable[str]) -> Iterator[Tensor]:
         context-free layer first.
 
     Raises:
-        ValueError: for words that come as one text, or are none.
+        ValueError: for words that come as one text, or are not str.
+
+    Examples:
+        >>> import hf_elmo
+        >>> model = hf_elmo.ElmoForPreTraining.from_pretrained(hf_elmo.bundled())
+        >>> tokenizer = hf_elmo.ElmoTokenizer.from_pretrained(hf_elmo.bundled())
+        >>> for representation in hf_elmo.stream(model, tokenizer, ["I", "read"]):
+        ...     print(representation.shape == (model.config.num_layers + 1, model.config.projection_dim))
+        True
+        True
     """
     if isinstance(words, str):
         raise ValueError("words is one text: split it first, as in stream(model, tokenizer, text.split()).")
@@ -86,8 +100,8 @@ def _stream(reader: ForwardReader, words: Iterable[str]) -> Iterator[Tensor]:
 
 
 def generate(
-    model,
-    tokenizer,
+    model: ElmoForPreTraining,
+    tokenizer: ElmoTokenizer,
     prompt: str | Sequence[str] = "",
     max_words: int = 20,
     *,
@@ -105,10 +119,10 @@ def generate(
         model: An `ElmoForPreTraining`.
         tokenizer: Its tokenizer, whose vocabulary is drawn from.
         prompt: The beginning of the sentence, as text or words; may be empty.
-        max_words: How many words at most.
+        max_words: At most this many words.
         temperature: Below 1 the likely words become likelier; 0 takes the likeliest word each time.
-        top_k: Draw among so many likeliest words (`</S>` included). None: all.
-        generator: Where chance comes from, on the CPU; None: torch's own, which `torch.manual_seed` seeds.
+        top_k: Draw among this many likeliest words (`</S>` included). None: all.
+        generator: The random generator, on the CPU; None: torch's own, which `torch.manual_seed` seeds.
 
     Yields:
         The words that follow the prompt.
@@ -116,6 +130,14 @@ def generate(
     Raises:
         ValueError: for a model without softmax or a tokenizer of another vocabulary, for a prompt that is neither text
             nor words, and for a `temperature`, `top_k` or `max_words` that cannot be.
+
+    Examples:
+        >>> import hf_elmo
+        >>> model = hf_elmo.ElmoForPreTraining.from_pretrained(hf_elmo.bundled())
+        >>> tokenizer = hf_elmo.ElmoTokenizer.from_pretrained(hf_elmo.bundled())
+        >>> words = list(hf_elmo.generate(model, tokenizer, ["The", "book"], max_words=5, temperature=0))
+        >>> 1 <= len(words) <= 5
+        True
     """
     check_language_model(model, tokenizer)
     if not 0 <= temperature < math.inf:
@@ -127,7 +149,15 @@ def generate(
     return _generate(model, tokenizer, words, max_words, temperature, top_k, generator)
 
 
-def _generate(model, tokenizer, words, max_words, temperature, top_k, generator) -> Iterator[str]:
+def _generate(
+    model: ElmoForPreTraining,
+    tokenizer: ElmoTokenizer,
+    words: list[str],
+    max_words: int,
+    temperature: float,
+    top_k: int | None,
+    generator: torch.Generator | None,
+) -> Iterator[str]:
     reader = ForwardReader(model, tokenizer)
     never = [tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.bos_token_id]
     unread = [tokenizer.bos_token, *words]
@@ -140,7 +170,7 @@ def _generate(model, tokenizer, words, max_words, temperature, top_k, generator)
         number = _draw(logits, temperature, top_k, generator)
         if number == tokenizer.eos_token_id:
             return
-        word = tokenizer.convert_ids_to_tokens(number)
+        word = str(tokenizer.convert_ids_to_tokens(number))
         yield word
         unread = [word]
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
 from ..vectors.batching import BATCHES_PER_WINDOW, evaluating, similar_lengths, split_into_words, windows
+
+if TYPE_CHECKING:
+    from ..model.modeling_elmo import ElmoForPreTraining, ElmoPreTrainedModel
+    from ..model.tokenization_elmo import ElmoTokenizer
 
 # Logits that are in memory at once, 16 MB in float32. Published vocabularies have 800,000 words; there a softmax over
 # few places takes as long to read the weights as over many, so that it gets a little more.
@@ -59,8 +64,8 @@ class Perplexity:
 
 
 def perplexity(
-    model,
-    tokenizer,
+    model: ElmoForPreTraining,
+    tokenizer: ElmoTokenizer,
     sentences: Iterable[str | Sequence[str]],
     *,
     carry_state: bool = False,
@@ -77,6 +82,16 @@ def perplexity(
 
     Raises:
         ValueError: if there is no word in the text, and as `score_sentences`.
+
+    Examples:
+        >>> import hf_elmo
+        >>> model = hf_elmo.ElmoForPreTraining.from_pretrained(hf_elmo.bundled())
+        >>> tokenizer = hf_elmo.ElmoTokenizer.from_pretrained(hf_elmo.bundled())
+        >>> found = hf_elmo.perplexity(model, tokenizer, ["The book was read by everyone."])
+        >>> found.words, found.sentences
+        (8, 1)
+        >>> 1 < found.forward < model.config.vocab_size
+        True
     """
     totals = np.zeros(2)
     predictions = unknown = count = 0
@@ -92,8 +107,8 @@ def perplexity(
 
 
 def score_sentences(
-    model,
-    tokenizer,
+    model: ElmoForPreTraining,
+    tokenizer: ElmoTokenizer,
     sentences: Iterable[str | Sequence[str]],
     *,
     carry_state: bool = False,
@@ -119,7 +134,17 @@ def score_sentences(
 
     Raises:
         ValueError: for a model without softmax or a tokenizer of another vocabulary, one text in the place of
-            sentences, and scores that are no numbers.
+            sentences, and scores that are not numbers.
+
+    Examples:
+        >>> import hf_elmo
+        >>> model = hf_elmo.ElmoForPreTraining.from_pretrained(hf_elmo.bundled())
+        >>> tokenizer = hf_elmo.ElmoTokenizer.from_pretrained(hf_elmo.bundled())
+        >>> (sentence,) = hf_elmo.score_sentences(model, tokenizer, ["The cat sat."])
+        >>> sentence.words
+        ['The', 'cat', 'sat', '.']
+        >>> len(sentence.forward)  # one for each word, and one for the end
+        5
     """
     check_language_model(model, tokenizer)
     if isinstance(sentences, str):
@@ -131,13 +156,15 @@ def score_sentences(
     return _checked(scored(model, tokenizer, split, batch_words))
 
 
-def check_language_model(model, tokenizer) -> None:
+def check_language_model(model: ElmoPreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> None:
     """Raises ValueError unless the model predicts words, and those of the tokenizer."""
     if not hasattr(model, "softmax"):
         raise ValueError(
-            f"{type(model).__name__} predicts no words: load the model with ElmoForPreTraining.from_pretrained. (The "
-            "softmax is not part of published ELMo weights in HDF5.)"
+            f"{type(model).__name__} does not predict words: load the model with ElmoForPreTraining.from_pretrained. "
+            "(The softmax is not part of published ELMo weights in HDF5.)"
         )
+    if tokenizer is None:
+        raise ValueError("There is no tokenizer: give the one of the model, whose vocabulary the model predicts.")
     if len(tokenizer) != model.config.vocab_size:
         raise ValueError(
             f"The tokenizer's vocabulary has {len(tokenizer)} words, special ones included, and the model predicts "
@@ -145,7 +172,7 @@ def check_language_model(model, tokenizer) -> None:
         )
 
 
-def target_log_probabilities(softmax, top: Tensor, targets: Tensor) -> Tensor:
+def target_log_probabilities(softmax: nn.Linear, top: Tensor, targets: Tensor) -> Tensor:
     """Log-probabilities of given words, in memory that does not grow with their number.
 
     Args:
@@ -164,7 +191,7 @@ def target_log_probabilities(softmax, top: Tensor, targets: Tensor) -> Tensor:
 
 
 def rows_at_once(vocab_size: int) -> int:
-    """At how many places the logits over a vocabulary may be in memory at once."""
+    """The number of places whose logits over a vocabulary may be in memory at once."""
     return max(FEWEST_ROWS, MOST_LOGITS // vocab_size)
 
 
@@ -172,15 +199,17 @@ def _checked(scored: Iterator[ScoredSentence]) -> Iterator[ScoredSentence]:
     for number, sentence in enumerate(scored):
         if np.isnan(sentence.forward).any() or np.isnan(sentence.backward).any():
             raise ValueError(
-                f"Sentence {number} has scores that are no numbers: the model's weights are damaged, or its numbers "
+                f"Sentence {number} has scores that are not numbers: the model's weights are damaged, or its numbers "
                 f"are too narrow for it, and float32 will do."
             )
         yield sentence
 
 
-def _score_apart(model, tokenizer, sentences: Iterator[list[str]], batch_words: int) -> Iterator[ScoredSentence]:
+def _score_apart(
+    model: ElmoForPreTraining, tokenizer: ElmoTokenizer, sentences: Iterator[list[str]], batch_words: int
+) -> Iterator[ScoredSentence]:
     for window in windows(sentences, BATCHES_PER_WINDOW * batch_words):
-        scored: list[ScoredSentence | None] = [None] * len(window)
+        scored: dict[int, ScoredSentence] = {}
         for indices in similar_lengths([len(words) + 2 for words in window], batch_words):
             batch = [window[index] for index in indices]
             ids, characters, mask = encode(model, tokenizer, batch)
@@ -194,10 +223,12 @@ def _score_apart(model, tokenizer, sentences: Iterator[list[str]], batch_words: 
                 ]
             for index, sentence in zip(indices, _per_sentence(batch, ids[not_first], scores, tokenizer), strict=True):
                 scored[index] = sentence
-        yield from scored
+        yield from (scored[index] for index in range(len(window)))
 
 
-def _score_running_text(model, tokenizer, sentences: Iterator[list[str]], batch_words: int) -> Iterator[ScoredSentence]:
+def _score_running_text(
+    model: ElmoForPreTraining, tokenizer: ElmoTokenizer, sentences: Iterator[list[str]], batch_words: int
+) -> Iterator[ScoredSentence]:
     parts = list(windows(sentences, batch_words))
     backward: list[Tensor] = []
     state = None
@@ -212,7 +243,11 @@ def _score_running_text(model, tokenizer, sentences: Iterator[list[str]], batch_
 
 @torch.no_grad()
 def _score_part(
-    model, tokenizer, sentences: list[list[str]], direction: int, state: tuple[Tensor, Tensor] | None
+    model: ElmoForPreTraining,
+    tokenizer: ElmoTokenizer,
+    sentences: list[list[str]],
+    direction: int,
+    state: tuple[Tensor, Tensor] | None,
 ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
     """Scores consecutive sentences of a running text in one direction, as one sequence.
 
@@ -232,14 +267,15 @@ def _score_part(
     with evaluating(model):
         words = bilm.character_encoder(characters[read])
         if state is None:
-            state = tuple(part[0] for part in bilm.bilstm.initial_state(1, words))
-        layers, *state = bilm.bilstm.read_stack(direction, words, [1] * len(words), *state)
+            zeros = bilm.bilstm.initial_state(1, words)
+            state = zeros.hidden[0], zeros.cell[0]
+        layers, hidden, cell = bilm.bilstm.read_stack(direction, words, [1] * len(words), *state)
         scores = target_log_probabilities(model.softmax, layers[-1], ids[predicted])
-    return scores, ids[predicted], tuple(state)
+    return scores, ids[predicted], (hidden, cell)
 
 
 def encode(
-    model, tokenizer, sentences: list[list[str]], add_special_tokens: bool = True
+    model: ElmoPreTrainedModel, tokenizer: ElmoTokenizer, sentences: list[list[str]], add_special_tokens: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Sentences of words on the model's device: `input_ids`, `character_ids` and where there is no padding (bool)."""
     encoded = tokenizer(
@@ -260,11 +296,11 @@ def _all_but_one(mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _per_sentence(
-    sentences: list[list[str]], next_ids: Tensor, scores: list[Tensor], tokenizer
+    sentences: list[list[str]], next_ids: Tensor, scores: list[Tensor], tokenizer: ElmoTokenizer
 ) -> Iterator[ScoredSentence]:
     """Cuts scores of all sentences' predictions, ``(predictions,)`` per direction, into those of each."""
     ends = np.cumsum([len(words) + 1 for words in sentences])[:-1]
     unknown = np.split((next_ids == tokenizer.unk_token_id).cpu().numpy(), ends)
     forward, backward = (np.split(each.cpu().numpy(), ends) for each in scores)
-    for words, *scored, is_unknown in zip(sentences, forward, backward, unknown, strict=True):
-        yield ScoredSentence(words, *scored, is_unknown[:-1])
+    for words, ahead, behind, is_unknown in zip(sentences, forward, backward, unknown, strict=True):
+        yield ScoredSentence(words, ahead, behind, is_unknown[:-1])

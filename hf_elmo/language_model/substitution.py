@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
 from ..model.tokenization_elmo import SPECIAL_WORDS
-from ..vectors.batching import evaluating, similar_lengths
+from ..vectors.batching import check_words, evaluating, similar_lengths
 from .scoring import check_language_model, encode, rows_at_once
+
+if TYPE_CHECKING:
+    from ..model.modeling_elmo import ElmoForPreTraining
+    from ..model.tokenization_elmo import ElmoTokenizer
 
 #: Marks a place in a text. No tokenizer has it as a token of its own, for the model never reads it.
 MASK = "[MASK]"
@@ -21,8 +25,8 @@ _STAND_IN = "zzzzzz"
 
 
 def substitutes(
-    model,
-    tokenizer,
+    model: ElmoForPreTraining,
+    tokenizer: ElmoTokenizer,
     text: str | Sequence[str] | Sequence[Sequence[str]],
     top_k: int = 10,
     *,
@@ -49,14 +53,14 @@ def substitutes(
         tokenizer: Its tokenizer, whose vocabulary is offered.
         text: A text, or a list of texts; `[MASK]` is to stand for a whole word. Of several in a text each is filled on
             its own, while the others are read as words without letters.
-        top_k: How many words for each place, the likeliest first.
+        top_k: Number of words for each place, the likeliest first.
         word_index: The place, counted in words from 0, as the tokenizer splits them; or a list of places; or `"all"`,
             for every word. None: where `[MASK]` stands.
         targets: A word or words of the vocabulary: no others are returned, but the scores are still over all.
         prior: ``p(w)``. "rank": proportional to ``1 / rank`` (Zipf's law), as vocabularies are made most frequent word
             first. Or how often words stand in some corpus: ``(count + 1) / (all counts + size of V)``. None: the same
             for all words, which leaves the product of both directions.
-        special_words: Offer `[UNK]` (any word outside of the vocabulary), `<S>` and `</S>`, too. `[PAD]` is no word.
+        special_words: Offer `[UNK]` (any word outside of the vocabulary), `<S>` and `</S>`, too. `[PAD]` is not a word.
         is_split_into_words: A text is a list of words, which stay as they are (`"[MASK]"` being one).
         batch_words: Most words read at a time, padding and boundaries included; a longer text is read alone.
 
@@ -71,6 +75,16 @@ def substitutes(
         ValueError: for a model without softmax or a tokenizer of another vocabulary; for a text without words, without
             `[MASK]` (and `word_index`), or with one that is part of a word; for a place that is not in the text; for
             targets outside of the vocabulary, a prior without any word of it, or a `top_k` or `batch_words` below 1.
+
+    Examples:
+        >>> import hf_elmo
+        >>> model = hf_elmo.ElmoForPreTraining.from_pretrained(hf_elmo.bundled())
+        >>> tokenizer = hf_elmo.ElmoTokenizer.from_pretrained(hf_elmo.bundled())
+        >>> found = hf_elmo.substitutes(model, tokenizer, "I read the [MASK] yesterday.", top_k=3)
+        >>> [sorted(each) for each in found[:1]]
+        [['backward_score', 'forward_score', 'score', 'sequence', 'token', 'token_str']]
+        >>> found[0]["score"] >= found[1]["score"] >= found[2]["score"]
+        True
     """
     check_language_model(model, tokenizer)
     for name, value in (("top_k", top_k), ("batch_words", batch_words)):
@@ -78,7 +92,9 @@ def substitutes(
             raise ValueError(f"{name} must be at least 1, was: {value}.")
     if not isinstance(text, (str, list, tuple)):
         raise ValueError(f"text must be a text or a list of texts, was: {type(text).__name__} {text!r:.80}.")
-    is_batch = not isinstance(text, str) and not (is_split_into_words and all(isinstance(word, str) for word in text))
+    is_batch = not isinstance(text, str)
+    if is_split_into_words and is_batch:
+        is_batch = len(text) > 0 and isinstance(text[0], (list, tuple))
     masked = [mask_words(tokenizer, each, word_index, is_split_into_words) for each in (text if is_batch else [text])]
     choose = _Choice(model, tokenizer, top_k, targets, prior, special_words)
     found: list[list[list[dict]]] = [[] for _ in masked]
@@ -115,17 +131,21 @@ class MaskedText:
 
 
 def mask_words(
-    tokenizer, text: str | Sequence[str], word_index: int | Sequence[int] | str | None, is_split_into_words: bool
+    tokenizer: ElmoTokenizer,
+    text: str | Sequence[str],
+    word_index: int | Sequence[int] | str | None,
+    is_split_into_words: bool,
 ) -> MaskedText:
     """Finds the places of a text that are to be filled; arguments and errors as in `substitutes`."""
     if is_split_into_words:
-        if isinstance(text, str) or not all(isinstance(word, str) for word in text):
+        if not isinstance(text, (list, tuple)):
             raise ValueError(f"With is_split_into_words=True a text is a list of words, was: {text!r:.80}.")
-        words, text = list(text), " ".join(text)
+        words = check_words(text, "A text, with is_split_into_words=True,")
+        text = " ".join(words)
         ends = list(_cumulated(len(word) + 1 for word in words))
         spans = [(end - 1 - len(word), end - 1) for word, end in zip(words, ends, strict=True)]
     elif isinstance(text, str):
-        spans = [tuple(span) for span in _spans(tokenizer, text.replace(MASK, _STAND_IN))]
+        spans = [(start, end) for start, end in _spans(tokenizer, text.replace(MASK, _STAND_IN))]
         words = [text[start:end] for start, end in spans]
         if inside := next((word for word in words if MASK in word and word != MASK), None):
             raise ValueError(f"{MASK} must stand for a whole word, but it is part of {inside!r}.")
@@ -151,7 +171,7 @@ def mask_words(
     return MaskedText(text, ["" if word == MASK else word for word in words], spans, places)
 
 
-def _spans(tokenizer, text: str) -> list[tuple[int, int]]:
+def _spans(tokenizer: ElmoTokenizer, text: str) -> list[tuple[int, int]]:
     return tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
 
 
@@ -162,8 +182,8 @@ def _cumulated(numbers: Iterable[int]) -> Iterator[int]:
         yield total
 
 
-def _contexts(model, tokenizer, batch: list[MaskedText]) -> tuple[Tensor, Tensor]:
-    """What each direction knows at the places of texts, ``(places, projection_dim)`` each."""
+def _contexts(model: ElmoForPreTraining, tokenizer: ElmoTokenizer, batch: list[MaskedText]) -> tuple[Tensor, Tensor]:
+    """The vectors of each direction at the places of texts, ``(places, projection_dim)`` each."""
     _, characters, mask = encode(model, tokenizer, [each.words for each in batch])
     with evaluating(model), torch.no_grad():
         forward, backward = model.elmo.read(characters, mask)[0][-1].chunk(2, dim=-1)
@@ -177,7 +197,15 @@ def _contexts(model, tokenizer, batch: list[MaskedText]) -> tuple[Tensor, Tensor
 class _Choice:
     """Chooses the likeliest words from what both directions know; arguments as in `substitutes`."""
 
-    def __init__(self, model, tokenizer, top_k: int, targets, prior, special_words: bool):
+    def __init__(
+        self,
+        model: ElmoForPreTraining,
+        tokenizer: ElmoTokenizer,
+        top_k: int,
+        targets: str | Sequence[str] | None,
+        prior: Mapping[str, int] | str | None,
+        special_words: bool,
+    ):
         self.model, self.tokenizer = model, tokenizer
         size = model.config.vocab_size
         offered = torch.ones(size, dtype=torch.bool)
@@ -190,7 +218,7 @@ class _Choice:
         if targets is None:
             chosen = offered.nonzero().squeeze(1)
         else:
-            chosen = torch.tensor(self._ids([targets] if isinstance(targets, str) else targets))
+            chosen = torch.tensor(self._ids([targets] if isinstance(targets, str) else check_words(targets, "targets")))
         self.top_k = min(top_k, len(chosen))
         # To be added to log-probabilities: minus infinity for words that are not offered.
         self.bias = torch.zeros(size).masked_fill(~offered, -torch.inf)
@@ -200,8 +228,9 @@ class _Choice:
 
     def _ids(self, words: Sequence[str]) -> list[int]:
         if not words:
-            raise ValueError("targets holds no word.")
-        ids = self.tokenizer.convert_tokens_to_ids(list(dict.fromkeys(words)))
+            raise ValueError("targets has no words.")
+        # A list gives a list, which the library's annotation leaves open.
+        ids = cast("list[int]", self.tokenizer.convert_tokens_to_ids(list(dict.fromkeys(words))))
         special = {self.tokenizer.pad_token_id, self.tokenizer.unk_token_id}
         if unknown := [word for word, number in zip(dict.fromkeys(words), ids, strict=True) if number in special]:
             raise ValueError(f"targets must be words of the vocabulary, which these are not: {', '.join(unknown)}.")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from torch import nn
+from torch import Tensor, nn
 
 #: The attribute of a model that holds the second names.
 HOLDER = "head_for_adapters"
@@ -32,7 +32,7 @@ class HeadForAdapters(nn.Module):
         # Not as modules of this one: they would be found here, too.
         self.__dict__.update(_model=model, _places=places)
 
-    def __getattr__(self, name: str) -> nn.Module:
+    def __getattr__(self, name: str) -> Tensor | nn.Module:
         places = self.__dict__["_places"]
         if name not in places:
             return super().__getattr__(name)
@@ -46,7 +46,7 @@ class HeadForAdapters(nn.Module):
             )
         return module
 
-    def __setattr__(self, name: str, value) -> None:
+    def __setattr__(self, name: str, value: Tensor | nn.Module) -> None:
         places = self.__dict__.get("_places", {})
         if name not in places:
             super().__setattr__(name, value)

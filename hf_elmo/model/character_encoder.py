@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakKeyDictionary
 
@@ -36,6 +37,9 @@ _MOST_FILLING = 1.5
 # For each encoder the product of its filters, and what that was made of. Outside of the modules, so that it is never
 # saved, moved or copied with them.
 _packed: WeakKeyDictionary[nn.Module, tuple[Fingerprint, Callable[[Tensor], Tensor]]] = WeakKeyDictionary()
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "tanh": torch.tanh}
 
 
 class VectorCache(Protocol):
@@ -75,6 +79,27 @@ class Highway(nn.Module):
         return gate * F.relu(self.transform(inputs)) + (1 - gate) * inputs
 
 
+@dataclass(frozen=True)
+class CharacterSizes:
+    """The sizes of convolutions alone, under their names in `ElmoConfig`: no highways, projection or word embedding."""
+
+    char_vocab_size: int
+    char_embed_dim: int
+    filters: list[list[int]]
+    activation: str
+    row_length: int
+    num_highway_layers: int = 0
+    word_embed_dim: int = 0
+    vocab_size: int = 0
+    projection_dim: int = 0
+    has_character_projection: bool = False
+
+    @property
+    def num_filters(self) -> int:
+        """Features that the convolutions give for a word."""
+        return sum(count for _, count in self.filters)
+
+
 class CharacterEncoder(nn.Module):
     """Character embedding, convolutions, max-pooling over the word, highway layers and projection.
 
@@ -83,13 +108,13 @@ class CharacterEncoder(nn.Module):
     its characters (as in ELMoForManyLangs).
     """
 
-    def __init__(self, config: ElmoConfig):
+    def __init__(self, config: ElmoConfig | CharacterSizes):
         super().__init__()
         self.char_embedding = nn.Embedding(config.char_vocab_size, config.char_embed_dim, padding_idx=0)
         self.convolutions = nn.ModuleList(
             nn.Conv1d(config.char_embed_dim, count, kernel_size=width) for width, count in config.filters
         )
-        self.activation = {"relu": F.relu, "tanh": torch.tanh}[config.activation]
+        self.activation = ACTIVATIONS[config.activation]
         self.highways = nn.ModuleList(Highway(config.num_filters) for _ in range(config.num_highway_layers))
         self.word_embedding = (
             nn.Embedding(config.vocab_size, config.word_embed_dim, padding_idx=0) if config.word_embed_dim else None
@@ -257,6 +282,16 @@ def check_row_length(rows: Tensor, expected: int, has_word_ids: bool) -> None:
 _OWN_CLASSES = (CharacterEncoder, Highway, Int8Linear, ScaledLinear)
 
 
+def hash_factors(columns: int) -> Tensor:
+    """What `row_hashes` multiplies the columns of a matrix by: ``(columns,)``, int64, on the CPU, always the same."""
+    return torch.randint(-(2**62), 2**62, (columns,), generator=torch.Generator().manual_seed(0))
+
+
+def row_hashes(rows: Tensor, factors: Tensor) -> Tensor:
+    """A number for each row of integers, ``(rows, columns)`` to ``(rows,)``, int64. Unequal rows may have the same."""
+    return (rows * factors).sum(dim=1)
+
+
 def distinct_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
     """The distinct rows of a matrix of integers, and where each row is found among them.
 
@@ -267,9 +302,7 @@ def distinct_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
         ``(distinct, columns)`` and ``(rows,)``, int64, so that ``distinct[index] == rows``.
     """
     # Sorting one hash per row is many times faster than sorting rows, and the comparison makes it exact.
-    generator = torch.Generator().manual_seed(0)
-    factors = torch.randint(-(2**62), 2**62, (rows.shape[1],), generator=generator).to(rows.device)
-    hashes, index = torch.unique((rows * factors).sum(dim=1), return_inverse=True)
+    hashes, index = torch.unique(row_hashes(rows, hash_factors(rows.shape[1]).to(rows.device)), return_inverse=True)
     member = torch.empty_like(hashes).scatter_(0, index, torch.arange(len(rows), device=rows.device))
     distinct = rows.index_select(0, member)
     if torch.equal(distinct.index_select(0, index), rows):

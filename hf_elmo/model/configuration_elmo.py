@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import field
 from typing import Any
 
 from transformers import PreTrainedConfig
@@ -127,7 +128,7 @@ class ElmoConfig(PreTrainedConfig):
     byte_characters: bool = True
     word_embed_dim: int = 0
     char_embed_dim: int = 16
-    filters: list[list[int]] | None = None
+    filters: list[list[int]] = field(default_factory=lambda: copy.deepcopy(_ORIGINAL_FILTERS))
     num_highway_layers: int = 2
     activation: str = "relu"
     max_characters_per_token: int = 50
@@ -166,18 +167,18 @@ class ElmoConfig(PreTrainedConfig):
     char_cnn_characters: str | None = None
     char_lstm_size: int = 0
     initializer_range: float = 0.02
-    original_options: dict | None = None
+    original_options: dict[str, Any] | None = None
 
     pad_token_id: int | None = 0
     bos_token_id: int | None = 2
     eos_token_id: int | list[int] | None = 3
 
-    def __post_init__(self, **kwargs):
-        # It follows from projection_dim; whoever gives it all the same is to give the right one.
+    def __post_init__(self, **kwargs: Any) -> None:
+        # hidden_size follows from projection_dim; where both are given, hidden_size has to be right.
         hidden_size = kwargs.pop("hidden_size", None)
         # The base class makes a name for each label.
         _check_whole_number("num_labels", kwargs.get("num_labels") or 0, 0, _LARGEST_SIZE)
-        if self.filters is None:
+        if self.filters is None:  # null in a config.json stands for the default
             self.filters = copy.deepcopy(_ORIGINAL_FILTERS)
         super().__post_init__(**kwargs)
         self._check()
@@ -199,12 +200,12 @@ class ElmoConfig(PreTrainedConfig):
 
     @property
     def has_lstm_projection(self) -> bool:
-        """Whether the LSTMs project their output (they do where it is smaller than the cell)."""
+        """Whether the LSTMs project their output: where the output is smaller than the cell."""
         return self.projection_dim != self.cell_size
 
     @property
     def has_character_projection(self) -> bool:
-        """Whether the character encoder ends in a projection (it does where its features are not of the right size)."""
+        """Whether the character encoder ends in a projection: where its features are not of the right size."""
         return self.word_embed_dim + self.num_filters != self.projection_dim
 
     @property
@@ -213,7 +214,7 @@ class ElmoConfig(PreTrainedConfig):
         return self.max_characters_per_token + (self.word_embed_dim > 0)
 
     @classmethod
-    def from_preset(cls, name: str, **overrides) -> ElmoConfig:
+    def from_preset(cls, name: str, **overrides: Any) -> ElmoConfig:
         """The configuration of a published size.
 
         Args:
@@ -222,14 +223,14 @@ class ElmoConfig(PreTrainedConfig):
             overrides: Fields to set otherwise.
 
         Raises:
-            ValueError: for a name that is none of these.
+            ValueError: for a name that is not one of these.
         """
         if name not in PRESETS:
             raise ValueError(f"There is no preset {name!r}; the presets are {', '.join(PRESETS)}.")
         return cls(**{**PRESETS[name], **overrides})
 
     @classmethod
-    def from_options(cls, options: dict, **overrides) -> ElmoConfig:
+    def from_options(cls, options: dict[str, Any], **overrides: Any) -> ElmoConfig:
         """Reads the content of an `options.json` as bilm-tf writes it (see its `bin/train_elmo.py`).
 
         Args:
@@ -242,7 +243,7 @@ class ElmoConfig(PreTrainedConfig):
         if not isinstance(options, dict):
             raise ValueError(f"options.json must hold a JSON object, but holds {type(options).__name__}.")
         fields = {
-            field: _read_option(options, path, default) for path, field, default in _OPTIONS if field not in overrides
+            name: _read_option(options, path, default) for path, name, default in _OPTIONS if name not in overrides
         }
         n_characters = _read_option(options, ("char_cnn", "n_characters"), 262)
         if n_characters not in _N_CHARACTERS:
@@ -259,8 +260,8 @@ class ElmoConfig(PreTrainedConfig):
         fields["num_negative_samples"] = _negative_samples(options)
         return cls(**{**fields, "original_options": copy.deepcopy(options), **overrides})
 
-    def to_options(self) -> dict:
-        """The `options.json` of this configuration: where it came from one, that one with the values of today.
+    def to_options(self) -> dict[str, Any]:
+        """The `options.json` of this configuration: the one that it was read from, if any, with the present values.
 
         Raises:
             ValueError: if the model is not one of UTF-8 bytes, which is all that the format can say.
@@ -273,8 +274,8 @@ class ElmoConfig(PreTrainedConfig):
                 f"{self.char_vocab_size}{kind}{words}, and cannot be written in that format."
             )
         options = copy.deepcopy(self.original_options or {})
-        for path, field, default in _OPTIONS:
-            value = getattr(self, field)
+        for path, name, default in _OPTIONS:
+            value = getattr(self, name)
             section = options
             for key in path[:-1]:
                 section = section.setdefault(key, {})
@@ -327,8 +328,8 @@ class ElmoConfig(PreTrainedConfig):
             )
         if self.char_lstm_size and (self.char_cnn_filters is not None or self.char_cnn_characters is None):
             raise ValueError(
-                "char_lstm_size is in place of char_cnn_filters, and needs char_cnn_characters: leave the one out, and "
-                "give the other."
+                "char_lstm_size takes the place of char_cnn_filters, and needs char_cnn_characters: leave "
+                "char_cnn_filters out, and give char_cnn_characters."
             )
         characters = self.char_cnn_characters
         if characters is not None and not (isinstance(characters, str) and len(set(characters)) == len(characters)):
@@ -402,7 +403,7 @@ def _check_whole_number(name: str, value: Any, least: int, most: int) -> None:
         raise ValueError(f"{name} must be at most {most:,}, which is more than any ELMo has, was: {value}.")
 
 
-def _read_option(options: dict, path: tuple[str, ...], default: Any) -> Any:
+def _read_option(options: dict[str, Any], path: tuple[str, ...], default: Any) -> Any:
     section: Any = options
     for depth, key in enumerate(path):
         if not isinstance(section, dict):
@@ -415,13 +416,13 @@ def _read_option(options: dict, path: tuple[str, ...], default: Any) -> Any:
     return section
 
 
-def _negative_samples(options: dict) -> int | None:
-    """What bilm-tf reads as the number of samples in training: it samples unless `sample_softmax` is false."""
+def _negative_samples(options: dict[str, Any]) -> int | None:
+    """The number of samples that bilm-tf reads for training: bilm-tf samples unless `sample_softmax` is false."""
     return options.get("n_negative_samples_batch") if options.get("sample_softmax", True) else None
 
 
 def _as_written(written: Any, value: Any) -> Any:
-    """The value in the way the file has it: 3 is not rewritten as 3.0, nor null as false."""
+    """The value as the file writes it: 3 is not rewritten as 3.0, nor null as false."""
     if written == value or (written is None and not value):
         return written
     return value

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Self, cast, overload
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,9 @@ from .remote_code import add_remote_code
 from .sampled_softmax import LogUniformSampler, sampled_softmax_losses
 from .scalar_mix import ScalarMix
 from .tracing import is_traced_whole, read_layers_padded
-from .word_vocabulary import resize_word_vocabulary
+
+# `[PAD]`, `[UNK]`, `<S>` and `</S>` stand before all words.
+_NUM_SPECIAL_WORDS = 4
 
 logger = logging.get_logger(__name__)
 
@@ -44,17 +46,19 @@ class ElmoModelOutput(ModelOutput):
         state: With `return_state`: the LSTM state after the last word of each row.
     """
 
-    last_hidden_state: torch.FloatTensor | None = None
+    last_hidden_state: Tensor | None = None
     # Pipelines cut an output into rows along the first dimension; a tuple of mixes would have another one there.
-    further_representations: torch.FloatTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    further_representations: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
     state: ElmoState | None = None
 
     @property
     def elmo_representations(self) -> tuple[Tensor, ...]:
         """All `num_representations` mixes, ``(batch, words, 2 * projection_dim)`` each."""
-        further = self.further_representations
-        return (self.last_hidden_state, *(() if further is None else further.unbind(dim=1)))
+        first, further = self.last_hidden_state, self.further_representations
+        if first is None:
+            raise ValueError("This output has no representations: it was made without a last_hidden_state.")
+        return (first, *(() if further is None else further.unbind(dim=1)))
 
 
 @dataclass
@@ -71,17 +75,24 @@ class ElmoForPreTrainingOutput(ModelOutput):
         state: With `return_state`, as in `ElmoModelOutput`.
     """
 
-    loss: torch.FloatTensor | None = None
-    forward_loss: torch.FloatTensor | None = None
-    backward_loss: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
-    backward_logits: torch.FloatTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    loss: Tensor | None = None
+    forward_loss: Tensor | None = None
+    backward_loss: Tensor | None = None
+    logits: Tensor | None = None
+    backward_logits: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
     state: ElmoState | None = None
 
 
 class ElmoPreTrainedModel(PreTrainedModel):
     """What all ELMo models share: configuration, initialisation, loading and saving."""
+
+    if TYPE_CHECKING:
+        # Not said at run time, where the library would take the configuration's class from it instead.
+        config: ElmoConfig
+
+        # The library hides the signature of torch.nn.Module's method.
+        def to(self, *args: Any, **kwargs: Any) -> Self: ...  # type: ignore[override]
 
     config_class = ElmoConfig
     base_model_prefix = "elmo"
@@ -100,17 +111,45 @@ class ElmoPreTrainedModel(PreTrainedModel):
     # A language model's folder is a base model's folder too: its softmax is not missed there.
     _keys_to_ignore_on_load_unexpected = [r"^softmax\."]  # noqa: RUF012
 
+    @overload
     @classmethod
-    def from_pretrained(cls, *args, output_loading_info: bool = False, **kwargs):
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike | None,
+        *args: Any,
+        output_loading_info: Literal[True],
+        **kwargs: Any,
+    ) -> tuple[Self, dict[str, Any]]: ...
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike | None,
+        *args: Any,
+        output_loading_info: Literal[False] = False,
+        **kwargs: Any,
+    ) -> Self: ...
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike | None,
+        *args: Any,
+        output_loading_info: bool = False,
+        **kwargs: Any,
+    ) -> Self | tuple[Self, dict[str, Any]]:
         """As in `transformers.PreTrainedModel`; parameters that are not to be trained stay frozen.
 
         Raises:
             ValueError: for a folder with a model of another task; for one whose weights lie elsewhere, in what is not
                 a regular file, or are not floating-point numbers.
         """
-        if args and kwargs.get("state_dict") is None:
-            check_local_weights(args[0], kwargs.get("subfolder") or "", kwargs.get("variant"))
-        model, report = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        if pretrained_model_name_or_path is not None and kwargs.get("state_dict") is None:
+            check_local_weights(pretrained_model_name_or_path, kwargs.get("subfolder") or "", kwargs.get("variant"))
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
+        # The library's annotation leaves out the pair that output_loading_info asks for.
+        model, report = cast("tuple[Self, dict[str, Any]]", loaded)
         if model.base_model is not model:
             model._check_task(report)
         # Loading makes new parameters, all of which require gradients.
@@ -125,7 +164,7 @@ class ElmoPreTrainedModel(PreTrainedModel):
     # Parameters of the head that the checkpoint lacked, and which are random.
     _fresh_parameters: Sequence[str] = ()
 
-    def train(self, mode: bool = True):
+    def train(self, mode: bool = True) -> Self:
         """As in `torch.nn.Module`; warns of a head that was made afresh and is not trained."""
         super().train(mode)
         if mode and self._fresh_parameters:
@@ -165,54 +204,59 @@ class ElmoPreTrainedModel(PreTrainedModel):
     def _second_names(self) -> dict[str, str]:
         return {} if self.head_ending is None else second_names(self._head_places(), self.head_ending)
 
-    def named_modules(self, memo=None, prefix: str = "", remove_duplicate: bool = True):
+    def named_modules(
+        self, memo: set[nn.Module] | None = None, prefix: str = "", remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Module]]:
         """As in `torch.nn.Module`; the names of duplicates include those for adapters."""
         yield from super().named_modules(memo, prefix, remove_duplicate)
         if not remove_duplicate:
             yield from named_stand_ins(self._second_names(), prefix)
 
-    def _check_task(self, report: dict) -> None:
+    def _check_task(self, report: dict[str, Any]) -> None:
         """Raises ValueError if a checkpoint has a biLM and a head, but another head than this class."""
         name, prefix = type(self).__name__, self.base_model_prefix + "."
         missing, surplus = (
             sorted(key for key in report[kind] if not key.startswith(prefix))
             for kind in ("missing_keys", "unexpected_keys")
         )
-        # Weights of anything else are no other task's: the library itself reports that every single one is missing.
+        # Weights of anything else are not another task's: the library itself reports that every one of them is missing.
         has_bilm = any(key.startswith(prefix) and key not in report["missing_keys"] for key in self.state_dict())
-        # A base model has no head, and of any model the base may be loaded: then only one of the two is there.
+        # A base model has no head, and the base of any model may be loaded: then only one of the two is there.
         if has_bilm and missing and surplus:
             raise ValueError(
-                f"This is no checkpoint of {name}: it has {surplus[0]} and lacks {missing[0]}. Load it with "
+                f"This is not a checkpoint of {name}: it has {surplus[0]} and lacks {missing[0]}. Load it with "
                 "the class that its config.json names (architectures). To train another head on its biLM, save its "
                 f"base model, ElmoModel.from_pretrained(...).save_pretrained(folder), and make {name} of it."
             )
 
-    def save_pretrained(self, save_directory, is_main_process: bool = True, **kwargs):
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, is_main_process: bool = True, *args: Any, **kwargs: Any
+    ) -> None:
         """As in `transformers.PreTrainedModel`; the folder also gets the code of all ELMo models (`remote_code.py`)."""
         if any(map(is_quantized, self.base_model.bilstm.forward_layers)):
             raise ValueError("A quantised model has no weights to save: save the model that it was made of.")
         if is_main_process and not os.path.isfile(save_directory):
             add_remote_code(self.config, save_directory, [each.__name__ for each in type(self).__mro__])
-        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+        super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
 
-    def _upload_modified_files(self, working_dir, repo_id: str, *args, **kwargs):
-        """As in the library, whose way to the hub this is; a card that it left to be filled in is filled in."""
-        if self.fill_card is not None:
-            self.fill_card(working_dir, repo_id, self.name_or_path)
+    def _upload_modified_files(self, working_dir: str | os.PathLike, repo_id: str, *args: Any, **kwargs: Any) -> Any:
+        """As in the library, which uploads through this; a card that the library left to be filled in is filled in."""
+        fill_card = type(self).fill_card
+        if fill_card is not None:
+            fill_card(os.fspath(working_dir), repo_id, self.name_or_path or "")
         return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
 
     @classmethod
-    def register_for_auto_class(cls, auto_class="AutoModel"):
+    def register_for_auto_class(cls, auto_class: str | type = "AutoModel") -> None:
         """As in `transformers.PreTrainedModel`; without effect on the models of this package."""
-        # The library calls it on loading remote code. It would then save the one file of this class, and the next model
-        # loaded from there could not save the others any more.
+        # The library calls this on loading remote code. The library would then save the one file of this class, and the
+        # next model loaded from there could not save the others any more.
         if not cls.__module__.startswith(__name__.rpartition(".")[0] + "."):
             super().register_for_auto_class(auto_class)
 
     def resize_token_embeddings(
         self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
-    ) -> nn.Module:
+    ) -> nn.Embedding:
         """Makes the word vocabulary larger or smaller, as after `tokenizer.add_tokens`.
 
         ELMo reads the characters of words, so for most models this is no more than the count in the configuration. What
@@ -221,7 +265,7 @@ class ElmoPreTrainedModel(PreTrainedModel):
 
         Args:
             new_num_tokens: Words of the vocabulary, special words included: `len(tokenizer)`. None: as it is.
-            pad_to_multiple_of: Is refused: each row of a softmax is a word that can be predicted.
+            pad_to_multiple_of: Refused: each row of a softmax is a word that can be predicted.
             mean_resizing: As in `transformers.PreTrainedModel`: new rows come from a normal distribution around the
                 mean of the old ones, or else from that of a fresh layer.
 
@@ -238,8 +282,27 @@ class ElmoPreTrainedModel(PreTrainedModel):
                 "be predicted: leave it out, and give len(tokenizer)."
             )
         if new_num_tokens is not None and new_num_tokens != self.config.vocab_size:
-            resize_word_vocabulary(self, self._word_tables(), new_num_tokens, mean_resizing)
+            _resize_word_vocabulary(self, self._word_tables(), new_num_tokens, mean_resizing)
         return self.get_input_embeddings()
+
+    @property
+    def base_model(self) -> ElmoModel:
+        """The biLM with its mixes: the model itself, or the one below a head."""
+        return cast("ElmoModel", super().base_model)
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The character embedding, ``(char_vocab_size, char_embed_dim)``."""
+        return self.base_model.character_encoder.char_embedding
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replaces the character embedding.
+
+        Raises:
+            ValueError: for anything but an embedding.
+        """
+        if not isinstance(value, nn.Embedding):
+            raise ValueError(f"The characters' embedding must be a torch.nn.Embedding, was: {type(value).__name__}.")
+        self.base_model.character_encoder.char_embedding = value
 
     @property
     def device(self) -> torch.device:
@@ -255,16 +318,16 @@ class ElmoPreTrainedModel(PreTrainedModel):
         return device
 
     @property
-    def qconfig(self):
+    def qconfig(self) -> NoReturn:
         """What torch's own quantisation would put here, which cannot be set."""
         raise AttributeError(f"{type(self).__name__} has no qconfig.")
 
     @qconfig.setter
-    def qconfig(self, value):
+    def qconfig(self, value: object) -> None:
         # torch would pass over the biLM, whose layers are not its own, and nobody would notice.
         raise ValueError(
-            "The quantisation of torch.ao.quantization knows no layer of ELMo's: hf_elmo.quantize(model), of the "
-            "package hf_elmo, puts a model's large matrices into 8 bits."
+            "The quantisation of torch.ao.quantization does not know the layers of ELMo: hf_elmo.quantize(model), of "
+            "the package hf_elmo, puts a model's large matrices into 8 bits."
         )
 
     def _word_tables(self) -> list[nn.Module]:
@@ -272,7 +335,8 @@ class ElmoPreTrainedModel(PreTrainedModel):
         embedding = self.base_model.character_encoder.word_embedding
         return [] if embedding is None else [embedding]
 
-    def post_init(self):
+    def post_init(self) -> None:
+        """As in `transformers.PreTrainedModel`; what is not to be trained is frozen."""
         super().post_init()
         # A model's own list: the library adds to it.
         self.model_tags = list(self.model_tags)
@@ -304,7 +368,8 @@ class ElmoPreTrainedModel(PreTrainedModel):
                 init.uniform_(module.weight, -0.05, 0.05)
             else:
                 init.normal_(module.weight, std=math.sqrt(1 / (module.in_channels * module.kernel_size[0])))
-            init.zeros_(module.bias)
+            if module.bias is not None:
+                init.zeros_(module.bias)
         elif isinstance(module, ScaledLinear):
             init.normal_(module.weight, std=math.sqrt(1 / module.in_features))
             init.constant_(module.bias, module.initial_bias)
@@ -332,8 +397,8 @@ class ElmoPreTrainedModel(PreTrainedModel):
 class ElmoModel(ElmoPreTrainedModel):
     """The biLM and its scalar mixes: one vector per word, from its characters and its whole sentence.
 
-    By default it keeps no state and has no chance in it: a sentence's vectors depend on that sentence alone. The
-    original programs instead carried the LSTM state from batch to batch; pass `state` to do the same.
+    By default the model keeps no state and draws nothing at random: a sentence's vectors depend on that sentence alone.
+    The original programs instead carried the LSTM state from batch to batch; pass `state` to do the same.
 
     `torch.compile` leaves the biLM out of its graphs, where it is faster (`read`); `torch.compile(fullgraph=True)` and
     `torch.export` trace it whole (`tracing.py`), one graph for all lengths.
@@ -364,13 +429,6 @@ class ElmoModel(ElmoPreTrainedModel):
         parts = (self.character_encoder, self.bilstm)
         return any(parameter.requires_grad for part in parts for parameter in part.parameters())
 
-    def get_input_embeddings(self) -> nn.Embedding:
-        """The character embedding, ``(char_vocab_size, char_embed_dim)``."""
-        return self.character_encoder.char_embedding
-
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
-        self.character_encoder.char_embedding = value
-
     @can_return_tuple
     def forward(
         self,
@@ -382,7 +440,7 @@ class ElmoModel(ElmoPreTrainedModel):
         state: ElmoState | None = None,
         return_state: bool = False,
         output_hidden_states: bool | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> ElmoModelOutput:
         """Reads a batch of sentences.
 
@@ -406,6 +464,7 @@ class ElmoModel(ElmoPreTrainedModel):
             output_hidden_states = self.config.output_hidden_states
         check_tensors(token_type_ids=token_type_ids)
         mask = self.word_mask(input_ids, character_ids, attention_mask, layer_states)
+        layers: Sequence[Tensor]
         new_state = None
         if layer_states is not None:
             if state is not None or return_state:
@@ -462,7 +521,7 @@ class ElmoModel(ElmoPreTrainedModel):
             for each in (character_ids, backward_character_ids):
                 if each is not None:
                     self.check_row_length(each)
-            layers, end = read_layers_padded(self, *arguments)
+            layers, end = read_layers_padded(self.character_encoder, self.bilstm, *arguments)
             return layers, end if return_state else None
         return self._read_packed(*arguments, return_state)
 
@@ -554,9 +613,9 @@ class ElmoModel(ElmoPreTrainedModel):
 
 
 class WordSoftmax(ScaledLinear):
-    """The output layer over the word vocabulary. `[PAD]` is no word: its score is the lowest there is."""
+    """The output layer over the word vocabulary. `[PAD]` is not a word: its score is the lowest there is."""
 
-    def __init__(self, config):
+    def __init__(self, config: ElmoConfig):
         super().__init__(config.projection_dim, config.vocab_size)
         self.pad_token_id = config.pad_token_id
 
@@ -586,11 +645,11 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
     def __init__(self, config: ElmoConfig):
         super().__init__(config)
         if config.num_negative_samples is not None:
-            # A vocabulary that cannot be sampled from is to be found out now rather than at the first step.
+            # A vocabulary that cannot be sampled from is to be reported now rather than at the first step.
             LogUniformSampler.from_config(config)
         self.elmo = ElmoModel(config)
         self.dropout = nn.Dropout(config.dropout)
-        self.softmax = WordSoftmax(config)
+        self.softmax: nn.Linear = WordSoftmax(config)
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Linear:
@@ -622,7 +681,7 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
         output_hidden_states: bool | None = None,
         output_logits: bool | None = None,
         num_items_in_batch: Tensor | int | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> ElmoForPreTrainingOutput:
         """Predicts neighbours, and scores them against labels.
 
@@ -670,7 +729,7 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
             if backward_labels is None:
                 if backward_character_ids is not None:
                     raise ValueError("backward_character_ids came without backward_labels.")
-                # The word that follows a row is none that its backward direction could predict.
+                # The word that follows a row is not one that its backward direction could predict.
                 backward_labels = labels[:, : mask.shape[1]]
             targets = _next_words(labels, mask, token_type_ids), _previous_words(backward_labels, mask, token_type_ids)
             losses = self._losses((forward_top, backward_top), targets, num_items_in_batch)
@@ -694,7 +753,7 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
         labels = [ids.flatten().index_select(0, index) for ids, index in zip(targets, chosen, strict=True)]
         if self.training and self.config.num_negative_samples is not None:
             if hasattr(self.softmax, "get_delta_weight"):
-                # It gives out the weights without the adapter's, which would never be trained, without a word.
+                # `softmax.weight` is then the weights without the adapter's, which would silently never be trained.
                 raise ValueError(
                     "A sampled softmax reads single rows of the softmax, past the adapter that is on it: leave softmax "
                     "out of the adapter's target_modules, or set config.num_negative_samples to None."
@@ -754,6 +813,17 @@ def _check_finite(scores: Tensor) -> None:
         )
 
 
+def label_count(config: ElmoConfig) -> int:
+    """The number of labels of a head.
+
+    Raises:
+        ValueError: if the configuration has no labels.
+    """
+    if config.num_labels is None:
+        raise ValueError("The configuration has no labels (id2label is None): set num_labels.")
+    return config.num_labels
+
+
 def loss_divisor(num_items: Tensor | int | None, count: Tensor) -> Tensor:
     """What a head divides its summed loss by: `num_items` if it is given, else `count`, but 1 at least.
 
@@ -802,6 +872,56 @@ def _neighbours(labels: Tensor, mask: Tensor, shift: int) -> Tensor:
         present = mask[:, :-1] if preceding.shape[1] < width else mask
         neighbours[:, width - preceding.shape[1] :] = preceding.masked_fill(~present, -100)
     return neighbours.masked_fill(~mask, -100)
+
+
+def _resize_word_vocabulary(
+    model: ElmoPreTrainedModel, tables: Sequence[nn.Module], num_words: int, mean_resizing: bool = True
+) -> None:
+    """Gives a model a word vocabulary of another size.
+
+    New words come last, which makes them the least frequent ones for a sampled softmax. Parameters of embeddings stay
+    the same objects; those of linear layers are new.
+
+    Args:
+        model: The model, whose `config.vocab_size` is set.
+        tables: What has a row for each word: embeddings, and linear layers. Both are changed in place.
+        num_words: Words of the vocabulary, special words included.
+        mean_resizing: Draw new rows around the mean of the old ones, rather than as those of a fresh layer.
+
+    Raises:
+        ValueError: for a number that is not at least that of the special words, and for tables that cannot be resized;
+            nothing is changed then.
+    """
+    if isinstance(num_words, bool) or not isinstance(num_words, int) or num_words < _NUM_SPECIAL_WORDS:
+        raise ValueError(
+            f"A word vocabulary has at least {_NUM_SPECIAL_WORDS} words, the special ones, but {num_words!r} was given"
+            ": give len(tokenizer)."
+        )
+    checked: list[nn.Embedding | nn.Linear] = []
+    for table in tables:
+        if not isinstance(table, (nn.Embedding, nn.Linear)):
+            raise ValueError(
+                f"The rows of words are within an adapter ({type(table).__name__}), and cannot be resized: do that "
+                "before the adapter is added, or after merge_and_unload()."
+            )
+        if table.weight.is_meta:
+            raise ValueError(
+                "The rows of words are offloaded, and cannot be resized there: load the model without device_map, or "
+                "with one that keeps them in memory."
+            )
+        checked.append(table)
+    for table in checked:
+        is_trained = table.weight.requires_grad
+        if isinstance(table, nn.Embedding):
+            model._get_resized_embeddings(table, num_words, mean_resizing=mean_resizing)
+        else:
+            # A plain linear layer comes back, and ours is to keep its class.
+            resized = model._get_resized_lm_head(table, num_words, mean_resizing=mean_resizing)
+            table.weight, table.bias, table.out_features = resized.weight, resized.bias, num_words
+        table.requires_grad_(is_trained)
+    # Vectors of words that a model looks up would outlive the rows that they were computed from.
+    model.base_model.character_encoder.cache = None
+    model.config.vocab_size = num_words
 
 
 __all__ = [

@@ -31,6 +31,14 @@ def quantize(model: Model) -> Model:
     Raises:
         ValueError: for a model that is not on the CPU or quantised already, for weights that are NaN or infinite (of
             which 8 bits would make finite numbers), or if torch has no such products here. Then the model is as it was.
+
+    Examples:
+        >>> import hf_elmo
+        >>> model = hf_elmo.ElmoModel.from_pretrained(hf_elmo.bundled())
+        >>> tokenizer = hf_elmo.ElmoTokenizer.from_pretrained(hf_elmo.bundled())
+        >>> small = hf_elmo.quantize(model)
+        >>> small(**tokenizer(["I read the book."], return_tensors="pt")).last_hidden_state.dtype
+        torch.float32
     """
     base = model.base_model
     if any(parameter.device.type != "cpu" for parameter in base.parameters()) or is_quantized_model(model):

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import ast
 import copy
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedConfig
 
 # Every folder names every class, so that a base model's folder can be fine-tuned with any head.
 AUTO_MAP = {
@@ -21,7 +25,7 @@ AUTO_MAP = {
 
 # The library removed its own pipeline of this name in version 5.3. Folders of question answerers alone have the entry
 # (`custom_pipelines`): without a task, pipeline() takes the one that it finds there.
-CUSTOM_PIPELINES: dict[str, dict] = {
+CUSTOM_PIPELINES: dict[str, dict[str, Any]] = {
     "question-answering": {
         "impl": "question_answering_pipeline.ElmoQuestionAnsweringPipeline",
         "pt": ["AutoModelForQuestionAnswering"],
@@ -50,11 +54,12 @@ _RELATIVE_IMPORT = re.compile(r"^(\s*)from \.+(?:\w+\.)*(\w+) import", re.MULTIL
 def code() -> dict[str, str]:
     """The code of all models as a saved folder holds it: file name -> text.
 
-    It is `elmo_models.py` and every module that it imports, directly or not, its imports rewritten for one flat folder.
-    Flat code stays as it is, so a model that was loaded from a saved folder saves the same code again.
+    That is `elmo_models.py` and every module that it imports, directly or not, with imports rewritten for one flat
+    folder. Flat code stays as it is, so a model that was loaded from a saved folder saves the same code again.
     """
     package = Path(__file__).parent
-    waiting, files = [package / "elmo_models.py"], {}
+    waiting = [package / "elmo_models.py"]
+    files: dict[str, str] = {}
     while waiting:
         source = waiting.pop()
         if source.name in files:
@@ -80,13 +85,13 @@ def imported_files(source: Path) -> list[Path]:
     return files
 
 
-def add_remote_code(config, folder: str | Path, class_names: Iterable[str]) -> None:
+def add_remote_code(config: PreTrainedConfig, folder: str | os.PathLike, class_names: Iterable[str]) -> None:
     """Writes the code of all models into a folder, and enters it in the configuration that is to be saved there.
 
     Args:
         config: Gets `auto_map`, and `custom_pipelines` if the model is one that there is a pipeline for; else it loses
             them.
-        folder: Is made if it is missing.
+        folder: Made if it is missing.
         class_names: As in `custom_pipelines`.
     """
     config.auto_map = dict(AUTO_MAP)
@@ -98,6 +103,6 @@ def add_remote_code(config, folder: str | Path, class_names: Iterable[str]) -> N
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in code().items():
         file = folder / name
-        # A model that was loaded from this folder is saved to it: its code is in use, and stays.
+        # Where a model is saved to the folder that it was loaded from, the code there is in use, and stays.
         if not (file.is_file() and file.read_text(encoding="utf-8") == text):
             file.write_text(text, encoding="utf-8", newline="\n")

@@ -1,6 +1,6 @@
 """Sampled softmax (Jean et al. 2015, section 3): a word is scored against a sample of the vocabulary, not all of it.
 
-It follows TensorFlow's `sampled_softmax_loss` with a log-uniform candidate sampler, with which bilm-tf trained ELMo.
+The loss is that of TensorFlow's `sampled_softmax_loss` with a log-uniform candidate sampler, as bilm-tf trained ELMo.
 """
 
 from __future__ import annotations
@@ -15,16 +15,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .configuration_elmo import ElmoConfig
+
 # The more draws at once the fewer passes; but a sample of nearly all of a large vocabulary takes a hundred million.
 _MOST_DRAWS_AT_ONCE = 2**22
 
 
 class Sample(NamedTuple):
-    """Distinct classes, and how often one had to draw for them.
+    """Distinct classes, and the number of draws that they took.
 
     Attributes:
         classes: ``(num_samples,)``, int64: ids of words, in the order in which they were drawn.
-        tries: Draws with replacement until there were so many distinct ones; infinite if the sample is all classes.
+        tries: Draws with replacement until this many were distinct; infinite if the sample is all classes.
     """
 
     classes: Tensor
@@ -35,12 +37,12 @@ class Sample(NamedTuple):
 class LogUniformSampler:
     """Draws distinct words of a vocabulary sorted by falling frequency, as if their frequencies followed Zipf's law.
 
-    A draw gives rank k, from 0, with probability ``log((k + 2) / (k + 1)) / log(num_classes + 1)``. It is TensorFlow's
+    A draw gives rank k, from 0, with probability ``log((k + 2) / (k + 1)) / log(num_classes + 1)``, as in TensorFlow's
     `log_uniform_candidate_sampler(unique=True)`.
 
     Args:
         num_classes: Number of words.
-        num_samples: How many distinct ones a sample holds. If that is not less than `num_classes`, it holds all.
+        num_samples: Number of distinct words in a sample. If it is not less than `num_classes`, a sample is all words.
         first_class: Id of rank 0; the ranks are consecutive ids.
 
     Raises:
@@ -51,19 +53,21 @@ class LogUniformSampler:
     num_samples: int
     first_class: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, least in (("num_classes", 1), ("num_samples", 1), ("first_class", 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{name} must be a whole number of at least {least}, was: {value!r}.")
 
     @classmethod
-    def from_config(cls, config) -> LogUniformSampler:
-        """The sampler of a biLM's vocabulary: all words but `[PAD]`, which is no class.
+    def from_config(cls, config: ElmoConfig) -> LogUniformSampler:
+        """The sampler of a biLM's vocabulary: all words but `[PAD]`, which is not a class.
 
         Raises:
-            ValueError: if `num_negative_samples` is no number above 0, or `[PAD]` does not stand before all words.
+            ValueError: if `num_negative_samples` is not a number above 0, or `[PAD]` does not stand before all words.
         """
+        if config.num_negative_samples is None:
+            raise ValueError("num_negative_samples is None: a sampled softmax needs the number of words to sample.")
         if config.pad_token_id not in (None, 0):
             raise ValueError(
                 "Sampled softmax takes the ids of words for ranks of frequency, with [PAD], id 0, before all of them, "
@@ -80,11 +84,11 @@ class LogUniformSampler:
 
         Args:
             device: Where to draw.
-            generator: The source of chance, on that device; None: the device's own, which checkpoints restore.
+            generator: The random generator, on that device; None: the device's own, whose state checkpoints restore.
         """
         if self.num_samples >= self.num_classes:
             return Sample(torch.arange(self.first_class, self.first_class + self.num_classes, device=device), math.inf)
-        # How many are drawn at once must depend on nothing but the sizes: a resumed training has to draw the same.
+        # The number drawn at once must depend on nothing but the sizes: a resumed training has to draw the same.
         chunk = _draws_at_once(self.num_classes, self.num_samples)
         ranks = torch.empty(0, dtype=torch.long, device=device)
         tries = 0
@@ -97,9 +101,11 @@ class LogUniformSampler:
                 return Sample(ranks + self.first_class, tries + int(fresh[-1]) + 1 - known)
             tries += chunk
 
-    def _draw_with_replacement(self, count: int, device: torch.device | str, generator) -> Tensor:
+    def _draw_with_replacement(
+        self, count: int, device: torch.device | str, generator: torch.Generator | None
+    ) -> Tensor:
         """Ranks, ``(count,)``, int64."""
-        # A float32 has too few values to tell the rare words of a large vocabulary apart, and Apple's GPUs know no
+        # A float32 has too few values to tell the rare words of a large vocabulary apart, and Apple's GPUs do not have
         # float64.
         where = "cpu" if torch.device(device).type == "mps" else device
         uniform = torch.rand(count, dtype=torch.float64, device=where, generator=generator)
@@ -111,7 +117,7 @@ class LogUniformSampler:
 
         Args:
             classes: Ids of words, of any shape.
-            tries: How many draws the sample took.
+            tries: Number of draws that the sample took.
 
         Returns:
             float32 of that shape.
@@ -120,7 +126,7 @@ class LogUniformSampler:
         return torch.log(-torch.expm1(tries * torch.log1p(-probabilities))).float()
 
     def check_targets(self, targets: Tensor) -> None:
-        """Raises ValueError if one of the ids is none of a word."""
+        """Raises ValueError if one of the ids is not a word's."""
         if targets.numel() == 0:
             return
         low, high = torch.stack(targets.aminmax()).tolist()
@@ -150,7 +156,7 @@ def sampled_softmax_loss(
         weight: ``(vocab_size, dim)``, the softmax. Its gradient is dense.
         bias: ``(vocab_size,)``.
         sampler: Where classes come from.
-        sample: One drawn from it before; None: a fresh one.
+        sample: A sample drawn before by `sampler`; None: a fresh one.
         correct: Subtract from each logit the log of its class's expected count, without which frequent words, being
             sampled often, would be learned to be rare.
         generator: As in `LogUniformSampler.draw`.
@@ -159,7 +165,7 @@ def sampled_softmax_loss(
         float32 scalar.
 
     Raises:
-        ValueError: for a target that is no word.
+        ValueError: for a target that is not a word.
     """
     samples = None if sample is None else [sample]
     return sampled_softmax_losses([hidden], [targets], weight, bias, sampler, samples, correct, generator)[0]
@@ -225,7 +231,7 @@ def _probabilities(ranks: Tensor, num_classes: int) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _draws_at_once(num_classes: int, num_samples: int) -> int:
-    """So many draws that a sample is nearly always among them, but no more than memory allows."""
+    """A number of draws that nearly always contains a sample, but at most what memory allows."""
     log_miss = torch.log1p(-_probabilities(torch.arange(num_classes, device="cpu"), num_classes).double())
 
     def distinct(draws: float) -> float:

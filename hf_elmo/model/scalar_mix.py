@@ -26,6 +26,10 @@ class ScalarMix(nn.Module):
         self.weights = nn.Parameter(torch.tensor(self.initial_weights))
         self.gamma = nn.Parameter(torch.ones(1))
 
+    def layer_weights(self) -> Tensor:
+        """``(num_layers,)``, before the softmax."""
+        return self.weights
+
     def forward(self, layers: Sequence[Tensor], mask: Tensor | None = None) -> Tensor:
         """Mixes the layers.
 
@@ -39,13 +43,14 @@ class ScalarMix(nn.Module):
         Raises:
             ValueError: if there are more or fewer layers than weights, or the mask is missing.
         """
-        if len(layers) != len(self.weights):
-            raise ValueError(f"This mix has weights for {len(self.weights)} layers, but was given {len(layers)}.")
+        weights = self.layer_weights()
+        if len(layers) != len(weights):
+            raise ValueError(f"This mix has weights for {len(weights)} layers, but was given {len(layers)}.")
         if self.do_layer_norm:
             if mask is None:
                 raise ValueError("A scalar mix with do_layer_norm needs the mask of words.")
             layers = [_normalize(layer, mask) for layer in layers]
-        shares = torch.softmax(self.weights, dim=0)
+        shares = torch.softmax(weights, dim=0)
         mixed = sum(share * layer for share, layer in zip(shares, layers, strict=True))
         return self.gamma * mixed
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from tokenizers import AddedToken, Encoding, Regex, Tokenizer, models, pre_tokenizers, processors
 from transformers import BatchEncoding, TokenizersBackend
-from transformers.utils import logging, to_numpy
+from transformers.utils import PaddingStrategy, TensorType, logging, to_numpy
 
 from .tokenization_fast_path import LaterEncodings, Layout, lay_out, plan
 
@@ -21,8 +22,8 @@ logger = logging.get_logger(__name__)
 
 # Ids of characters (bilm-tf, bilm/data.py, `UnicodeCharsVocabulary`), each one up: 0 is padding. Byte b has id b + 1.
 BEGIN_SENTENCE, END_SENTENCE, BEGIN_WORD, END_WORD, PAD_CHARACTER = 257, 258, 259, 260, 261
-# With a dictionary of characters the marks stay where they are, so that nothing that knows them has to know the
-# dictionary: its characters have the ids around them, after one for all characters that are not in it.
+# With a dictionary of characters the marks keep their ids, so that code that reads the marks need not read the
+# dictionary: its characters have the ids around the marks, after one for all characters that are not in it.
 UNKNOWN_CHARACTER = 1
 
 PAD, UNK, BOS, EOS = "[PAD]", "[UNK]", "<S>", "</S>"
@@ -38,7 +39,7 @@ _WORD_LOOKUPS = (models.WordPiece, models.WordLevel)
 # A word in the sense of the 1 Billion Word Benchmark, on which the published models were trained. Each pattern takes
 # time linear in the length of the text: none can try again and again what it has passed over in vain.
 _LETTER = r"\p{L}\p{M}\p{N}"
-# Joiners within words of Indic and Persian scripts, and soft hyphens, are no ends of words.
+# Joiners within words of Indic and Persian scripts, and soft hyphens, do not end words.
 _RUN = rf"[{_LETTER}&&[^\p{{Han}}]](?>[{_LETTER}_\u00ad\u200c\u200d&&[^\p{{Han}}]]*)"
 _INITIALS = r"(?>(?:\p{L}\.){2,}|Ph\.D\.)(?![\p{L}\p{N}])"
 _DOTTED = rf"{_RUN}(?>(?:\.{_RUN}|(?<=\p{{N}}),(?=\p{{N}}){_RUN})*)"
@@ -132,8 +133,8 @@ class ElmoTokenizer(TokenizersBackend):
             truncation_side: "right" or "left".
 
         Raises:
-            TypeError: for a vocabulary that is one str, or has entries that are none; for a length that is no integer,
-                or characters that are no str.
+            TypeError: for a vocabulary that is one str, or has entries that are not str; for a length that is not an
+                integer, or characters that are not a str.
             ValueError: for an empty word, a word that stands twice, a word that is not Unicode text (lone surrogates)
                 or has the noncharacter U+10FFFF, a row too short for any character, or characters that stand twice or
                 are lone surrogates.
@@ -172,7 +173,9 @@ class ElmoTokenizer(TokenizersBackend):
         return tokenizer
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs) -> ElmoTokenizer:
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any
+    ) -> ElmoTokenizer:
         """As in `transformers.PreTrainedTokenizerFast`.
 
         Raises:
@@ -214,7 +217,9 @@ class ElmoTokenizer(TokenizersBackend):
         """Length of a word's row: its characters, and its id if that is wanted."""
         return self.max_characters_per_token + self.word_ids_in_rows
 
-    def add_tokens(self, new_tokens, special_tokens: bool = False) -> int:
+    def add_tokens(
+        self, new_tokens: str | AddedToken | Sequence[str | AddedToken], special_tokens: bool = False
+    ) -> int:
         """Adds words to the end of the vocabulary, as `PreTrainedTokenizerBase.add_tokens` does.
 
         `model.resize_token_embeddings(len(tokenizer))` gives a language model rows for them. In raw text a word that is
@@ -225,7 +230,7 @@ class ElmoTokenizer(TokenizersBackend):
             special_tokens: Whether they are special words, which decoding leaves out on request.
 
         Returns:
-            How many were added.
+            The number of words that were added.
         """
         if not special_tokens:
             several = [new_tokens] if isinstance(new_tokens, (str, AddedToken)) else new_tokens
@@ -234,24 +239,27 @@ class ElmoTokenizer(TokenizersBackend):
                 AddedToken(token, single_word=True, normalized=False) if isinstance(token, str) else token
                 for token in dict.fromkeys(several or ())
                 # The Rust library would count a known word again, and look for it in raw text before splitting that.
-                if not isinstance(token, str) or self._tokenizer.token_to_id(token) is None
+                if not isinstance(token, str) or self.backend_tokenizer.token_to_id(token) is None
             ]
         return super().add_tokens(new_tokens, special_tokens)
 
-    def tokenize(self, text: str, pair: str | None = None, add_special_tokens: bool = False, **kwargs) -> list[str]:
+    def tokenize(
+        self, text: str, pair: str | None = None, add_special_tokens: bool = False, **kwargs: Any
+    ) -> list[str]:
         """The words of a text, as written (also those that have no id of their own)."""
         _, words = self._encode(text, pair, add_special_tokens=add_special_tokens, **kwargs)
         return [word for word in words[0] if word is not None]
 
-    def _encode_plus(
+    # The two classes of the library that have this method disagree on its types with each other. It is called by names.
+    def _encode_plus(  # type: ignore[override]
         self,
-        text,
-        text_pair=None,
+        text: Any,
+        text_pair: Any = None,
         is_split_into_words: bool = False,
-        return_tensors=None,
+        return_tensors: Any = None,
         return_overflowing_tokens: bool = False,
         return_truncated_words: bool = False,
-        **kwargs,
+        **kwargs: Any,
     ) -> BatchEncoding:
         kwargs["return_overflowing_tokens"] = return_overflowing_tokens
         if is_split_into_words and text_pair is None:
@@ -282,9 +290,9 @@ class ElmoTokenizer(TokenizersBackend):
             )
 
     def _encode_given_words(
-        self, text, return_tensors, return_truncated_words: bool, arguments: dict[str, Any]
+        self, text: Any, return_tensors: Any, return_truncated_words: bool, arguments: dict[str, Any]
     ) -> BatchEncoding | None:
-        """What `_encode_plus` gives for single sentences of words, if Rust is not needed for it; None if it is."""
+        """What `_encode_plus` gives for single sentences of words; None where that takes the Rust tokenizer."""
         if self.characters is not None or self.word_ids_in_rows or self.lowercase_word_ids:
             return None
         samples = _samples(text, None, True)
@@ -294,17 +302,19 @@ class ElmoTokenizer(TokenizersBackend):
         padding = self._words_like_padding()
         if any(_safe_words(words, padding) is not words for words in sentences):
             return None
-        post_processor, model = self._tokenizer.post_processor, self._tokenizer.model
+        post_processor, model = self.backend_tokenizer.post_processor, self.backend_tokenizer.model
         state = None if post_processor is None else post_processor.__getstate__()
         how = plan(list(map(len, sentences)), state, self.padding_side, arguments)
-        unknown = self._tokenizer.token_to_id(model.unk_token) if isinstance(model, _WORD_LOOKUPS) else None
+        unknown = self.backend_tokenizer.token_to_id(model.unk_token) if isinstance(model, _WORD_LOOKUPS) else None
         if how is None or unknown is None:
             return None
         layout = lay_out(sentences, how)
         longest = max(layout.lengths)
         if not longest or (return_tensors is not None and min(layout.lengths) < longest):
             return None
-        numbers = [unknown if number is None else number for number in map(self._tokenizer.token_to_id, layout.words)]
+        numbers = [
+            unknown if number is None else number for number in map(self.backend_tokenizer.token_to_id, layout.words)
+        ]
         specials = layout.specials
         table = {
             self.model_input_names[0]: [*numbers, *(special.number for special in specials), self.pad_token_id],
@@ -320,7 +330,7 @@ class ElmoTokenizer(TokenizersBackend):
             if not (name in self.model_input_names if wanted is None else wanted):
                 del table[name]
         rows, cut = character_rows(
-            [*layout.words, *(self._tokenizer.id_to_token(special.number) for special in specials), None],
+            [*layout.words, *(self.backend_tokenizer.id_to_token(special.number) for special in specials), None],
             self.max_characters_per_token,
             self._boundaries(),
         )
@@ -336,31 +346,38 @@ class ElmoTokenizer(TokenizersBackend):
         if return_tensors is None and not _is_batch(text, True):
             data = {name: values[0] for name, values in data.items()}
         self._eventual_warn_about_too_long_sequence(
-            range(longest), arguments.get("max_length"), arguments.get("verbose", True)
+            [0] * longest, arguments.get("max_length"), arguments.get("verbose", True)
         )
         # Words and settings as they are now, whenever the encodings are asked for.
         words, working_copy = [list(sentence) for sentence in sentences], self._working_copy(self._for_words())
         arguments = {**arguments, "verbose": False}
 
-        def make() -> list[Encoding]:
+        def make() -> Sequence[Encoding] | None:
             encoded = super(ElmoTokenizer, working_copy)._encode_plus(text=words, is_split_into_words=True, **arguments)
             return encoded.encodings
 
         return LaterEncodings(data, make, return_tensors)
 
     def _words_like_padding(self) -> set[str | None]:
-        """Given words that Rust is to see as others: one that looks like padding has to differ from it in its id."""
+        """Given words that the Rust tokenizer gets under another name: those that look like padding."""
         return {PAD, self.pad_token} - {BOS, EOS, self.bos_token, self.eos_token}
 
-    def _boundaries(self) -> dict[str | None, int]:
-        return {self.bos_token: BEGIN_SENTENCE, self.eos_token: END_SENTENCE, BOS: BEGIN_SENTENCE, EOS: END_SENTENCE}
+    def _boundaries(self) -> dict[str, int]:
+        own = ((self.bos_token, BEGIN_SENTENCE), (self.eos_token, END_SENTENCE))
+        marks = {word: mark for word, mark in own if word is not None}
+        return {**marks, BOS: BEGIN_SENTENCE, EOS: END_SENTENCE}
 
     def _encode(
-        self, text, text_pair=None, is_split_into_words=False, return_overflowing_tokens=False, **kwargs
+        self,
+        text: Any,
+        text_pair: Any = None,
+        is_split_into_words: bool = False,
+        return_overflowing_tokens: bool = False,
+        **kwargs: Any,
     ) -> tuple[BatchEncoding, list[list[str | None]]]:
         """All fields but ours, always as of a batch, and the word of each token: None for padding."""
         samples = _samples(text, text_pair, is_split_into_words)
-        make_safe = _safe_text
+        make_safe: Callable[[Any], str | Sequence[str]] = _safe_text
         if is_split_into_words:
             make_safe = partial(_safe_words, padding=self._words_like_padding())
         safe = [tuple(map(make_safe, sample)) if len(sample) > 1 else make_safe(sample[0]) for sample in samples]
@@ -369,7 +386,7 @@ class ElmoTokenizer(TokenizersBackend):
         # own, in a copy of this object. That costs microseconds: the model, with its vocabulary, is shared.
         working_copy = self._working_copy(self._for_words() if is_split_into_words else self._for_text())
         encoded = super(ElmoTokenizer, working_copy)._encode_plus(
-            text=safe,
+            text=cast("list[str]", safe),  # the library's annotation leaves out pairs
             is_split_into_words=is_split_into_words,
             return_overflowing_tokens=return_overflowing_tokens,
             **kwargs,
@@ -389,9 +406,9 @@ class ElmoTokenizer(TokenizersBackend):
         """Puts the ids of the words in lower case into `encoded`; special words and padding keep theirs."""
         name = self.model_input_names[0]
         kept = {None, *SPECIAL_WORDS, *self.all_special_tokens}
-        numbers = {}
-        for word in set(chain.from_iterable(words)) - kept:
-            number = self._tokenizer.token_to_id(_SURROGATE.sub(_STAND_IN, word.lower()))
+        numbers: dict[str | None, int] = {}
+        for word in {word for word in chain.from_iterable(words) if word is not None} - kept:
+            number = self.backend_tokenizer.token_to_id(_SURROGATE.sub(_STAND_IN, word.lower()))
             numbers[word] = self.unk_token_id if number is None else number
         encoded[name] = [
             [numbers.get(word, own) for word, own in zip(sentence, ids, strict=True)]
@@ -409,6 +426,7 @@ class ElmoTokenizer(TokenizersBackend):
             first = sequences.index(number)
             if is_split_into_words:
                 place = encoding.token_to_word(first)
+                assert place is not None, "a token of a sequence is within a word"
                 words[first : first + count] = sample[number][place : place + count]
             else:
                 source = sample[number]
@@ -416,7 +434,7 @@ class ElmoTokenizer(TokenizersBackend):
         kept = encoding.attention_mask
         for place, sequence in enumerate(sequences):
             if sequence is None and kept[place]:
-                words[place] = self._tokenizer.id_to_token(ids[place])
+                words[place] = self.backend_tokenizer.id_to_token(ids[place])
         return words
 
     def _rows(self, sentences: list[list[str | None]], ids: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
@@ -437,7 +455,7 @@ class ElmoTokenizer(TokenizersBackend):
             flags = iter(cut[index].tolist())
             for sentence, numbers in zip(sentences, ids, strict=True):
                 for place, word in enumerate(sentence):
-                    if next(flags):
+                    if next(flags) and word is not None:
                         numbers[place] = self._id_of_cut(word)
         rows, cut = rows[index], cut[index]
         if self.word_ids_in_rows:
@@ -450,7 +468,7 @@ class ElmoTokenizer(TokenizersBackend):
     def _id_of_cut(self, word: str) -> int:
         """The id of what is left of a word that was cut, as ELMoForManyLangs looks it up."""
         rest = word[: self.max_characters_per_token - 2]
-        number = None if rest in SPECIAL_WORDS or _SURROGATE.search(rest) else self._tokenizer.token_to_id(rest)
+        number = None if rest in SPECIAL_WORDS or _SURROGATE.search(rest) else self.backend_tokenizer.token_to_id(rest)
         return self.unk_token_id if number is None else number
 
     def _working_copy(self, backend: Tokenizer) -> ElmoTokenizer:
@@ -460,7 +478,7 @@ class ElmoTokenizer(TokenizersBackend):
 
     def _for_text(self, model: models.Model | None = None) -> Tokenizer:
         """A Rust tokenizer like ours, for one call; over another model, if there is one."""
-        ours = self._tokenizer
+        ours = self.backend_tokenizer
         backend = Tokenizer(model or ours.model)
         backend.normalizer, backend.pre_tokenizer = ours.normalizer, ours.pre_tokenizer
         backend.post_processor, backend.decoder = ours.post_processor, ours.decoder
@@ -469,13 +487,15 @@ class ElmoTokenizer(TokenizersBackend):
 
     def _for_words(self) -> Tokenizer:
         """A Rust tokenizer over the same ids that takes each word as it is: no splitter, no special words in words."""
-        ours = self._tokenizer
+        ours = self.backend_tokenizer
         size = ours.get_vocab_size(with_added_tokens=True)
         model = ours.model
         if size > ours.get_vocab_size(with_added_tokens=False):
             # Words that were added later are unknown to the model.
-            made_for, made_size, model = _WORD_MODELS.get(self, (None, 0, None))
-            if made_for is not ours or made_size != size:
+            made = _WORD_MODELS.get(self)
+            if made is not None and made[0] is ours and made[1] == size:
+                model = made[2]
+            else:
                 model = models.WordLevel(ours.get_vocab(with_added_tokens=True), unk_token=str(self.unk_token))
                 _WORD_MODELS[self] = ours, size, model
         backend = Tokenizer(model)
@@ -484,23 +504,28 @@ class ElmoTokenizer(TokenizersBackend):
 
     def pad(
         self,
-        encoded_inputs,
-        padding=True,
+        encoded_inputs: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        padding: bool | str | PaddingStrategy = True,
         max_length: int | None = None,
         pad_to_multiple_of: int | None = None,
         padding_side: str | None = None,
         return_attention_mask: bool | None = None,
-        return_tensors=None,
+        return_tensors: str | TensorType | None = None,
         verbose: bool = True,
     ) -> BatchEncoding:
         """Pads encoded sentences to one length, as `PreTrainedTokenizerBase.pad` does, rows of characters included.
 
-        So are layers computed before (`precompute_layers`): `layer_states` ``(layers, words, dim)`` of each sentence.
+        Layers computed before (`precompute_layers`) are padded too: `layer_states` ``(layers, words, dim)`` of each
+        sentence.
         """
-        if isinstance(encoded_inputs, (list, tuple)) and encoded_inputs and isinstance(encoded_inputs[0], Mapping):
-            encoded_inputs = {key: [example[key] for example in encoded_inputs] for key in encoded_inputs[0]}
-        inputs = dict(encoded_inputs)
-        ours = {name: inputs.pop(name) for name in ("character_ids", "truncated_words") if name in inputs}
+        if isinstance(encoded_inputs, Mapping):
+            inputs = dict(encoded_inputs)
+        else:
+            first = encoded_inputs[0] if encoded_inputs else {}
+            inputs = {key: [example[key] for example in encoded_inputs] for key in first}
+        ours: dict[str, Any] = {
+            name: inputs.pop(name) for name in ("character_ids", "truncated_words") if name in inputs
+        }
         layers = inputs.pop("layer_states", None)
         padded = super().pad(
             inputs,
@@ -521,7 +546,7 @@ class ElmoTokenizer(TokenizersBackend):
         is_batch = np.ndim(ids[0]) > 0
         lengths = [len(sentence) for sentence in ids] if is_batch else [len(ids)]
         on_left = (padding_side or self.padding_side) == "left"
-        fields = {}
+        fields: dict[str, Any] = {}
         for name, values in ours.items():
             sentences = zip(values if is_batch else [values], lengths, strict=True)
             rows = np.concatenate([self._pad_rows(name, value, length, on_left) for value, length in sentences])
@@ -547,13 +572,19 @@ class ElmoTokenizer(TokenizersBackend):
         )
 
     def train_new_from_iterator(
-        self, text_iterator, vocab_size, length=None, new_special_tokens=None, special_tokens_map=None, **kwargs
+        self,
+        text_iterator: Iterable[str] | Iterable[list[str]],
+        vocab_size: int,
+        length: int | None = None,
+        new_special_tokens: list[str | AddedToken] | None = None,
+        special_tokens_map: dict[str, str] | None = None,
+        **kwargs: Any,
     ) -> ElmoTokenizer:
         """A tokenizer like this one with another vocabulary: the most frequent words of a corpus.
 
         Args:
             text_iterator: Texts, or lists of texts.
-            vocab_size: How many words the vocabulary may have, special words included.
+            vocab_size: The most words that the vocabulary may have, special words included.
             length: The number of texts, for the progress bar.
             new_special_tokens: Special words to add.
             special_tokens_map: New names of special words, by the old ones.
@@ -596,21 +627,21 @@ def character_rows(
     boundaries = {BOS: BEGIN_SENTENCE, EOS: END_SENTENCE} if boundaries is None else boundaries
     room = max_characters_per_token - 2
     if characters is None:
-        encoded = [b"" if word is None else word.encode("utf-8", "ignore") for word in words]
+        in_bytes = [b"" if word is None else word.encode("utf-8", "ignore") for word in words]
+        sizes = map(len, in_bytes)
+        numbers = np.frombuffer(b"".join(word[:room] for word in in_bytes), dtype=np.uint8).astype(np.int64) + 1
     else:
-        encoded = [word or "" for word in words]
-    full_lengths = np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded))
+        in_characters = [word or "" for word in words]
+        sizes = map(len, in_characters)
+        numbers = _look_up("".join(word[:room] for word in in_characters), characters)
+    full_lengths = np.fromiter(sizes, dtype=np.int64, count=len(words))
     lengths = np.minimum(full_lengths, room)
-    rows = np.full((len(encoded), max_characters_per_token), PAD_CHARACTER, dtype=np.int64)
-    row = np.repeat(np.arange(len(encoded)), lengths)
+    rows = np.full((len(words), max_characters_per_token), PAD_CHARACTER, dtype=np.int64)
+    row = np.repeat(np.arange(len(words)), lengths)
     column = np.arange(len(row)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + 1
-    pieces = [word[:room] for word in encoded]
-    if characters is None:
-        rows[row, column] = np.frombuffer(b"".join(pieces), dtype=np.uint8).astype(np.int64) + 1
-    else:
-        rows[row, column] = _look_up("".join(pieces), characters)
+    rows[row, column] = numbers
     rows[:, 0] = BEGIN_WORD
-    rows[np.arange(len(encoded)), lengths + 1] = END_WORD
+    rows[np.arange(len(words)), lengths + 1] = END_WORD
     cut = full_lengths > room
     for number in [number for number, word in enumerate(words) if word is None or word in boundaries]:
         word = words[number]
@@ -692,7 +723,7 @@ def _number_words(vocabulary: Iterable[str]) -> dict[str, int]:
             raise ValueError(f"The vocabulary has the word {word!r} twice: each word must stand once.")
         if _STAND_IN in word or _SURROGATE.search(word):
             raise ValueError(
-                f"The vocabulary has the word {word!a}: lone surrogates are no Unicode text, and U+10FFFF is "
+                f"The vocabulary has the word {word!a}: lone surrogates are not Unicode text, and U+10FFFF is "
                 "reserved. Leave it out: the tokenizer makes [UNK] of it."
             )
         numbers[word] = len(numbers)
@@ -737,7 +768,7 @@ def _is_batch(text: Any, is_split_into_words: bool) -> bool:
 def _samples(text: Any, text_pair: Any, is_split_into_words: bool) -> list[tuple]:
     """What to encode: a tuple of one or two texts, or sentences of words, for each row."""
     if not _is_batch(text, is_split_into_words):
-        # An empty pair of a single text is none, elsewhere in transformers too.
+        # An empty pair of a single text counts as no pair, as elsewhere in transformers.
         return [(text, text_pair) if text_pair else (text,)]
     if not text:
         raise ValueError("There is nothing to encode: the batch is empty.")
@@ -797,7 +828,7 @@ def _describe(value: Any) -> str:
 
 
 def _as_tensor(values: list, return_tensors: Any) -> Any:
-    """A field as `BatchEncoding` would convert it, which looks at every single number from Python; if it can be."""
+    """A field converted as `BatchEncoding` would, where that is possible, but without a Python object per number."""
     if return_tensors not in ("pt", "np"):
         return values
     try:
@@ -821,17 +852,17 @@ def _per_sentence(values: np.ndarray, lengths: list[int], return_tensors: Any) -
 
 def _spread(values: np.ndarray, layout: Layout, return_tensors: Any) -> Any:
     """What each distinct word of a batch has, at all of its places."""
-    spread = values.take(layout.index, axis=0)
+    spread = values.take(layout.places, axis=0)
     if return_tensors is not None:
         spread = spread.reshape(len(layout.lengths), layout.lengths[0], *values.shape[1:])
         return torch.from_numpy(spread) if return_tensors == "pt" else spread
-    if layout.index.ndim == 2:
+    if layout.places.ndim == 2:
         return spread.tolist()
     return _per_sentence(spread, layout.lengths, None)
 
 
 def _pad_layers(sentences: Sequence[Any], lengths: list[int], on_left: bool, return_tensors: Any) -> Any:
-    """Layers of sentences, ``(layers, words, dim)`` each, with zeros up to so many words."""
+    """Layers of sentences, ``(layers, words, dim)`` each, with zeros up to `lengths` words."""
     padded = []
     for layers, length in zip(sentences, lengths, strict=True):
         layers = np.asarray(to_numpy(layers))

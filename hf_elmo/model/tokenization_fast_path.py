@@ -1,8 +1,8 @@
-"""Sentences of given words to tensors, without a detour by the Rust tokenizer, where that would change nothing.
+"""The fast path of the tokenizer: sentences of given words to tensors, without the Rust tokenizer.
 
 Words that are given stay as they are, so what Rust would add is a look-up of ids, the special words of its template,
-and padding. `plan` says whether a call asks for nothing else; `lay_out` does it for a batch at once. What the library
-knows besides of a batch, its `encodings`, is made when it is asked for (`LaterEncodings`).
+and padding. `plan` says whether a call asks for nothing else; `lay_out` does it for a batch at once. The library's
+other view of a batch, its `encodings`, is made on demand (`LaterEncodings`).
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
+from tokenizers import Encoding
 from transformers import BatchEncoding
-from transformers.utils import PaddingStrategy
+from transformers.utils import PaddingStrategy, TensorType
 
 # Arguments of `_encode_plus` that ask for more than words, and what stands for not asking.
 _PLAIN = {
@@ -25,7 +26,7 @@ _PLAIN = {
     "return_offsets_mapping": False,
     "return_length": False,
 }
-# Those that are arranged here; given words are never split at special words.
+# Arguments that are followed here; given words are never split at special words.
 _ARRANGED = {
     "add_special_tokens",
     "padding_strategy",
@@ -75,7 +76,7 @@ def read_template(state: bytes) -> Template | None:
 
 
 class Plan(NamedTuple):
-    """How a batch is laid out: rows of `width` words, or of their own lengths if it is None."""
+    """How a batch is laid out: rows of `width` words, or each of its own length if `width` is None."""
 
     template: Template
     width: int | None
@@ -126,14 +127,14 @@ class Layout(NamedTuple):
     Attributes:
         words: The distinct words, behind which come the template's special words, and padding.
         specials: The special words.
-        index: Which of them stands where: ``(sentences, width)``, or flat, sentence by sentence, where rows have their
-            own lengths; int64.
+        places: For each place of the batch the index of what stands there: ``(sentences, width)``, or flat, sentence
+            by sentence, where rows have their own lengths; int64.
         lengths: The length of each row.
     """
 
     words: list[str]
     specials: list[Special]
-    index: np.ndarray
+    places: np.ndarray
     lengths: list[int]
 
 
@@ -166,13 +167,18 @@ class LaterEncodings(BatchEncoding):
         tensor_type: As in `BatchEncoding`.
     """
 
-    def __init__(self, data=None, make: Callable[[], list] | None = None, tensor_type=None):
+    def __init__(
+        self,
+        data: dict[str, Any] | None = None,
+        make: Callable[[], Sequence[Encoding] | None] | None = None,
+        tensor_type: str | TensorType | None = None,
+    ):
         self._make = make
-        self._made = None
+        self._made: Sequence[Encoding] | None = None
         super().__init__(data, tensor_type=tensor_type, n_sequences=None if make is None else 1)
 
     @property
-    def _encodings(self) -> list | None:
+    def _encodings(self) -> Sequence[Encoding] | None:
         make = self._make
         if self._made is None and make is not None:
             # In this order, so that another thread finds one of the two at any time.
@@ -181,8 +187,8 @@ class LaterEncodings(BatchEncoding):
         return self._made
 
     @_encodings.setter
-    def _encodings(self, encodings: list | None) -> None:
-        # The library sets None before it knows better.
+    def _encodings(self, encodings: Sequence[Encoding] | None) -> None:
+        # The library's __init__ sets None.
         if encodings is not None:
             self._made = encodings
 
@@ -191,5 +197,5 @@ class LaterEncodings(BatchEncoding):
         """Whether there are encodings, made or not."""
         return self._make is not None or self._made is not None
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type[BatchEncoding], tuple[Any, ...]]:
         return BatchEncoding, (self.data, self._encodings, None, False, self._n_sequences)

@@ -8,8 +8,8 @@ the same to rounding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from .character_encoder import CharacterEncoder
 from .lstm.bilstm import BiLstm
 from .lstm.highway_lstm import HighwayLstm
-from .lstm.lstm_layer import ElmoState
+from .lstm.lstm_layer import ElmoState, LstmLayer
 
 
 def is_traced_whole() -> bool:
-    """Whether this runs to make a graph that must hold everything: `torch.export`, `torch.compile(fullgraph=True)`.
+    """Whether a graph that must hold everything is being made: `torch.export`, `torch.compile(fullgraph=True)`.
 
     A plain `torch.compile` may leave its graph for what runs faster outside of it, and does so in this package.
     """
@@ -33,7 +33,7 @@ def is_traced_whole() -> bool:
 
 @torch.compiler.assume_constant_result
 def _must_be_one_graph() -> bool:
-    # torch has no public way to ask. Without an answer the compiler itself says what it cannot trace.
+    # torch has no public function for this. Without an answer the compiler itself says what it cannot trace.
     try:
         from torch._dynamo.symbolic_convert import InstructionTranslator
 
@@ -48,7 +48,8 @@ class ReadingOrder(NamedTuple):
 
     Attributes:
         keep: True for words; where there is none the state stays as it is.
-        fresh: True for the first word of every sentence of a row but the first one, which begins as it is told to.
+        fresh: True for the first word of every sentence of a row but the row's first one, which begins with the given
+            state.
     """
 
     keep: Tensor
@@ -63,11 +64,16 @@ def reading_orders(mask: Tensor, segments: Tensor | None) -> tuple[ReadingOrder,
         segments: ``(batch, words)``, integers. Where it changes within a row, another sentence begins. None: a row is
             one sentence.
     """
+    turned = mask.flip(1)
     if segments is None:
-        both = [(mask, torch.zeros_like(mask)), (mask.flip(1), torch.zeros_like(mask))]
+        fresh = torch.zeros_like(mask), torch.zeros_like(mask)
     else:
-        both = [(mask, begins(mask, segments)), (mask.flip(1), begins(mask.flip(1), segments.flip(1)))]
-    return tuple(ReadingOrder(*(part.t().unsqueeze(-1) for part in pair)) for pair in both)
+        fresh = begins(mask, segments), begins(turned, segments.flip(1))
+    forward, backward = (
+        ReadingOrder(keep.t().unsqueeze(-1), starts.t().unsqueeze(-1))
+        for keep, starts in zip((mask, turned), fresh, strict=True)
+    )
+    return forward, backward
 
 
 def begins(mask: Tensor, segments: Tensor) -> Tensor:
@@ -75,7 +81,7 @@ def begins(mask: Tensor, segments: Tensor) -> Tensor:
 
     Words that the mask leaves out do not count. The first word of a row, which has none before it, is not among them.
     """
-    # Segments of the words alone, moved to the front of their row behind one place for all that is no word.
+    # Segments of the words alone, moved to the front of their row behind one place for all that is not a word.
     place = mask.cumsum(dim=1)
     moved = F.pad(torch.zeros_like(segments), (1, 0)).scatter(1, place * mask, segments)
     before = moved.gather(1, (place - 1).clamp(min=0))
@@ -103,7 +109,9 @@ def scan_rows(
     """
     from torch._higher_order_ops.scan import scan
 
-    def read_word(carried, word):
+    def read_word(
+        carried: tuple[tuple[Tensor, ...], ...], word: tuple[tuple[Any, ...], ...]
+    ) -> tuple[tuple[tuple[Tensor, ...], ...], tuple[Tensor, ...]]:
         following, outputs = [], []
         for step, parts, (keep, fresh), state in zip(steps, *word, carried, strict=True):
             begun = [torch.where(fresh, 0, part) for part in state]
@@ -144,7 +152,8 @@ def read_padded(
     orders = reading_orders(mask, segments)
     x = [words[0].transpose(0, 1), words[1].transpose(0, 1).flip(0)]
     outputs, hidden, cell = [], [], []
-    for depth, layers in enumerate(zip(bilstm.forward_layers, bilstm.backward_layers, strict=True)):
+    for depth, pair in enumerate(zip(bilstm.forward_layers, bilstm.backward_layers, strict=True)):
+        layers = cast("tuple[LstmLayer, LstmLayer]", pair)
         x = [bilstm.dropout(each) for each in x]
         gates = [(F.linear(each, layer.weight_ih, layer.bias),) for each, layer in zip(x, layers, strict=True)]
         start = [(state.hidden[direction, depth], state.cell[direction, depth]) for direction in (0, 1)]
@@ -161,7 +170,7 @@ def encode_padded(encoder: CharacterEncoder, character_ids: Tensor) -> Tensor:
     rows, word_ids = encoder._split(character_ids.flatten(0, -2).long())
     characters = encoder.char_embedding(rows)
     features = []
-    for convolution in encoder.convolutions:
+    for convolution in cast("Iterable[nn.Conv1d]", encoder.convolutions):
         # A product over windows, because a convolution asks how many rows there are, and gets graphs of its own for it.
         width = convolution.kernel_size[0]
         count = rows.shape[1] - width + 1
@@ -179,27 +188,30 @@ def encode_padded(encoder: CharacterEncoder, character_ids: Tensor) -> Tensor:
 
 
 def read_layers_padded(
-    model,
+    encoder: CharacterEncoder,
+    bilstm: BiLstm,
     character_ids: Tensor,
     mask: Tensor,
     segments: Tensor | None,
     state: ElmoState | None,
     backward_character_ids: Tensor | None,
 ) -> tuple[list[Tensor], ElmoState]:
-    """What `ElmoModel.read` computes, for padded rows; its arguments, and the state in any case.
+    """What `ElmoModel.read` computes, for padded rows, from the model's parts and the same arguments.
+
+    The state is returned in any case.
 
     What depends on values is not checked: ids that have no embedding, and a state given to rows of several sentences.
     """
     kept = mask.unsqueeze(-1)
-    words = encode_padded(model.character_encoder, character_ids).masked_fill(~kept, 0)
+    words = encode_padded(encoder, character_ids).masked_fill(~kept, 0)
     backward = words
     if backward_character_ids is not None:
-        backward = encode_padded(model.character_encoder, backward_character_ids).masked_fill(~kept, 0)
+        backward = encode_padded(encoder, backward_character_ids).masked_fill(~kept, 0)
     if state is None:
-        state = model.bilstm.initial_state(mask.shape[0], words)
+        state = bilstm.initial_state(mask.shape[0], words)
     else:
         state = ElmoState(*(part.to(words) for part in state))
-    layers, state = read_padded(model.bilstm, (words, backward), mask, segments, state)
+    layers, state = read_padded(bilstm, (words, backward), mask, segments, state)
     return [torch.cat([words, backward], dim=-1), *layers], state
 
 
@@ -216,7 +228,7 @@ def read_task_padded(lstm: nn.LSTM | HighwayLstm, vectors: Tensor, mask: Tensor,
         ``(batch, words, directions * size)``, zeros where there is no word.
     """
     orders = reading_orders(mask, segments)
-    between = getattr(lstm.dropout, "p", lstm.dropout)
+    between = lstm.dropout.p if isinstance(lstm.dropout, nn.Dropout) else lstm.dropout
     x = vectors.transpose(0, 1)
     for depth, layers in enumerate(_task_layers(lstm)):
         if depth > 0:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -136,8 +137,8 @@ class RunningText(Dataset):
             rows: Rows of a batch of one process.
             unroll_steps: Words of a row, which is how far gradients reach back.
             seed: Decides the orders.
-            process: Which of the processes this is; each has rows of its own.
-            processes: How many there are.
+            process: Number of this process, from 0; each has rows of its own.
+            processes: Number of processes.
             shuffle: Shuffle the sentences in each epoch, and for each direction in another way. False: leave them in
                 the order of the text, for texts whose sentences are to be predicted from the sentences before.
 
@@ -158,7 +159,10 @@ class RunningText(Dataset):
     @lru_cache(maxsize=2)  # noqa: B019 (the current epoch of a training that lives as long as the process)
     def orders(self, epoch: int) -> tuple[EpochOrder, EpochOrder]:
         """How the two directions read the text in an epoch."""
-        return tuple(EpochOrder(self.corpus, self.seed, epoch, backward, self.shuffle) for backward in (False, True))
+        forward, backward = (
+            EpochOrder(self.corpus, self.seed, epoch, is_backward, self.shuffle) for is_backward in (False, True)
+        )
+        return forward, backward
 
     def __getitem__(self, place: tuple[int, int]) -> dict[str, Tensor]:
         """The batch at a place, which is the epoch and the number of the batch in it."""
@@ -192,7 +196,7 @@ class WholeSentences(Dataset):
 
     carries_state = False
 
-    # Sentences are sorted by length among those of so many batches; then the batches are shuffled.
+    # Sentences are sorted by length among those of this many batches; then the batches are shuffled.
     _WINDOW = 100
 
     def __init__(
@@ -205,8 +209,8 @@ class WholeSentences(Dataset):
             table: Its words.
             words: Predictions of a batch, per direction and process.
             seed: Decides the order.
-            process: Which of the processes this is; each has batches of its own.
-            processes: How many there are.
+            process: Number of this process, from 0; each has batches of its own.
+            processes: Number of processes.
 
         Raises:
             ValueError: if the text does not fill one batch of every process.
@@ -307,12 +311,13 @@ class Epochs(Sampler):
 class BatchLoader(DataLoader):
     """Loads batches that are made as a whole, epoch by epoch, so that `Trainer` can skip to any of them at no cost."""
 
-    def __init__(self, batches: RunningText | WholeSentences, **options):
-        super().__init__(batches, batch_sampler=Epochs(batches), collate_fn=_only, **options)
+    def __init__(self, batches: RunningText | WholeSentences, **options: Any):
+        self.epochs = Epochs(batches)
+        super().__init__(batches, batch_sampler=self.epochs, collate_fn=_only, **options)
 
     def set_epoch(self, epoch: int) -> None:
         """Says which epoch comes next."""
-        self.batch_sampler.set_epoch(epoch)
+        self.epochs.set_epoch(epoch)
 
 
 def _only(items: list[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch import nn
+from transformers import Trainer
 from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
 
 from ..whole_files import move_content, move_folder
@@ -16,21 +19,21 @@ from ..whole_files import move_content, move_folder
 UNFINISHED = "_unfinished"
 
 
-class WholeCheckpoints:
-    """A mixin for `transformers.Trainer`, to be named before it.
+class WholeCheckpoints(Trainer):
+    """A `transformers.Trainer` whose checkpoints are whole; before another kind of `Trainer` among a class's bases.
 
     The stock `Trainer` writes a checkpoint piece by piece under its final name, so that a process killed in the middle
-    leaves a part of one, from which the next run then resumes. Here it is written under another name, and renamed. Nor
-    are weights saved that are no numbers.
+    leaves a part of one, from which the next run then resumes. Here a checkpoint is written under another name, and
+    renamed. Weights that are not finite are not saved.
     """
 
     _writes_checkpoint = False
 
-    def _get_output_dir(self, trial) -> str:
+    def _get_output_dir(self, trial: Any) -> str:
         folder = super()._get_output_dir(trial)
         return os.path.join(folder, UNFINISHED) if self._writes_checkpoint else folder
 
-    def _save_checkpoint(self, model, trial) -> None:
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         run = Path(self._get_output_dir(trial))
         unfinished, name = run / UNFINISHED, f"checkpoint-{self.state.global_step}"
         self._check_weights()
@@ -65,21 +68,26 @@ class WholeCheckpoints:
         self.accelerator.wait_for_everyone()
 
     def _check_weights(self) -> None:
+        assert self.model is not None, "Trainer has a model once it is made"
         for name, parameter in self.model.named_parameters():
             if not torch.isfinite(parameter).all():
                 raise FloatingPointError(
-                    f"After step {self.state.global_step} the weights are no numbers any more ({name}), so they are "
-                    f"not saved. {self._whole_so_far()} Lower the learning rate, and resume."
+                    f"After step {self.state.global_step} weights are not finite ({name}), so they are not saved. "
+                    f"{self._whole_so_far()} Lower the learning rate, and resume."
                 )
 
     def _whole_so_far(self) -> str:
-        folder = self.args.output_dir
-        last = get_last_checkpoint(folder) if os.path.isdir(folder) else None
+        folder = self._run_folder()
+        last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
         return f"The last whole checkpoint is {last}." if last else "There is no checkpoint yet."
+
+    def _run_folder(self) -> Path:
+        assert self.args.output_dir is not None, "TrainingArguments has a default"
+        return Path(self.args.output_dir)
 
     def save_whole_model(self) -> None:
         """As `Trainer.save_model` to the output folder, whose files are replaced when all new ones are written."""
-        run = Path(self.args.output_dir)
+        run = self._run_folder()
         unfinished = run / UNFINISHED
         if self.args.should_save:
             shutil.rmtree(unfinished, ignore_errors=True)

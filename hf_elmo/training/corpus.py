@@ -16,6 +16,7 @@ from datasets import Dataset, IterableDataset
 from datasets.exceptions import DatasetGenerationError
 
 from ..model.tokenization_elmo import SPECIAL_WORDS, ElmoTokenizer
+from ..vectors.batching import check_words
 from ..vectors.text_files import MAX_LINE_BYTES, STANDARD_INPUT, lines_of_files
 from ..whole_files import new_folder
 
@@ -54,8 +55,8 @@ class Corpus:
             ends = np.load(folder / "ends.npy", mmap_mode="r", allow_pickle=False)
             lexicon, counts = stored["words"], np.asarray(stored["counts"], dtype=np.int64)
             sound = len(lexicon) == len(counts) and len(ends) and ends[-1] == len(words) == counts.sum()
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{folder} is no numbered text ({error}): delete it, and it is made anew.") from None
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise ValueError(f"{folder} is not a numbered text ({error}): delete it, and it is made anew.") from None
         if not sound:
             raise ValueError(f"{folder} is damaged (its files do not fit each other): delete it, and it is made anew.")
         return cls(lexicon, counts, words, ends, stored["origin"])
@@ -66,8 +67,8 @@ class Corpus:
 
         Args:
             sentences: Lists of words; empty ones are passed over.
-            folder: Where to; a folder that is there already is replaced.
-            origin: What the sentences are, for whoever wants to know whether the corpus is still up to date; JSON.
+            folder: The folder; one that is there already is replaced.
+            origin: What the sentences were made of, to tell later whether the corpus is still up to date; JSON.
 
         Raises:
             ValueError: if there is not a single word.
@@ -75,10 +76,11 @@ class Corpus:
         folder = Path(folder)
         numbers: dict[str, int] = {}
         with new_folder(folder, overwrite=True) as partial:
-            ends, counts = array.array("q"), []
+            ends = array.array("q")
             total = 0
             with open(partial / "first_seen", "wb") as file:
-                for sentence in sentences:
+                for number, sentence in enumerate(sentences):
+                    sentence = check_words(sentence, f"Sentence {number}")
                     if not sentence:
                         continue
                     row = array.array("i", [numbers.setdefault(word, len(numbers)) for word in sentence])
@@ -128,7 +130,7 @@ class Corpus:
 
 _BLOCK = 2**22
 
-# bilm-tf's unknown word is none that a text predicts by its letters.
+# bilm-tf's unknown word does not stand in texts.
 _NO_WORDS = {*SPECIAL_WORDS, "<UNK>"}
 
 
@@ -214,7 +216,11 @@ def _sentences(batch: dict[str, list[str]], split: bool) -> dict[str, list[str]]
     import nupunkt
 
     lines = (line for line in batch["text"] if line and not line.isspace())
-    return {"text": [part for line in lines for part in (nupunkt.sent_tokenize(line) if split else [line])]}
+    if not split:
+        return {"text": list(lines)}
+    parts = (part for line in lines for part in nupunkt.sent_tokenize(line))
+    # Its annotation covers an option, not taken here, that gives a score beside each sentence.
+    return {"text": [part for part in parts if isinstance(part, str)]}
 
 
 def words_of(
@@ -224,7 +230,8 @@ def words_of(
 
     Args:
         texts: With a column `text` of str, or a column `tokens` of lists of words.
-        tokenizer: What splits text into words. None: words stand between white space, as in text that is tokenised.
+        tokenizer: The tokenizer that splits text into words. None: words stand between white space, as in text that is
+            tokenised.
         split_sentences: Split text into sentences first; otherwise a text is one.
 
     Raises:
@@ -244,22 +251,22 @@ def words_of(
 
 
 def word_counts(sentences: Iterable[list[str]]) -> Counter[str]:
-    """How often each word stands in the sentences."""
+    """The number of times that each word stands in the sentences."""
     counts: Counter[str] = Counter()
-    for words in sentences:
-        counts.update(words)
+    for number, words in enumerate(sentences):
+        counts.update(check_words(words, f"Sentence {number}"))
     return counts
 
 
 def by_frequency(counts: Mapping[str, int], size: int | None = None, min_count: int = 1) -> list[str]:
-    """The most frequent words, as `ElmoTokenizer.create` takes them: special words are none of them.
+    """The most frequent words, as `ElmoTokenizer.create` takes them: without special words.
 
     Words of one frequency stand in the order of their letters, so that a vocabulary is the same every time.
 
     Args:
-        counts: How often each word stands in a text.
-        size: At most so many words; None: all.
-        min_count: Only words that stand there so often.
+        counts: The number of times that each word stands in a text.
+        size: At most this many words; None: all.
+        min_count: Only words that stand there at least this often.
     """
     kept = [word for word, count in counts.items() if count >= min_count and word not in _NO_WORDS]
     return sorted(kept, key=lambda word: (-counts[word], word))[:size]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +40,7 @@ def orthogonalized(matrix: Tensor) -> Tensor:
     wide = wide / wide.norm().clamp(min=1e-7)
     a, b, c = _COEFFICIENTS
     square = wide @ wide.T
-    steps = None
+    steps: Tensor | None = None
     for number in range(_STEPS):
         step = torch.addmm(square, square, square, beta=b, alpha=c)
         step.diagonal().add_(a)
@@ -72,12 +73,14 @@ class MuonWithAdamW(Optimizer):
     def __init__(
         self,
         matrices: Iterable[Tensor],
-        others: Iterable[dict],
+        others: Iterable[dict[str, Any]],
         matrix_learning_rate: float = 6e-3,
         learning_rate: float = 4e-3,
         weight_decay: float = 0.01,
         momentum: float = 0.95,
-        **adamw: object,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        fused: bool | None = None,
     ):
         """Takes the parameters.
 
@@ -88,10 +91,12 @@ class MuonWithAdamW(Optimizer):
             learning_rate: Of AdamW.
             weight_decay: Of both, times the learning rate.
             momentum: Of Muon's running mean of gradients; the step looks ahead by Nesterov's rule.
-            adamw: Further arguments of `torch.optim.AdamW`.
+            betas: As in `torch.optim.AdamW`.
+            eps: As in `torch.optim.AdamW`.
+            fused: As in `torch.optim.AdamW`.
 
         Raises:
-            ValueError: for a parameter in `matrices` that has not two dimensions.
+            ValueError: for a parameter in `matrices` that does not have two dimensions.
         """
         matrices = list(matrices)
         if wrong := [tuple(parameter.shape) for parameter in matrices if parameter.ndim != 2]:
@@ -103,12 +108,20 @@ class MuonWithAdamW(Optimizer):
             "momentum": momentum,
             "muon": True,
         }
-        self._adamw = AdamW(list(others), lr=learning_rate, weight_decay=weight_decay, **adamw)
+        self._adamw = AdamW(
+            list(others), lr=learning_rate, betas=betas, eps=eps, weight_decay=weight_decay, fused=fused
+        )
         groups = [own] if matrices else []
         super().__init__([*groups, *({**group, "muon": False} for group in self._adamw.param_groups)], {})
 
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
     @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """One update, of every parameter that has a gradient."""
         loss = None
         if closure is not None:
@@ -118,20 +131,20 @@ class MuonWithAdamW(Optimizer):
             if group["muon"]:
                 for parameter in group["params"]:
                     if parameter.grad is not None:
-                        self._step_matrix(parameter, group)
+                        self._step_matrix(parameter, parameter.grad, group)
         # Loading a state gives this optimiser new groups and a new state: AdamW is to work on those.
         self._adamw.param_groups = [group for group in self.param_groups if not group["muon"]]
         self._adamw.state = self.state
         self._adamw.step()
         return loss
 
-    def _step_matrix(self, parameter: Tensor, group: dict) -> None:
+    def _step_matrix(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]
         if "momentum_buffer" not in state:
-            state["momentum_buffer"] = torch.zeros_like(parameter.grad)
+            state["momentum_buffer"] = torch.zeros_like(gradient)
         mean = state["momentum_buffer"]
-        mean.lerp_(parameter.grad, 1 - group["momentum"])
-        update = orthogonalized(parameter.grad.lerp(mean, group["momentum"]))
+        mean.lerp_(gradient, 1 - group["momentum"])
+        update = orthogonalized(gradient.lerp(mean, group["momentum"]))
         rate = group["lr"] * _RMS_OF_ADAMW * math.sqrt(max(parameter.shape))
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
         parameter.add_(update.to(parameter.dtype), alpha=-rate)

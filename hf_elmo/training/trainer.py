@@ -9,13 +9,15 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch.utils.data import Dataset
 from transformers import Trainer, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer_utils import TrainOutput, get_last_checkpoint
+from transformers.training_args import OptimizerNames
 
 from ..language_model.scoring import perplexity
 from ..model.configuration_elmo import ElmoConfig
@@ -27,6 +29,9 @@ from .batches import BatchLoader, RunningText, WholeSentences, WordTable
 from .checkpoints import WholeCheckpoints
 from .corpus import Corpus, prepare
 from .muon import MuonWithAdamW, is_hidden_matrix
+
+#: What evaluation reads: texts or lists of words.
+_Sentences = Dataset | Iterable[str | Sequence[str]]
 
 #: Optimiser and schedule of bilm-tf (`bilm/training.py`), as fields of `LanguageModelTrainingArguments`.
 ORIGINAL_RECIPE = {
@@ -61,33 +66,39 @@ class LanguageModelTrainingArguments(TrainingArguments):
     multiply_loss: bool = field(default=False, metadata={"help": "Multiply the loss by unroll_steps, as bilm-tf does."})
     matrix_learning_rate: float | None = field(default=None, metadata={"help": "Muon on matrices, at this rate."})
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.unroll_steps < 1:
             raise ValueError(f"unroll_steps must be at least 1, was: {self.unroll_steps}.")
         if self.matrix_learning_rate is not None and not self.optim.startswith("adamw_torch"):
             raise ValueError(
-                f"With matrix_learning_rate Muon and AdamW train, but optim was {self.optim.value}: give one."
+                f"With matrix_learning_rate Muon and AdamW train, but optim was {OptimizerNames(self.optim).value}: "
+                "give one."
             )
 
     @property
     def optimizer_name(self) -> str:
-        """What a checkpoint records of the optimiser."""
-        return self.optim.value if self.matrix_learning_rate is None else "muon"
+        """The name under which a checkpoint records the optimiser."""
+        return OptimizerNames(self.optim).value if self.matrix_learning_rate is None else "muon"
 
     @property
     def precision_name(self) -> str:
-        """What a checkpoint records of the precision of matrix products."""
+        """The name under which a checkpoint records the precision of matrix products."""
         return "bf16" if self.bf16 else "fp16" if self.fp16 else "fp32"
 
 
 class LanguageModelTrainer(WholeCheckpoints, Trainer):
     """`Trainer` for `ElmoForPreTraining` on a `Corpus`.
 
-    It adds what the stock one cannot do: the LSTM state goes from batch to batch, and into checkpoints; a batch's place
-    in the text is its number, so that a resumed run goes on as if never interrupted, bit for bit; a loss that is no
-    number ends the run before it can spoil the weights. Every process of `accelerate launch` has rows of its own.
+    The class adds what the stock one cannot do: the LSTM state goes from batch to batch, and into checkpoints; a
+    batch's place in the text is its number, so that a resumed run goes on as if never interrupted, bit for bit; a loss
+    that is not finite ends the run before it can spoil the weights. Every process of `accelerate launch` has rows of
+    its own.
     """
+
+    args: LanguageModelTrainingArguments
+    model: ElmoForPreTraining
+    processing_class: ElmoTokenizer
 
     def __init__(
         self,
@@ -152,14 +163,14 @@ class LanguageModelTrainer(WholeCheckpoints, Trainer):
         workers = self.args.dataloader_num_workers
         return BatchLoader(self.batches, num_workers=workers, pin_memory=self.args.device.type == "cuda")
 
-    def create_optimizer(self, *arguments, **options) -> torch.optim.Optimizer:
-        """As in `Trainer`, or `MuonWithAdamW` for its arguments.
+    def create_optimizer(self, *arguments: Any, **options: Any) -> torch.optim.Optimizer:
+        """As in `Trainer`, or a `MuonWithAdamW` if `args.matrix_learning_rate` is set.
 
         Adagrad begins with squares of 1, as in TensorFlow, not 0 (which makes first steps huge).
         """
-        fresh = self.optimizer is None
-        if fresh and self.args.matrix_learning_rate is not None:
-            self.optimizer = self._muon(*arguments, **options)
+        fresh, matrix_learning_rate = self.optimizer is None, self.args.matrix_learning_rate
+        if fresh and matrix_learning_rate is not None:
+            self.optimizer = self._muon(matrix_learning_rate, *arguments, **options)
             return self.optimizer
         optimizer = super().create_optimizer(*arguments, **options)
         if fresh and isinstance(optimizer, torch.optim.Adagrad):
@@ -167,11 +178,11 @@ class LanguageModelTrainer(WholeCheckpoints, Trainer):
                 state["sum"].fill_(1.0)
         return optimizer
 
-    def _muon(self, model: torch.nn.Module | None = None) -> MuonWithAdamW:
-        model = self.model if model is None else model
-        trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-        matrices = {name for name, parameter in trained.items() if is_hidden_matrix(name, parameter, model)}
-        decays = set(self.get_decay_parameter_names(model))
+    def _muon(self, matrix_learning_rate: float, model: torch.nn.Module | None = None) -> MuonWithAdamW:
+        trained_model = self.model if model is None else model
+        trained = {name: parameter for name, parameter in trained_model.named_parameters() if parameter.requires_grad}
+        matrices = {name for name, parameter in trained.items() if is_hidden_matrix(name, parameter, trained_model)}
+        decays = set(self.get_decay_parameter_names(trained_model))
         others = [name for name in trained if name not in matrices]
         return MuonWithAdamW(
             [parameter for name, parameter in trained.items() if name in matrices],
@@ -179,7 +190,7 @@ class LanguageModelTrainer(WholeCheckpoints, Trainer):
                 {"params": [trained[name] for name in others if name in decays]},
                 {"params": [trained[name] for name in others if name not in decays], "weight_decay": 0.0},
             ],
-            self.args.matrix_learning_rate,
+            matrix_learning_rate,
             self.args.learning_rate,
             self.args.weight_decay,
             betas=(self.args.adam_beta1, self.args.adam_beta2),
@@ -187,21 +198,28 @@ class LanguageModelTrainer(WholeCheckpoints, Trainer):
             fused=self.args.optim == "adamw_torch_fused",
         )
 
-    def train(self, *arguments, **options):
+    def train(self, *arguments: Any, **options: Any) -> TrainOutput:
         """As in `Trainer`; the state begins with zeros."""
         self.lstm_state = None
         return super().train(*arguments, **options)
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, Any]:
         """As in `Trainer`, with the state that the batch before left.
 
         Raises:
-            FloatingPointError: for a loss that is no number.
+            FloatingPointError: for a loss that is not finite.
         """
         carries = self.args.carry_state
         if carries:
             inputs = {**inputs, "state": self.lstm_state, "return_state": True}
-        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
+        both = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
+        loss, outputs = cast("tuple[torch.Tensor, Any]", both)  # because of return_outputs
         if not torch.isfinite(loss):
             raise FloatingPointError(
                 f"The loss is {loss.item()} at step {self.state.global_step + 1}. {self._whole_so_far()} Lower the "
@@ -224,7 +242,12 @@ class LanguageModelTrainer(WholeCheckpoints, Trainer):
             self._losses.zero_()
         super().log(logs, start_time)
 
-    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
+    def evaluate(
+        self,
+        eval_dataset: _Sentences | dict[str, _Sentences] | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
         """Perplexity of the sentences, each on its own: exact over all of them, with the full softmax.
 
         Returns:
@@ -234,12 +257,12 @@ class LanguageModelTrainer(WholeCheckpoints, Trainer):
         """
         sentences = self.eval_dataset if eval_dataset is None else eval_dataset
         if isinstance(sentences, dict):
-            metrics = {}
+            metrics: dict[str, float] = {}
             for name, part in sentences.items():
                 metrics |= self.evaluate(part, ignore_keys, f"{metric_key_prefix}_{name}")
             return metrics
         started = time.perf_counter()
-        result = perplexity(self.model, self.processing_class, sentences)
+        result = perplexity(self.model, self.processing_class, cast("Iterable[str | Sequence[str]]", sentences))
         values = {
             "loss": math.log(result.mean),
             "perplexity": result.mean,
@@ -253,7 +276,7 @@ class LanguageModelTrainer(WholeCheckpoints, Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    # `Trainer` writes and reads the state of chance here, for each process, and so the place for other such states.
+    # `Trainer` writes and reads the random state here, for each process, and so the place for other such states.
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
         tensors = {} if self.lstm_state is None else self.lstm_state._asdict()
@@ -277,10 +300,10 @@ class LanguageModelTrainer(WholeCheckpoints, Trainer):
         try:
             with safe_open(file, framework="pt", device=str(self.args.device)) as stored:
                 stream = json.loads(stored.metadata()["stream"])
-                tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (no mapping)
-        except (OSError, SafetensorError, KeyError, TypeError) as error:
+                tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a mapping)
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(
-                f"{file} is no state of a language model's training ({error}): resume from another checkpoint, or "
+                f"{file} is not a state of a language model's training ({error}): resume from another checkpoint, or "
                 "with as many processes as before."
             ) from None
         # Checkpoints of before the optimiser and the precision were recorded do not have them.
@@ -314,7 +337,7 @@ def make_model(
             model with a `word_embed_dim` keeps its vocabulary in any case.
         vocabulary: The words that a fresh softmax learns to predict, most frequent first. None: the most frequent ones
             of the text.
-        vocabulary_size: How many.
+        vocabulary_size: The number of these words.
 
     Raises:
         ValueError: if both or neither of `config` and `model` are given, a vocabulary for a model that has one, or
@@ -331,6 +354,7 @@ def make_model(
         )
         config.vocab_size = len(tokenizer)
         return ElmoForPreTraining(config), tokenizer
+    assert model is not None, "one of the two is given"
     has_softmax, own = _has_softmax(model), ElmoConfig.from_pretrained(model)
     if has_softmax or own.word_embed_dim:
         if vocabulary is not None:
@@ -348,7 +372,7 @@ def _has_softmax(folder: str | Path) -> bool:
         raise ValueError(f"There are no weights (model.safetensors) in {folder}.")
     for file in files:
         with safe_open(file, framework="pt") as weights:
-            if "softmax.weight" in weights.keys():  # noqa: SIM118 (no mapping)
+            if "softmax.weight" in weights.keys():  # noqa: SIM118 (not a mapping)
                 return True
     return False
 
@@ -389,8 +413,8 @@ def train(
         FloatingPointError: when the loss stops being a number.
         OSError: when a checkpoint cannot be written.
     """
-    # Without an accelerator mixed precision has to be asked for in so many words.
-    defaults = {"report_to": "none", "use_cpu": not torch.accelerator.is_available()}
+    # Without an accelerator mixed precision has to be asked for explicitly.
+    defaults: dict[str, Any] = {"report_to": "none", "use_cpu": not torch.accelerator.is_available()}
     args = LanguageModelTrainingArguments(output_dir=str(output), **{**defaults, **arguments})
     files = list(files)
     if args.world_size > 1 and "-" in map(str, files):

@@ -30,12 +30,32 @@ def split_into_words(tokenizer: ElmoTokenizer, sentences: Iterable[str | Sequenc
     for number, sentence in enumerate(sentences):
         if isinstance(sentence, str):
             yield tokenizer.tokenize(sentence)
-        elif isinstance(sentence, (list, tuple)) and all(isinstance(word, str) for word in sentence):
-            yield list(sentence)
+        elif isinstance(sentence, (list, tuple)):
+            yield check_words(sentence, f"Sentence {number}")
         else:
             raise ValueError(
                 f"Sentence {number} must be a text or a list of words, was: {type(sentence).__name__} {sentence!r:.60}"
             )
+
+
+def check_words(words: Iterable[str], name: str) -> list[str]:
+    """The words as a list.
+
+    Args:
+        words: What should be words.
+        name: What messages call them.
+
+    Raises:
+        ValueError: for the first that is not a str, with its place and what it is.
+    """
+    words = list(words)
+    for place, word in enumerate(words):
+        if not isinstance(word, str):
+            raise ValueError(
+                f"{name} must consist of words (str), but at place {place} it has: {word!r:.60} "
+                f"({type(word).__name__})."
+            )
+    return words
 
 
 def windows(sentences: Iterable[list[str]], most_words: int) -> Iterator[list[list[str]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -11,6 +11,10 @@ from torch import Tensor
 
 from .batching import BATCHES_PER_WINDOW, evaluating, similar_lengths, split_into_words, windows
 from .word_cache import RecentWords, remembering
+
+if TYPE_CHECKING:
+    from ..model.modeling_elmo import ElmoModel, ElmoModelOutput, ElmoPreTrainedModel
+    from ..model.tokenization_elmo import ElmoTokenizer
 
 LAYERS = ("mix", "top", "all", "average")
 
@@ -30,8 +34,8 @@ class EmbeddedSentence(NamedTuple):
 
 
 def embed_sentences(
-    model,
-    tokenizer,
+    model: ElmoPreTrainedModel,
+    tokenizer: ElmoTokenizer,
     sentences: Iterable[str | Sequence[str]],
     layers: str = "mix",
     keep_boundaries: bool = False,
@@ -39,9 +43,9 @@ def embed_sentences(
 ) -> Iterator[EmbeddedSentence]:
     """Embeds sentences, in their order.
 
-    They are read as they are needed, so the iterable may be longer than memory. A sentence's vectors depend on it
-    alone: not on its neighbours, the size of batches, or the model's being in training mode. An empty sentence has no
-    rows.
+    Sentences are read as they are needed, so the iterable may be longer than memory. A sentence's vectors depend on
+    that sentence alone: not on its neighbours, the size of batches, or the model's being in training mode. An empty
+    sentence has no rows.
 
     Args:
         model: An `ElmoModel`, or a model on top of one (whose `base_model` it is), on any device.
@@ -58,6 +62,16 @@ def embed_sentences(
     Raises:
         ValueError: for another `layers`, a `batch_words` below 1, one text in the place of sentences, a sentence that
             is neither text nor words, and vectors that are not finite.
+
+    Examples:
+        >>> import hf_elmo
+        >>> model = hf_elmo.ElmoModel.from_pretrained(hf_elmo.bundled())
+        >>> tokenizer = hf_elmo.ElmoTokenizer.from_pretrained(hf_elmo.bundled())
+        >>> sentences = ["I read the book yesterday.", ["Two", "words"]]
+        >>> for sentence in hf_elmo.embed_sentences(model, tokenizer, sentences):
+        ...     print(sentence.words, sentence.vectors.shape == (len(sentence.words), model.config.hidden_size))
+        ['I', 'read', 'the', 'book', 'yesterday', '.'] True
+        ['Two', 'words'] True
     """
     if layers not in LAYERS:
         raise ValueError(f"layers must be one of {', '.join(LAYERS)}, was: {layers!r}.")
@@ -71,10 +85,18 @@ def embed_sentences(
     return _embed(model, tokenizer, sentences, layers, keep_boundaries, batch_words, alone)
 
 
-def _embed(model, tokenizer, sentences, layers, keep_boundaries, batch_words, alone) -> Iterator[EmbeddedSentence]:
+def _embed(
+    model: ElmoModel,
+    tokenizer: ElmoTokenizer,
+    sentences: Iterable[str | Sequence[str]],
+    layers: str,
+    keep_boundaries: bool,
+    batch_words: int,
+    alone: bool,
+) -> Iterator[EmbeddedSentence]:
     number, recent = 0, RecentWords(model.character_encoder, across_calls=False)
     for window in windows(split_into_words(tokenizer, sentences), BATCHES_PER_WINDOW * batch_words):
-        embedded: list[EmbeddedSentence | None] = [None] * len(window)
+        embedded: dict[int, EmbeddedSentence] = {}
         lengths = [len(sentence) + 2 for sentence in window]
         for indices in similar_lengths(lengths, 1 if alone else batch_words):
             batch = [window[index] for index in indices]
@@ -86,14 +108,20 @@ def _embed(model, tokenizer, sentences, layers, keep_boundaries, batch_words, al
                     )
                 embedded[index] = result
         number += len(window)
-        embedded.reverse()
-        while embedded:
-            words, vectors, truncated = embedded.pop()
+        for index in range(len(window)):
+            words, vectors, truncated = embedded.pop(index)
             # Until here sentences share the arrays of their batches; a reader who keeps one is to keep no more.
             yield EmbeddedSentence(words, vectors.copy(), truncated)
 
 
-def _embed_batch(model, tokenizer, batch: list[list[str]], layers: str, keep_boundaries: bool, recent: RecentWords):
+def _embed_batch(
+    model: ElmoModel,
+    tokenizer: ElmoTokenizer,
+    batch: list[list[str]],
+    layers: str,
+    keep_boundaries: bool,
+    recent: RecentWords,
+) -> Iterator[EmbeddedSentence]:
     encoded = tokenizer(
         batch,
         is_split_into_words=True,
@@ -118,10 +146,12 @@ def _embed_batch(model, tokenizer, batch: list[list[str]], layers: str, keep_bou
         yield EmbeddedSentence(words, rows[..., place, :], cut)
 
 
-def _choose(output, layers: str) -> Tensor:
+def _choose(output: ElmoModelOutput, layers: str) -> Tensor:
     """``(batch, words, dim)``, or ``(batch, layers, words, dim)`` for all layers."""
     if layers == "mix":
+        assert output.last_hidden_state is not None, "the model always returns it"
         return output.last_hidden_state
+    assert output.hidden_states is not None, "they were asked for"
     if layers == "top":
         return output.hidden_states[-1]
     stacked = torch.stack(output.hidden_states, dim=1)

@@ -5,8 +5,12 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import h5py
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
 
 
 class Hdf5Output:
@@ -42,14 +46,14 @@ class _Disk(io.RawIOBase):
         self._file = open(path, "w+b", buffering=0)  # noqa: SIM115
         self.error: OSError | None = None
 
-    def write(self, data) -> int:
-        rest = memoryview(data)
+    def write(self, data: ReadableBuffer) -> int:
+        rest = memoryview(data).cast("B")
         while len(rest) and self.error is None:
             try:
                 rest = rest[self._file.write(rest) :]
             except OSError as error:
                 self.error = error
-        return len(data)
+        return memoryview(data).nbytes
 
     def truncate(self, size: int | None = None) -> int:
         try:
@@ -58,7 +62,7 @@ class _Disk(io.RawIOBase):
             self.error = self.error or error
             return size or 0
 
-    def readinto(self, buffer) -> int:
+    def readinto(self, buffer: WriteableBuffer) -> int:
         return self._file.readinto(buffer)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:

@@ -11,10 +11,13 @@ import hashlib
 import json
 import os
 import shutil
+import struct
+import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import datasets
 import numpy as np
@@ -22,31 +25,36 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from datasets import Dataset, DatasetDict
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 from transformers.utils import logging
 
 from ..whole_files import new_file
 from .batching import evaluating, similar_lengths
+
+if TYPE_CHECKING:
+    from ..model.modeling_elmo import ElmoModel, ElmoPreTrainedModel
 
 logger = logging.get_logger(__name__)
 
 DTYPES = ("float32", "float16")
 
 # Raise it whenever the same biLM and text would be stored otherwise than before.
-_FORMAT = 1
+_FORMAT = 2
 
-# Words are read in blocks of so many rows, and their layers written in windows of so many batches.
+_CHECKSUM = struct.Struct("<I")
+
+# Words are read in blocks of this many rows, and their layers written in windows of this many batches.
 _ROWS_PER_BLOCK = 1024
 _BATCHES_PER_WINDOW = 4
 
 _SCHEMA = pa.schema([pa.field("layer_states", pa.large_binary())])
-# What decides about the layers besides the weights and their shapes.
+# The switches that decide about the layers besides the weights and their shapes.
 _SWITCHES = ("num_layers", "activation", "use_skip_connections", "cell_clip", "proj_clip", "forget_bias")
 
 
 def precompute_layers(
     dataset: Dataset | DatasetDict,
-    model,
+    model: ElmoPreTrainedModel,
     folder: str | os.PathLike,
     *,
     dtype: str = "float32",
@@ -87,24 +95,41 @@ def precompute_layers(
         To have it again in another process, call this again instead of `save_to_disk`.
 
     Raises:
-        TypeError: for a dataset that is no `datasets.Dataset`, or a model that is no ELMo.
+        TypeError: for a dataset that is not a `datasets.Dataset`, or a model that is not an ELMo.
         ValueError: for missing columns, rows whose columns do not fit each other, layers that are not finite, and other
             values of the options.
         OSError: if the folder cannot be written or is full. Nothing is kept of the attempt.
+
+    Reading a row of the result raises a ValueError if its bytes are not those that were stored.
+
+    Examples:
+        >>> import hf_elmo
+        >>> model = hf_elmo.ElmoModel.from_pretrained(hf_elmo.bundled())
+        >>> tokenizer = hf_elmo.ElmoTokenizer.from_pretrained(hf_elmo.bundled())
+        >>> from datasets import Dataset
+        >>> texts = Dataset.from_dict({"text": ["I read the book.", "It rains."]})
+        >>> rows = texts.map(lambda batch: tokenizer(batch["text"]), batched=True)
+        >>> stored = hf_elmo.precompute_layers(rows, model, "layers")
+        >>> stored[1]["layer_states"].shape == (model.config.num_layers + 1, 5, model.config.hidden_size)
+        True
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, was: {dtype!r}.")
     if batch_words < 1:
         raise ValueError(f"batch_words must be at least 1, was: {batch_words}.")
     if isinstance(dataset, DatasetDict):
-        options = {"dtype": dtype, "batch_words": batch_words, "keep_character_ids": keep_character_ids}
         return DatasetDict(
-            {name: precompute_layers(split, model, folder, **options) for name, split in dataset.items()}
+            {
+                name: precompute_layers(
+                    split, model, folder, dtype=dtype, batch_words=batch_words, keep_character_ids=keep_character_ids
+                )
+                for name, split in dataset.items()
+            }
         )
     if not isinstance(dataset, Dataset):
         raise TypeError(f"dataset must be a datasets.Dataset, whose rows have an order, was: {type(dataset).__name__}.")
     bilm = getattr(model, "base_model", None)
-    if not hasattr(bilm, "bilstm"):
+    if bilm is None or not hasattr(bilm, "bilstm"):
         raise TypeError(f"model must be an ElmoModel or a head on top of one, was: {type(model).__name__}.")
     _check_columns(dataset)
     others = dataset.with_format(None)
@@ -118,6 +143,7 @@ def precompute_layers(
     text_hash, num_words = _hash_text(dataset)
     name = _combine(str(_FORMAT), dtype, _hash_bilm(bilm), text_hash)
     path = Path(folder) / f"layers-{name}.arrow"
+    decoder = replace(decoder, path=str(path))
     store = _open(path, len(dataset))
     if store is None:
         _make_folder(path.parent)
@@ -140,24 +166,42 @@ class LayerDecoder:
     Attributes:
         num_layers: The word layer and the biLSTM layers.
         dim: Size of a layer's vector, both directions.
-        dtype: `"float32"` or `"float16"`, stored with the least significant byte first.
+        dtype: `"float32"` or `"float16"`, stored with the least significant byte first. Behind the numbers of a row
+            stand four bytes: their CRC-32.
+        path: The file, for messages.
     """
 
     num_layers: int
     dim: int
     dtype: str
+    path: str = ""
 
-    def __call__(self, batch: dict[str, list]) -> dict[str, list]:
+    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         """A batch of a dataset with `layer_states` as arrays ``(num_layers, words, dim)``, read-only."""
         if "layer_states" not in batch:
             return batch
         return {**batch, "layer_states": [self.decode(stored) for stored in batch["layer_states"]]}
 
     def decode(self, stored: bytes) -> np.ndarray:
-        return np.frombuffer(stored, self._stored_dtype).reshape(self.num_layers, -1, self.dim)
+        """The layers of a row, ``(num_layers, words, dim)``, read-only.
+
+        Raises:
+            ValueError: if they are not what was stored.
+        """
+        if not stored:
+            return np.zeros((self.num_layers, 0, self.dim), self._stored_dtype)
+        data, checksum = memoryview(stored)[: -_CHECKSUM.size], memoryview(stored)[-_CHECKSUM.size :]
+        if zlib.crc32(data) != _CHECKSUM.unpack(checksum)[0]:
+            raise ValueError(
+                f"Stored layers in {self.path or 'a store'} are damaged: their checksum is another one. Delete the "
+                "file; precompute_layers then computes it anew."
+            )
+        return np.frombuffer(data, self._stored_dtype).reshape(self.num_layers, -1, self.dim)
 
     def encode(self, layers: np.ndarray) -> bytes:
-        return layers.astype(self._stored_dtype).tobytes()
+        """The bytes of a row's layers, ``(num_layers, words, dim)``."""
+        data = layers.astype(self._stored_dtype).tobytes()
+        return data + _CHECKSUM.pack(zlib.crc32(data))
 
     def num_bytes(self, num_words: int) -> int:
         return num_words * self.num_layers * self.dim * self._stored_dtype.itemsize
@@ -185,7 +229,7 @@ class _Rows(NamedTuple):
     segments: np.ndarray
 
     def windows(self, most_words: int) -> Iterator[_Rows]:
-        """Cuts the rows into consecutive parts of so many words, or of one row that has more."""
+        """Cuts the rows into consecutive parts of at most `most_words` words, or of one row that has more."""
         ends = np.cumsum(self.lengths)
         start, words = 0, 0
         while start < len(self.lengths):
@@ -210,7 +254,8 @@ class _Rows(NamedTuple):
             for row, start, length in zip(rows, starts, lengths, strict=True):
                 row[:length] = values[start : start + length]
             padded.append(rows)
-        return tuple(padded)
+        characters, mask, segments = padded
+        return characters, mask, segments
 
 
 def _check_columns(dataset: Dataset) -> None:
@@ -247,7 +292,7 @@ def _read(dataset: Dataset) -> Iterator[_Rows]:
                 f"{int(widths[widths != chars][0])} characters: all must be as long, as ElmoTokenizer makes them."
             )
         characters = _integers(characters, "character_ids").reshape(len(widths), chars)
-        flat = {}
+        flat: dict[str, np.ndarray] = {}
         for name in table.column_names:
             if name != "character_ids":
                 found, values = _lists(table[name], name, first)
@@ -257,7 +302,7 @@ def _read(dataset: Dataset) -> Iterator[_Rows]:
                         f"Row {first + row} has {lengths[row]} words in character_ids, but {found[row]} in {name}."
                     )
                 flat[name] = _integers(values, name)
-        mask = flat["attention_mask"] != 0 if "attention_mask" in flat else (characters > 0).any(axis=1)
+        mask = np.asarray(flat["attention_mask"] != 0 if "attention_mask" in flat else (characters > 0).any(axis=1))
         yield _Rows(first, lengths, characters, mask, flat.get("token_type_ids", np.zeros(len(mask), np.int32)))
         first += len(lengths)
 
@@ -298,16 +343,16 @@ def _hash_text(dataset: Dataset) -> tuple[str, int]:
     num_words = 0
     widths: set[int] = set()
     for rows in _read(dataset):
-        lengths.update(rows.lengths)
-        characters.update(np.ascontiguousarray(rows.characters))
-        places.update(np.ascontiguousarray(np.stack([rows.mask, rows.segments], axis=1)))
+        lengths.update(rows.lengths.data)
+        characters.update(np.ascontiguousarray(rows.characters).data)
+        places.update(np.ascontiguousarray(np.stack([rows.mask, rows.segments], axis=1)).data)
         num_words += len(rows.mask)
         widths |= {rows.characters.shape[1]} if len(rows.mask) else set()
     parts = (lengths.hexdigest(), characters.hexdigest(), places.hexdigest(), str(sorted(widths)))
     return _combine(*parts), num_words
 
 
-def _hash_bilm(bilm) -> str:
+def _hash_bilm(bilm: ElmoModel) -> str:
     """A hash of all that decides about a text's layers, up to rounding."""
     switches = {name: getattr(bilm.config, name) for name in _SWITCHES}
     digest = hashlib.blake2b(json.dumps(switches, sort_keys=True).encode())
@@ -328,6 +373,9 @@ def _open(path: Path, num_rows: int) -> Dataset | None:
         return None
     try:
         store = Dataset.from_file(str(path))
+        # Where rows begin and end must lie within the file: else reading them reads other memory. What is in them has
+        # checksums, which are compared when a row is read.
+        store.data.table.validate(full=True)
     except (pa.ArrowInvalid, OSError) as error:
         logger.warning(f"{path} is damaged and will be made anew: {error}")
         return None
@@ -347,7 +395,7 @@ def _make_folder(folder: Path) -> None:
         raise _unwritable(error, folder) from error
 
 
-def _only_process(path: Path) -> FileLock:
+def _only_process(path: Path) -> AbstractContextManager[BaseFileLock]:
     """A held lock, for a `with`, under which no other process builds this store. A kill releases it."""
     lock = FileLock(path.with_name(f".{path.stem}.lock"))
     try:
@@ -368,7 +416,9 @@ def _unwritable(error: OSError, folder: Path) -> OSError:
     )
 
 
-def _build(path: Path, dataset: Dataset, bilm, decoder: LayerDecoder, batch_words: int, num_words: int) -> None:
+def _build(
+    path: Path, dataset: Dataset, bilm: ElmoModel, decoder: LayerDecoder, batch_words: int, num_words: int
+) -> None:
     """Computes and writes a store; it gets its name when it is whole."""
     size = decoder.num_bytes(num_words)
     room = shutil.disk_usage(path.parent).free
@@ -399,7 +449,7 @@ def _too_full(size: int, trouble: str, decoder: LayerDecoder) -> str:
     return f"The layers take {size / 1e9:.2f} GB and could not be stored ({trouble}): {remedy}"
 
 
-def _compute(bilm, rows: _Rows, decoder: LayerDecoder, batch_words: int) -> list[bytes]:
+def _compute(bilm: ElmoModel, rows: _Rows, decoder: LayerDecoder, batch_words: int) -> list[bytes]:
     """The layers of some rows, encoded."""
     encoded = [b""] * len(rows.lengths)
     for indices in similar_lengths(rows.lengths.tolist(), batch_words):

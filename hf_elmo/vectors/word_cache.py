@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..model.character_encoder import CharacterEncoder, VectorCache, cache_of_call
+from ..model.character_encoder import CharacterEncoder, VectorCache, cache_of_call, hash_factors, row_hashes
 from ..model.fingerprint import Fingerprint
 
 if TYPE_CHECKING:
@@ -69,9 +69,8 @@ class WordCache:
                 f"Expected rows (words, chars) and vectors (words, dim), was: {tuple(rows.shape)} and "
                 f"{tuple(vectors.shape)}."
             )
-        generator = torch.Generator().manual_seed(0)
-        factors = torch.randint(-(2**62), 2**62, (rows.shape[1],), generator=generator)
-        hashes, order = (rows.long() * factors).sum(dim=1).sort()
+        factors = hash_factors(rows.shape[1])
+        hashes, order = row_hashes(rows, factors).sort()
         self._arrays = _Arrays(
             factors, hashes, rows.int().index_select(0, order), vectors.detach().index_select(0, order)
         )
@@ -88,7 +87,7 @@ class WordCache:
         factors, hashes, known_rows, known_vectors = arrays
         if rows.shape[1] != known_rows.shape[1]:
             return compute(rows)
-        place = torch.searchsorted(hashes, (rows * factors).sum(dim=1)).clamp(max=len(hashes) - 1)
+        place = torch.searchsorted(hashes, row_hashes(rows, factors)).clamp(max=len(hashes) - 1)
         # Two rows may have the same hash: the comparison makes it exact.
         known = (known_rows.index_select(0, place) == rows).all(dim=1)
         if known.all():
@@ -223,6 +222,15 @@ def remember_words(model: ElmoPreTrainedModel, capacity: int = 16_384) -> Recent
 
     Raises:
         ValueError: for a capacity below 1.
+
+    Examples:
+        >>> import hf_elmo
+        >>> model = hf_elmo.ElmoModel.from_pretrained(hf_elmo.bundled())
+        >>> tokenizer = hf_elmo.ElmoTokenizer.from_pretrained(hf_elmo.bundled())
+        >>> words = hf_elmo.remember_words(model)
+        >>> embedded = list(hf_elmo.embed_sentences(model, tokenizer, ["I read the book."]))
+        >>> len(words)  # with the two boundaries
+        7
     """
     encoder = model.base_model.character_encoder
     cache = RecentWords(encoder, capacity)

@@ -15,10 +15,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .embedding import EmbeddedSentence
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 # The library refuses headers that are longer (safetensors, `MAX_HEADER_SIZE`).
 _LONGEST_SAFETENSORS_HEADER = 100_000_000
@@ -28,7 +32,7 @@ _ROW_GROUP_BYTES = 32 * 2**20
 
 @contextmanager
 def writing(target: Path) -> Iterator[None]:
-    """Makes errors name the file that is to be, not a temporary one."""
+    """Makes errors name the final file, not a temporary one."""
     try:
         yield
     except (OSError, RuntimeError) as error:
@@ -40,7 +44,7 @@ class VectorWriter(ABC):
     """Writes sentences, one after the other, to a file of one format.
 
     Args:
-        path: Where to write; the file is made anew.
+        path: The file, which is made anew.
         dim: Size of a vector.
         num_layers: Number of layers where sentences come as ``(layers, words, dim)``; None for ``(words, dim)``.
         target: The name for error messages, if `path` is a temporary one.
@@ -83,7 +87,7 @@ class VectorWriter(ABC):
 
     @abstractmethod
     def abandon(self) -> None:
-        """Closes the file as it is, incomplete. It may raise what closing a broken file raises."""
+        """Closes the file as it is, incomplete. This may raise what closing a broken file raises."""
 
     @abstractmethod
     def _open(self) -> None: ...
@@ -103,23 +107,23 @@ class NpzWriter(VectorWriter):
 
     suffixes = (".npz",)
 
-    def _open(self):
+    def _open(self) -> None:
         self._archive = zipfile.ZipFile(self.path, "w", allowZip64=True)
         self._words = tempfile.TemporaryFile(dir=self.path.parent)  # noqa: SIM115
 
-    def _add(self, key, sentence):
+    def _add(self, key: str, sentence: EmbeddedSentence) -> None:
         with self._archive.open(f"{key}.npy", "w", force_zip64=True) as entry:
             np.lib.format.write_array(entry, sentence.vectors, allow_pickle=False)
         self._words.write(_json_line(sentence.words))
 
-    def _finish(self):
+    def _finish(self) -> None:
         header = {"descr": "|u1", "fortran_order": False, "shape": (self._words.tell(),)}
         self._words.seek(0)
         with self._words, self._archive, self._archive.open("words.npy", "w", force_zip64=True) as entry:
             np.lib.format.write_array_header_1_0(entry, header)
             shutil.copyfileobj(self._words, entry)
 
-    def abandon(self):
+    def abandon(self) -> None:
         self._words.close()
         self._archive.close()
 
@@ -133,13 +137,13 @@ class SafetensorsWriter(VectorWriter):
 
     suffixes = (".safetensors",)
 
-    def _open(self):
+    def _open(self) -> None:
         self._data = tempfile.TemporaryFile(dir=self.path.parent)  # noqa: SIM115
         self._words = tempfile.TemporaryFile(dir=self.path.parent)  # noqa: SIM115
         self._entries: list[str] = []
         self._header_bytes = 1000
 
-    def _add(self, key, sentence):
+    def _add(self, key: str, sentence: EmbeddedSentence) -> None:
         start = self._data.tell()
         self._data.write(sentence.vectors.astype("<f4", copy=False).tobytes())
         self._enter(key, "F32", sentence.vectors.shape, start, self._data.tell())
@@ -154,7 +158,7 @@ class SafetensorsWriter(VectorWriter):
         self._entries.append(entry)
         self._header_bytes += len(entry) + 1
 
-    def _finish(self):
+    def _finish(self) -> None:
         end = self._data.tell()
         length = self._words.tell()
         self._enter("words", "U8", (length,), end, end + length)
@@ -166,7 +170,7 @@ class SafetensorsWriter(VectorWriter):
                 part.seek(0)
                 shutil.copyfileobj(part, file)
 
-    def abandon(self):
+    def abandon(self) -> None:
         self._data.close()
         self._words.close()
 
@@ -174,26 +178,26 @@ class SafetensorsWriter(VectorWriter):
 class Hdf5Writer(VectorWriter):
     """HDF5: datasets `"0"`, `"1"`, ..., float32, ``([layers,] words, dim)``."""
 
-    def _open(self):
+    def _open(self) -> None:
         from .hdf5_output import Hdf5Output
 
         self._output = Hdf5Output(self.path)
 
-    def _add(self, key, sentence):
+    def _add(self, key: str, sentence: EmbeddedSentence) -> None:
         self._output.file.create_dataset(key, data=sentence.vectors, dtype="float32")
         self._output.check()
 
-    def _finish(self):
+    def _finish(self) -> None:
         self._output.close()
 
-    def abandon(self):
+    def abandon(self) -> None:
         self._output.close()
 
 
 class BilmHdf5Writer(Hdf5Writer):
     """HDF5 as bilm-tf's `dump_bilm_embeddings`: datasets `"0"`, `"1"`, ..., float32, ``(layers, words, dim)``."""
 
-    def _open(self):
+    def _open(self) -> None:
         if self.num_layers is None:
             raise ValueError("bilm-tf's HDF5 layout holds all layers of a sentence: embed with layers='all'.")
         super()._open()
@@ -208,19 +212,19 @@ class AllenNlpHdf5Writer(Hdf5Writer):
 
     suffixes = (".hdf5", ".h5")
 
-    def _open(self):
+    def _open(self) -> None:
         super()._open()
         self._keys: dict[str, str] = {}
 
-    def _add(self, key, sentence):
+    def _add(self, key: str, sentence: EmbeddedSentence) -> None:
         super()._add(key, sentence)
         self._keys[self.text_of(key, sentence)] = key
 
     def text_of(self, key: str, sentence: EmbeddedSentence) -> str:
-        """What a sentence is called in the index."""
+        """The name of a sentence in the index."""
         return " ".join(sentence.words)
 
-    def _finish(self):
+    def _finish(self) -> None:
         import h5py
 
         index = self._output.file.create_dataset("sentence_to_index", (1,), dtype=h5py.string_dtype())
@@ -237,7 +241,7 @@ class ParquetWriter(VectorWriter):
 
     suffixes = (".parquet",)
 
-    def _open(self):
+    def _open(self) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -251,7 +255,7 @@ class ParquetWriter(VectorWriter):
         self._pending_bytes = 0
         self._written = 0
 
-    def _add(self, key, sentence):
+    def _add(self, key: str, sentence: EmbeddedSentence) -> None:
         self._pending.append(sentence)
         self._pending_bytes += sentence.vectors.nbytes + 100 * (len(sentence.words) + 1)
         if self._pending_bytes >= _ROW_GROUP_BYTES:
@@ -270,7 +274,7 @@ class ParquetWriter(VectorWriter):
         self._written += len(words)
         self._pending, self._pending_bytes = [], 0
 
-    def _nested_vectors(self):
+    def _nested_vectors(self) -> pa.ListArray:
         import pyarrow as pa
 
         lists = [each.vectors for each in self._pending]
@@ -283,12 +287,12 @@ class ParquetWriter(VectorWriter):
             nested = pa.ListArray.from_arrays(_offsets([self.num_layers] * len(self._pending)), nested)
         return nested
 
-    def _finish(self):
+    def _finish(self) -> None:
         if self._pending:
             self._write_group()
         self._file.close()
 
-    def abandon(self):
+    def abandon(self) -> None:
         self._file.close()
 
 

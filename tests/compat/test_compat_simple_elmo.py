@@ -126,10 +126,10 @@ def test_every_place_of_a_model(published, tmp_path):
 def test_what_cannot_be_loaded(published, tmp_path):
     with pytest.raises(ConversionError, match="does not exist"):
         ElmoModel().load(tmp_path / "nothing")
-    with pytest.raises(ConversionError, match="no model folder, which full=True wants"):
+    with pytest.raises(ConversionError, match="not a model folder, which full=True needs"):
         ElmoModel().load(published.folder, full=True)
     convert_to_folder(published.folder, tmp_path / "ours")
-    with pytest.raises(ConversionError, match=r"holds no language model: softmax\.bias, softmax\.weight is missing"):
+    with pytest.raises(ConversionError, match=r"has no language model: softmax\.bias, softmax\.weight is missing"):
         ElmoModel().load(tmp_path / "ours", full=True)
 
 

@@ -703,7 +703,7 @@ class TestEmbedder:
                 embedder.sents2elmo(TEXT, layer)
         with pytest.raises(ValueError, match="Sentence 1 must be a list of words, was: 'text'"):
             embedder.sents2elmo([["a"], "text"])
-        with pytest.raises(ValueError, match="Sentence 0 must be a list of words, was: \\[1\\]"):
+        with pytest.raises(ValueError, match=r"Sentence 0 must consist of words .*at place 0 it has: 1 \(int\)"):
             embedder.sents2elmo([[1]])
 
 

@@ -312,6 +312,22 @@ def test_it_listens_to_this_machine_alone(address):
     assert str(port) in done.output
 
 
+def test_other_names_and_uploads_are_refused(address):
+    """A page elsewhere may lead its own name here (DNS rebinding); and the page itself uploads nothing."""
+
+    def status(path, body=None, **headers):
+        try:
+            return urllib.request.urlopen(urllib.request.Request(f"{address}{path}", body, headers)).status
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    assert status("config") == 200
+    assert status("config", Host="evil.example") == 400
+    boundary = {"Content-Type": "multipart/form-data; boundary=x"}
+    body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.txt"\r\n\r\na\r\n--x--\r\n'
+    assert status("gradio_api/upload", body, **boundary) == 404
+
+
 def test_senseless_requests_get_no_trace_of_the_program(address):
     config = json.load(urllib.request.urlopen(f"{address}config"))
     assert config["analytics_enabled"] is False

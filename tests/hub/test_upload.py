@@ -148,14 +148,31 @@ def test_what_nobody_needs_stays_here(hub, push, folder):
     for name in ("training_args.bin", ".secret", "optimizer.pt", "checkpoint-5/model.safetensors", ".git/config"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(b"x")
-    (folder / "runs").mkdir()
-    (folder / "runs" / "log.txt").write_text("loss", encoding="utf-8")
+    for name in ("plots/loss.txt", "runs/log.txt", "wandb/run/config.yaml", "mlruns/0"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("loss", encoding="utf-8")
     result = push(folder, "tester/tiny")
     assert "left out: " in result.stderr
     assert "training_args.bin" in result.stderr
     names = hub.files("tester/tiny").keys()
-    assert "runs/log.txt" in names
-    assert not [name for name in names if name.startswith(("training", ".s", "opt", "check", ".git/"))]
+    assert "plots/loss.txt" in names
+    leftover = ("training", ".s", "opt", "check", ".git/", "runs", "wandb", "mlruns")
+    assert not [name for name in names if name.startswith(leftover)]
+
+
+KEY_FILES = ["id_rsa", "id_ed25519.pub", "token", "secrets.json", "Server.PEM", "credentials.json", "deep/netrc"]
+
+
+def test_files_named_as_keys_are_left_out_and_said(hub, push, folder):
+    for name in KEY_FILES:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("x", encoding="utf-8")
+    for arguments in (["--dry-run"], []):
+        (said,) = [line for line in push(folder, "tester/tiny", *arguments).stderr.splitlines() if "left out" in line]
+        assert set(said.partition("left out: ")[2].split(", ")) == set(KEY_FILES)
+    names = hub.files("tester/tiny").keys()
+    assert not names & set(KEY_FILES)
+    assert {"tokenizer.json", "tokenizer_config.json"} <= names
 
 
 def test_code_that_begins_with_an_underscore_goes_along(tiny_model_folder, tmp_path):
@@ -172,17 +189,40 @@ def test_code_that_begins_with_an_underscore_goes_along(tiny_model_folder, tmp_p
     assert not {"_notes.txt", "__pycache__/_helper.cpython-311.pyc"} & set(names)
 
 
-def test_linked_folders_are_left_out_and_said(hub, push, folder, tmp_path):
+def test_links_are_followed_within_the_folder_only(hub, push, folder, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "log.txt").write_text("loss", encoding="utf-8")
+    (folder / "notes.txt").write_text("mine", encoding="utf-8")
     try:
-        (folder / "runs").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+        (folder / "plots").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
         (folder / "log.txt").symlink_to(tmp_path / "elsewhere" / "log.txt")
+        (folder / "again.txt").symlink_to("notes.txt")
     except OSError as error:
         pytest.skip(f"links cannot be made here: {error}")
-    assert "left out: runs\n" in push(folder, "tester/tiny").stderr
-    assert hub.read("tester/tiny", "log.txt") == b"loss"
-    assert "runs/log.txt" not in hub.files("tester/tiny")
+    assert "left out: log.txt, plots\n" in push(folder, "tester/tiny").stderr
+    assert hub.read("tester/tiny", "again.txt") == b"mine"
+    assert not {"log.txt", "plots/log.txt"} & hub.files("tester/tiny").keys()
+    shutil.move(folder / "tokenizer.json", tmp_path / "elsewhere" / "tokenizer.json")
+    (folder / "tokenizer.json").symlink_to(tmp_path / "elsewhere" / "tokenizer.json")
+    assert "outside of the folder: what lies there is not pushed" in push(folder, "tester/tiny", status=1).stderr
+
+
+def test_a_snapshot_of_the_hubs_cache_is_pushed(folder, tmp_path):
+    """Its files are links to the cache's blobs."""
+    snapshot, blobs = tmp_path / "models--a--b" / "snapshots" / "0123", tmp_path / "models--a--b" / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    for number, file in enumerate(path for path in folder.iterdir() if path.is_file()):
+        shutil.copy(file, blobs / str(number))
+        try:
+            (snapshot / file.name).symlink_to(f"../../blobs/{number}")
+        except OSError as error:
+            pytest.skip(f"links cannot be made here: {error}")
+    assert {file.name: file.read() for file in files_for_hub(snapshot)}.keys() >= {
+        "config.json",
+        "tokenizer.json",
+        *(path.name for path in folder.glob("*.safetensors")),
+    }
 
 
 def test_dry_run_shows_all_and_asks_nobody(hub, push, folder, monkeypatch):
@@ -442,6 +482,13 @@ def test_what_a_card_lacks_is_said(hub, push, folder):
 def test_a_file_with_the_token_is_not_sent(hub, push, folder):
     (folder / "notes.txt").write_text(f"login with {TOKEN}", encoding="utf-8")
     assert "notes.txt holds your token" in push(folder, "tester/tiny", status=1).stderr
+    assert "notes.txt holds your token" in push(folder, "tester/tiny", "--dry-run").stderr
+    for secret in ("hf_" + "aB3" * 11 + "c", "-----BEGIN OPENSSH PRIVATE KEY-----"):
+        (folder / "notes.txt").write_text(f"my key: {secret}\n", encoding="utf-8")
+        for arguments, status in (([], 1), (["--dry-run"], 0)):
+            said = push(folder, "tester/tiny", *arguments, status=status).stderr
+            assert "notes.txt holds a token for the hub, or a private key" in said
+            assert secret not in said
     assert hub.requests == []
 
 

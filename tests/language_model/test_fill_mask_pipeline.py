@@ -52,7 +52,7 @@ def test_bad_input_is_told(fill_mask):
         fill_mask("the cat")
     with pytest.raises(ValueError, match="The option 'topk' is unknown"):
         fill_mask(TEXTS[0], topk=3)
-    with pytest.raises(ValueError, match="ElmoModel predicts no words"):
+    with pytest.raises(ValueError, match="ElmoModel does not predict words"):
         pipeline("elmo-fill-mask", model=fill(ElmoModel(small_config())), tokenizer=fill_mask.tokenizer)
 
 
@@ -61,9 +61,9 @@ def test_targets_outside_of_the_vocabulary_are_warned_of(fill_mask, caplog):
     expected = simplified(substitutes(fill_mask.model, fill_mask.tokenizer, TEXTS[0], 5, targets=["cat", "dog"]))
     assert simplified(fill_mask(TEXTS[0], targets=["gnu", "cat", "dog", "[UNK]"])) == expected
     for word in ("gnu", "[UNK]"):
-        assert f"The target `{word}` is no word of the model's vocabulary: it is left out." in caplog.text
+        assert f"The target `{word}` is not a word of the model's vocabulary: it is left out." in caplog.text
     for targets in (["gnu"], "gnu", []):
-        with pytest.raises(ValueError, match="targets holds no word of the model's vocabulary"):
+        with pytest.raises(ValueError, match="targets has no word of the model's vocabulary"):
             fill_mask(TEXTS[0], targets=targets)
     caplog.clear()
     assert len(fill_mask(TEXTS[0], targets="cat")) == 1

@@ -191,7 +191,7 @@ def test_bad_options_are_told_at_once(model, tokenizer, options, message):
 
 
 def test_bad_input_is_told(model, tokenizer):
-    with pytest.raises(ValueError, match="ElmoModel predicts no words"):
+    with pytest.raises(ValueError, match="ElmoModel does not predict words"):
         generate(fill(ElmoModel(small_config())), tokenizer, "the")
     with pytest.raises(ValueError, match="words is one text"):
         stream(model, tokenizer, "the cat")

@@ -172,7 +172,7 @@ def test_memory_does_not_grow_with_the_number_of_words(monkeypatch):
 
 def test_bad_input_is_told(model, tokenizer):
     base = fill(ElmoModel(small_config()))
-    with pytest.raises(ValueError, match=r"ElmoModel predicts no words: load .* ElmoForPreTraining"):
+    with pytest.raises(ValueError, match=r"ElmoModel does not predict words: load .* ElmoForPreTraining"):
         perplexity(base, tokenizer, SENTENCES)
     with pytest.raises(ValueError, match="vocabulary has 4 words, special ones included, and the model predicts 12"):
         perplexity(model, ElmoTokenizer.create(), SENTENCES)
@@ -185,7 +185,7 @@ def test_bad_input_is_told(model, tokenizer):
     broken = fill(ElmoForPreTraining(small_config(vocab_size=len(tokenizer))))
     with torch.no_grad():
         broken.softmax.weight[5] = math.nan
-    with pytest.raises(ValueError, match="Sentence 0 has scores that are no numbers"):
+    with pytest.raises(ValueError, match="Sentence 0 has scores that are not numbers"):
         perplexity(broken, tokenizer, SENTENCES)
 
 

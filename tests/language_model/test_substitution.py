@@ -188,7 +188,7 @@ def test_a_model_in_training_gives_the_same_and_stays_in_training(tokenizer):
         ("the [MASK]", {"top_k": 0}, "top_k must be at least 1, was: 0"),
         ("the [MASK]", {"batch_words": 0}, "batch_words must be at least 1"),
         ("the [MASK]", {"targets": ["cat", "zebra", "[PAD]"]}, r"which these are not: zebra, \[PAD\]"),
-        ("the [MASK]", {"targets": []}, "targets holds no word"),
+        ("the [MASK]", {"targets": []}, "targets has no words"),
         ("the [MASK]", {"prior": {"zebra": 3}}, "no word of the vocabulary"),
         ("the [MASK]", {"prior": "zipf"}, "prior must be"),
         (3, {}, "text"),
@@ -202,7 +202,7 @@ def test_bad_input_is_told(model, tokenizer, text, options, message):
 
 
 def test_models_and_tokenizers_that_do_not_fit_are_told(model, tokenizer):
-    with pytest.raises(ValueError, match="ElmoModel predicts no words"):
+    with pytest.raises(ValueError, match="ElmoModel does not predict words"):
         substitutes(fill(ElmoModel(small_config())), tokenizer, "the [MASK]")
     with pytest.raises(ValueError, match="vocabulary has 4 words"):
         substitutes(model, ElmoTokenizer.create(), "the [MASK]")

@@ -4,6 +4,7 @@ import os
 import pickle
 import re
 import shutil
+import struct
 import threading
 import time
 from pathlib import Path
@@ -194,7 +195,8 @@ def test_float16_takes_half_of_the_room(tmp_path, model, tokenizer):
         # Half a unit in the last of 11 bits; below 2^-14 numbers are evenly spaced.
         np.testing.assert_allclose(rounded["layer_states"], exact["layer_states"], rtol=2**-11, atol=2**-25)
     sizes = [sum(map(len, stored.with_format(None)["layer_states"])) for stored in (full, half)]
-    assert sizes == [4 * LAYERS * DIM * WORDS_WITH_BOUNDARIES, 2 * LAYERS * DIM * WORDS_WITH_BOUNDARIES]
+    checksums = 4 * len(LENGTHS)
+    assert sizes == [size * LAYERS * DIM * WORDS_WITH_BOUNDARIES + checksums for size in (4, 2)]
 
 
 def test_blocks_of_rows_leave_no_trace(tmp_path, model, tokenizer, monkeypatch):
@@ -650,6 +652,40 @@ def test_a_damaged_store_is_made_anew(tmp_path, model, tokenizer):
         assert path.read_bytes() == content
         for row, layers in zip(again, expected, strict=True):
             np.testing.assert_array_equal(row["layer_states"], layers)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_changed_bytes_within_a_store(tmp_path, model, tokenizer, dtype):
+    """They are never read as layers: the row says so, or the store, whose rows would end elsewhere, is made anew."""
+    dataset = tokenised(tokenizer)
+    stored = precompute_layers(dataset, model, tmp_path, dtype=dtype)
+    expected = [row["layer_states"].copy() for row in stored]
+    path = tmp_path / files(tmp_path)[0]
+    content, found = path.read_bytes(), 0
+    rows = stored.with_format(None)["layer_states"]
+    places = [content.index(row) + place for row in rows for place in (0, len(row) // 2, len(row) - 1)]
+    # Where the ends of rows are told: 64-bit numbers, the first row's after a zero.
+    ends = content.index(struct.pack("<qq", 0, len(rows[0]))) + 8
+    places += [ends, ends + 1, ends + 5]
+    del stored, rows
+    for place in places:
+        changed = bytearray(content)
+        changed[place] ^= 0x10
+        path.write_bytes(changed)
+        again = precompute_layers(dataset, model, tmp_path, dtype=dtype)
+        if path.read_bytes() == content:
+            found += 1
+            continue
+        wrong = 0
+        for number, layers in enumerate(expected):
+            try:
+                np.testing.assert_array_equal(again[number]["layer_states"], layers)
+            except ValueError as error:
+                assert f"Stored layers in {path} are damaged" in str(error)  # noqa: PT017
+                wrong += 1
+        assert wrong >= 1
+        found += 1
+    assert found == len(places)
 
 
 def test_a_disk_that_fills_up_while_writing(tmp_path, model, tokenizer):

@@ -55,10 +55,10 @@ def tag_constraints(labels: tuple[str, ...]) -> TagConstraints | None:
     letters = {match[1] for match in parts.values() if match}
     if "B" not in letters:
         return None
-    kinds = {"O": ("O", None)}
+    kinds: dict[str, tuple[str, str | None]] = {"O": ("O", None)}
     for label, match in parts.items():
         if match is None:
-            raise ValueError(f"Some labels are tags of BIO or BIOES, but {label!r} is none, nor is it 'O'. {remedy}")
+            raise ValueError(f"Some labels are tags of BIO or BIOES, but {label!r} is neither that nor 'O'. {remedy}")
         letter, kind = match.groups()
         if letter in "IEL" and "B" + label[1:] not in parts:
             raise ValueError(
@@ -73,7 +73,7 @@ def tag_constraints(labels: tuple[str, ...]) -> TagConstraints | None:
     start = tuple(letter not in "IE" for letter, _ in tags)
     end = tuple(not (closes and letter in "BI") for letter, _ in tags)
     transitions = tuple(tuple(_may_follow(before, after, closes) for after in tags) for before in tags)
-    # Labels that leave sentences of some length without any tag sequence, such as B and E alone, are no scheme.
+    # Labels that leave sentences of some length without any tag sequence, such as B and E alone, are not a scheme.
     always = any(start[tag] and transitions[tag][tag] and end[tag] for tag in range(len(tags)))
     return TagConstraints(start, transitions, end) if always else None
 
@@ -132,6 +132,8 @@ class LinearChainCrf(nn.Module):
         if method is not None:
             # Parameters that accelerate has offloaded are loaded for `forward`, and for nothing else.
             return method(emissions, mask, segments, constraints)
+        if labels is None:
+            raise ValueError("The likelihood is that of labels: pass them, -100 for unknown ones.")
         packing = Packing.from_mask(mask, segments)
         if not packing.batch_sizes:
             return 0 * self.transitions.sum()
@@ -303,7 +305,7 @@ class LinearChainCrf(nn.Module):
         chains = packing.batch_sizes[0]
         # The differences step by step are small numbers, those of the sums would be small ones of large.
         padded = [F.pad(step, (0, chains - step.shape[1])) for step in normalizers]
-        losses = sum(step[0] - step[1] for step in padded)
+        losses = torch.stack([step[0] - step[1] for step in padded]).sum(dim=0)
         return losses, torch.stack([step[1] for step in padded]).amin(dim=0)
 
     def _scores(self, dtype: torch.dtype, constraints: TagConstraints | None) -> list[Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,12 +11,16 @@ import numpy as np
 
 from ..model_files import LARGEST_WEIGHT
 
+# Bytes of a line for its word, and for each number. A line of any length would take any amount of memory.
+_LONGEST_WORD, _LONGEST_NUMBER = 1_000_000, 100
+
 
 def read_word_vectors(path: str | Path, words: Iterable[str], size: int) -> dict[str, np.ndarray]:
     """Reads the vectors of some words from a file of one word a line: the word, and its numbers behind spaces.
 
     The header of word2vec's text format (number of words, size) is passed over. Words of the file may have spaces in
-    them, as some of glove.840B do. Where a word stands twice the first one counts.
+    them, as some of glove.840B do. Where a word stands twice the first one counts. Lines with fewer numbers are passed
+    over with a warning, as in AllenNLP.
 
     Args:
         path: The file, UTF-8; unpacked while it is read if its name ends in `.gz`.
@@ -26,28 +31,36 @@ def read_word_vectors(path: str | Path, words: Iterable[str], size: int) -> dict
         The vector of each word that the file has, ``(size,)``, float32.
 
     Raises:
-        ValueError: for a line that is not a word and `size` numbers.
+        ValueError: for vectors of another size, and for a line whose numbers are none, are not finite or too large.
         OSError: for a file that cannot be read.
     """
     # Bytes, because some words of glove.840B are characters at which Python would end a line.
     wanted = {word.encode("utf-8", "surrogatepass"): word for word in words}
     vectors: dict[str, np.ndarray] = {}
     opener = gzip.open if str(path).endswith(".gz") else open
-    with opener(path, "rb") as lines:
-        for number, line in enumerate(lines, start=1):
+    most = _LONGEST_WORD + _LONGEST_NUMBER * size
+    short: list[int] = []
+    with opener(path, "rb") as file:
+        for number, line in enumerate(iter(lambda: file.readline(most + 1), b""), start=1):
+            if len(line) > most:
+                raise ValueError(f"{path}, line {number}: more than {most:,} bytes: {_beginning(line[:100])}.")
             fields = line.rstrip(b" \r\n").split(b" ")
             if number == 1:
                 _check_size(path, fields, size)
                 if _is_header(fields):
                     continue
             if len(fields) <= size:
-                raise ValueError(
-                    f"{path}, line {number}: a word and {size} numbers were expected, but there are {len(fields)} "
-                    f"fields: {_beginning(line)}."
-                )
+                short.append(number)
+                continue
             word = wanted.get(b" ".join(fields[:-size]))
             if word is not None and word not in vectors:
                 vectors[word] = _numbers(path, number, line, fields[-size:])
+    if short:
+        warnings.warn(
+            f"{path}: {len(short)} of its lines are no word and {size} numbers, and are passed over (the first is line "
+            f"{short[0]}).",
+            stacklevel=2,
+        )
     return vectors
 
 
@@ -61,10 +74,10 @@ def _numbers(path: str | Path, number: int, line: bytes, fields: list[bytes]) ->
         vector = np.array([float(field) for field in fields], dtype=np.float32)
     except ValueError:
         vector = np.full(1, np.nan)
-    if not (np.abs(vector) <= LARGEST_WEIGHT).all():
-        raise ValueError(
-            f"{path}, line {number}: these are not {len(fields)} finite numbers of ordinary size: {_beginning(line)}."
-        )
+    if not np.isfinite(vector).all():
+        raise ValueError(f"{path}, line {number}: these are not {len(fields)} finite numbers: {_beginning(line)}.")
+    if np.abs(vector).max() > LARGEST_WEIGHT:
+        raise ValueError(f"{path}, line {number}: these numbers are too large to compute with: {_beginning(line)}.")
     return vector
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -102,7 +103,7 @@ class ElmoForQuestionAnswering(ElmoPreTrainedModel):
         end_positions: Tensor | None = None,
         output_hidden_states: bool | None = None,
         num_items_in_batch: Tensor | int | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> QuestionAnsweringModelOutput:
         """Scores every word as the start and as the end of the answer.
 
@@ -191,7 +192,9 @@ class ElmoForQuestionAnswering(ElmoPreTrainedModel):
             kinds = character_ids[..., 1]
             starts, ends = kinds == BEGIN_SENTENCE, kinds == END_SENTENCE
         elif input_ids is not None:
-            starts, ends = input_ids == self.config.bos_token_id, input_ids == self.config.eos_token_id
+            # One id each, though the library lets eos_token_id be a list.
+            bos, eos = cast("int", self.config.bos_token_id), cast("int", self.config.eos_token_id)
+            starts, ends = input_ids == bos, input_ids == eos
         else:
             return None
         border = F.pad(mask[:, 1:] & mask[:, :-1] & starts[:, 1:] & ends[:, :-1], (1, 0))

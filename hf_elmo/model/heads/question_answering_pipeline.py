@@ -6,11 +6,12 @@ import inspect
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PythonBackend
 from transformers.pipelines.base import ChunkPipeline
 from transformers.utils import logging
 
@@ -52,24 +53,33 @@ class ElmoQuestionAnsweringPipeline(ChunkPipeline):
     the two that are read.
     """
 
-    _load_processor = False
-    _load_image_processor = False
-    _load_video_processor = False
-    _load_feature_extractor = False
-    _load_tokenizer = True
+    # The library declares these as None, and its own pipelines set them so.
+    _load_processor = _load_image_processor = _load_video_processor = _load_feature_extractor = False  # type: ignore[assignment]
+    _load_tokenizer, default_input_names = True, "question,context"  # type: ignore[assignment]
 
-    default_input_names = "question,context"
-
-    def __init__(self, model, tokenizer=None, task: str = "", **kwargs):
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        task: str = "",
+        **kwargs: Any,
+    ):
         if "start_positions" not in inspect.signature(model.forward).parameters:
             raise ValueError(
                 f"{type(model).__name__} does not answer questions: load the model with AutoModelForQuestionAnswering."
             )
-        super().__init__(model=model, tokenizer=tokenizer, task=task, **kwargs)
-        # A model that was just trained is still in training mode, where answers depend on chance.
+        # The library's annotation leaves out its tokenizers in Rust.
+        super().__init__(model=model, tokenizer=cast("PythonBackend | None", tokenizer), task=task, **kwargs)
+        # A model that was just trained is still in training mode, where answers depend on the random state.
         self.model.eval()
 
-    def __call__(self, *args, question=None, context=None, **kwargs):
+    def __call__(
+        self,
+        *args: Any,
+        question: str | list[str] | None = None,
+        context: str | list[str] | None = None,
+        **kwargs: Any,
+    ) -> Any:
         """Answers questions.
 
         Args:
@@ -79,7 +89,7 @@ class ElmoQuestionAnsweringPipeline(ChunkPipeline):
                 dictionaries gives an iterator.
             question: A string, or a list of strings.
             context: A string, or a list of strings; one string serves all questions.
-            top_k: How many answers, the likeliest first. There are fewer if the context has no more.
+            top_k: Number of answers, the likeliest first. There are fewer if the context has no more.
             doc_stride: Words of the context that neighbouring windows share. Default: 128, or half of the room for the
                 context if that is less.
             max_answer_len: Words of the longest answer; 15 by default.
@@ -113,7 +123,8 @@ class ElmoQuestionAnsweringPipeline(ChunkPipeline):
                 return super().__call__(examples[0], **kwargs)
         return super().__call__(examples, **kwargs)
 
-    def _sanitize_parameters(
+    # The methods that follow name the parameters that the library's signatures leave open: unknown ones are refused.
+    def _sanitize_parameters(  # type: ignore[override]
         self,
         top_k: int | None = None,
         doc_stride: int | None = None,
@@ -122,7 +133,7 @@ class ElmoQuestionAnsweringPipeline(ChunkPipeline):
         max_question_len: int | None = None,
         handle_impossible_answer: bool | None = None,
         align_to_words: bool | None = None,
-    ) -> tuple[dict, dict, dict]:
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         for name, value, least in (
             ("top_k", top_k, 1),
             ("max_answer_len", max_answer_len, 1),
@@ -140,16 +151,17 @@ class ElmoQuestionAnsweringPipeline(ChunkPipeline):
         }
         return _given(preprocess), {}, _given(postprocess)
 
-    def preprocess(
+    def preprocess(  # type: ignore[override]
         self, example: Any, doc_stride: int | None = None, max_question_len: int = 64, max_seq_len: int | None = None
-    ) -> Iterator[dict]:
+    ) -> Iterator[dict[str, Any]]:
         """One question, to the windows that the model reads."""
+        tokenizer = self._words()
         example = _example(example)
         context = example["context"]
         question, question_length = self._cut_question(example["question"], max_question_len)
         if max_seq_len is None:
-            max_seq_len = min(self.tokenizer.model_max_length, 2048)
-        room = max_seq_len - question_length - self.tokenizer.num_special_tokens_to_add(pair=True)
+            max_seq_len = min(tokenizer.model_max_length, 2048)
+        room = max_seq_len - question_length - tokenizer.num_special_tokens_to_add(pair=True)
         if room < 1:
             raise ValueError(
                 f"A window of {max_seq_len} words has no room for the context beside a question of {question_length} "
@@ -164,7 +176,7 @@ class ElmoQuestionAnsweringPipeline(ChunkPipeline):
             )
         # The model knows which segment is the question; on which side the padding will be does not matter here.
         question_first = self.model.config.question_segment == 0
-        windows = self.tokenizer(
+        windows = tokenizer(
             question if question_first else context,
             context if question_first else question,
             truncation="only_second" if question_first else "only_first",
@@ -179,7 +191,7 @@ class ElmoQuestionAnsweringPipeline(ChunkPipeline):
             places = np.array([place for place, kind in enumerate(segments) if kind == int(question_first)], np.int64)
             if len(places) == 0:
                 raise ValueError(f"The context {context[:80]!r} has no words in which an answer could be found.")
-            inputs = {name: torch.tensor(windows[name][number])[None] for name in self.tokenizer.model_input_names}
+            inputs = {name: torch.tensor(windows[name][number])[None] for name in tokenizer.model_input_names}
             offsets = np.array(windows["offset_mapping"][number])[places]
             yield {
                 **inputs,
@@ -188,8 +200,8 @@ class ElmoQuestionAnsweringPipeline(ChunkPipeline):
             }
 
     def _cut_question(self, question: str, longest: int) -> tuple[str, int]:
-        """The question, cut behind that many words, and how many it has."""
-        offsets = self.tokenizer(question, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        """The question, cut behind that many words, and the number of its words."""
+        offsets = self._words()(question, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
         if not offsets:
             raise ValueError(f"The question {question!r} has no words.")
         if len(offsets) <= longest:
@@ -199,8 +211,18 @@ class ElmoQuestionAnsweringPipeline(ChunkPipeline):
         )
         return question[: offsets[longest - 1][1]], longest
 
-    def _forward(self, inputs: dict) -> dict:
-        outputs = self.model(**{name: inputs[name] for name in self.tokenizer.model_input_names})
+    def _words(self) -> PreTrainedTokenizerBase:
+        """The tokenizer.
+
+        Raises:
+            ValueError: if the pipeline was made without one.
+        """
+        if self.tokenizer is None:
+            raise ValueError("The pipeline has no tokenizer: pass tokenizer=...")
+        return self.tokenizer
+
+    def _forward(self, inputs: dict[str, Any]) -> dict[str, Any]:  # type: ignore[override]
+        outputs = self.model(**{name: inputs[name] for name in self._words().model_input_names})
         return {
             "start": outputs["start_logits"].float(),
             "end": outputs["end_logits"].float(),
@@ -208,15 +230,15 @@ class ElmoQuestionAnsweringPipeline(ChunkPipeline):
             "is_last": inputs["is_last"],
         }
 
-    def postprocess(
+    def postprocess(  # type: ignore[override]
         self,
-        windows: list[dict],
+        windows: list[dict[str, Any]],
         top_k: int = 1,
         max_answer_len: int = 15,
         handle_impossible_answer: bool = False,
-    ) -> dict | list[dict]:
+    ) -> dict[str, Any] | list[dict[str, Any]]:
         """The windows' scores, to the answers in their context."""
-        answers: dict[str, dict] = {}
+        answers: dict[str, dict[str, Any]] = {}
         no_answer_score = 1.0
         for output in windows:
             start, end = (self._probabilities(output[name][0].numpy(), output["window"]) for name in ("start", "end"))
@@ -234,7 +256,7 @@ class ElmoQuestionAnsweringPipeline(ChunkPipeline):
 
     def _probabilities(self, logits: np.ndarray, window: Window) -> np.ndarray:
         """``(1 + words of the context in the window,)``: of "no answer", and of each word."""
-        padding = len(logits) - window.length if self.tokenizer.padding_side == "left" else 0
+        padding = len(logits) - window.length if self._words().padding_side == "left" else 0
         return probabilities(np.concatenate([logits[:1], logits[window.places + padding]]))
 
 
@@ -274,7 +296,7 @@ def _examples(args: tuple, question: Any, context: Any) -> Any:
 
 def _paired(questions: Any, contexts: Any) -> list[dict]:
     if questions is None or contexts is None:
-        raise ValueError("Both are needed, question=... and context=...; what came lacks at least one of them.")
+        raise ValueError("Both question=... and context=... are needed: at least one of them is missing.")
     if isinstance(questions, str) and isinstance(contexts, str):
         questions, contexts = [questions], [contexts]
     elif isinstance(contexts, str):

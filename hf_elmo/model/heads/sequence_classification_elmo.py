@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,8 +12,10 @@ from transformers.utils import can_return_tuple
 
 from ..character_encoder import ScaledLinear
 from ..configuration_elmo import ElmoConfig
-from ..modeling_elmo import ElmoModel, ElmoPreTrainedModel, check_finite, check_tensors, loss_divisor
+from ..modeling_elmo import ElmoModel, ElmoPreTrainedModel, check_finite, check_tensors, label_count, loss_divisor
 from .task_encoder import TaskEncoder
+
+ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
 
 
 class TextPairScorer(nn.Module):
@@ -88,9 +92,9 @@ class ElmoForSequenceClassification(ElmoPreTrainedModel):
 
     def __init__(self, config: ElmoConfig):
         super().__init__(config)
-        self.num_labels = config.num_labels
+        self.num_labels = label_count(config)
         self.elmo = ElmoModel(config)
-        self.text_scorer = TextPairScorer(config, config.num_labels)
+        self.text_scorer = TextPairScorer(config, self.num_labels)
         self.post_init()
 
     @can_return_tuple
@@ -104,7 +108,7 @@ class ElmoForSequenceClassification(ElmoPreTrainedModel):
         labels: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
         output_hidden_states: bool | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> SequenceClassifierOutput:
         """Classifies texts.
 
@@ -178,7 +182,7 @@ class ElmoForMultipleChoice(ElmoPreTrainedModel):
         labels: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
         output_hidden_states: bool | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> MultipleChoiceModelOutput:
         """Scores choices; all arguments are those of `ElmoForSequenceClassification` with choices behind the batch.
 
@@ -198,8 +202,8 @@ class ElmoForMultipleChoice(ElmoPreTrainedModel):
             `logits` ``(batch, choices)``; with labels `loss`, in nats; `hidden_states` if asked for.
 
         Raises:
-            ValueError: for missing or mis-shaped inputs, labels that name no choice, and (when not training) scores
-                that are not finite.
+            ValueError: for missing or mis-shaped inputs, labels that do not name a choice, and (when not training)
+                scores that are not finite.
         """
         check_tensors(
             input_ids=input_ids,
@@ -216,8 +220,13 @@ class ElmoForMultipleChoice(ElmoPreTrainedModel):
         if layer_states is not None and layer_states.dim() == 3:
             layer_states = self._with_layers(layer_states, attention_mask)
         given = next((each for each in (layer_states, character_ids, input_ids) if each is not None), None)
+        if given is None:
+            raise ValueError(
+                "There are no choices to read: pass everything that ElmoTokenizer returns, with choices behind the "
+                "batch, character_ids (batch, choices, words, chars)."
+            )
         dims = 5 if layer_states is not None else 4 if character_ids is not None else 3
-        if given is not None and given.dim() != dims:
+        if given.dim() != dims:
             raise ValueError(
                 f"Inputs of a multiple choice have choices behind the batch, character_ids (batch, choices, words, "
                 f"chars), but one has the shape {tuple(given.shape)}."
@@ -304,17 +313,16 @@ def classification_loss(
             labels = labels.reshape(logits.shape)
         _check_shape(labels, logits.shape, problem_type)
         if problem_type == "regression":
-            criterion = F.mse_loss
+            total = F.mse_loss(logits, labels.to(logits.dtype), reduction="sum")
         else:
-            criterion = F.binary_cross_entropy_with_logits
             _check_shares(labels)
-        total = criterion(logits, labels.to(logits.dtype), reduction="sum")
+            total = F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="sum")
         count = torch.tensor(labels.numel(), device=logits.device)
     return total / loss_divisor(num_items, count)
 
 
-def _problem_type(num_labels: int, labels: Tensor) -> str:
-    """What kind of problem labels are for, as the library guesses it."""
+def _problem_type(num_labels: int, labels: Tensor) -> ProblemType:
+    """The kind of problem that labels are for, as the library guesses it."""
     if num_labels == 1:
         return "regression"
     return "single_label_classification" if labels.dtype in (torch.long, torch.int) else "multi_label_classification"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,16 +15,17 @@ from transformers import initialization as init
 from transformers.modeling_outputs import TokenClassifierOutput
 from transformers.utils import can_return_tuple
 
-from ..character_encoder import CharacterEncoder
+from ..character_encoder import ACTIVATIONS, CharacterEncoder, CharacterSizes
 from ..configuration_elmo import ElmoConfig
 from ..lstm.highway_lstm import HighwayLstmLayer
-from ..modeling_elmo import ElmoModel, ElmoPreTrainedModel, check_finite, check_tensors, loss_divisor
+from ..modeling_elmo import ElmoModel, ElmoPreTrainedModel, check_finite, check_tensors, label_count, loss_divisor
+from ..scalar_mix import ScalarMix
 from ..tokenization_elmo import BEGIN_SENTENCE, END_SENTENCE, SPECIAL_WORDS
 from ..tracing import begins, encode_padded, is_traced_whole
 from .crf import LinearChainCrf, TagConstraints, tag_constraints
 from .glove import look_up, read_word_vectors
 from .task_encoder import TaskEncoder
-from .unicode_characters import UnicodeCharacterCnn, UnicodeCharacterLstm
+from .unicode_characters import UnicodeCharacterCnn, UnicodeCharacterLstm, UnicodeCharacters
 
 
 @dataclass
@@ -34,13 +35,13 @@ class ElmoTokenClassifierOutput(TokenClassifierOutput):
     Attributes:
         loss: With labels: negative log-likelihood, in nats per labelled word.
         logits: ``(batch, words, num_labels)``, float32: with a CRF the log-probability of each label at each word,
-            given the whole sentence. At BOS, EOS and padding, which belong to no chain, the log-softmax of the scores.
+            given the whole sentence. At BOS, EOS and padding, which are not in a chain, the log-softmax of the scores.
         hidden_states: With `output_hidden_states`: the layers of the biLM, as in `ElmoModelOutput`.
         tags: With `output_tags`: ``(batch, words)``, int64: the best label sequence of each sentence, -100 at BOS, EOS
             and padding.
     """
 
-    tags: torch.LongTensor | None = None
+    tags: Tensor | None = None
 
 
 class ElmoForTokenClassification(ElmoPreTrainedModel):
@@ -56,17 +57,15 @@ class ElmoForTokenClassification(ElmoPreTrainedModel):
 
     def __init__(self, config: ElmoConfig):
         super().__init__(config)
-        self.num_labels = config.num_labels
+        self.num_labels = label_count(config)
         self.elmo = ElmoModel(config)
         self.word_vectors = None
         if config.word_vector_size > 0:
             self.word_vectors = nn.Embedding(config.vocab_size, config.word_vector_size, padding_idx=0)
-        self.char_cnn = None
-        if config.char_cnn_filters is not None or config.char_lstm_size:
-            self.char_cnn = _char_cnn(config)
+        self.char_cnn = _char_cnn(config)
         size = config.hidden_size + config.word_vector_size
         if self.char_cnn is not None:
-            size += config.char_lstm_size or sum(count for _, count in config.char_cnn_filters)
+            size += config.char_lstm_size or sum(count for _, count in config.char_cnn_filters or ())
         # Dropout falls once on each part of the input: on ELMo's here only if its vectors come without.
         dropout, comes_with_dropout = config.task_dropout, config.representation_dropout > 0
         self.further_dropout = nn.Dropout(dropout if comes_with_dropout else 0.0)
@@ -81,10 +80,10 @@ class ElmoForTokenClassification(ElmoPreTrainedModel):
         )
         sizes = [self.task_encoder.output_size, *(config.task_feedforward_sizes or ())]
         self.feedforward = nn.ModuleList(nn.Linear(*pair) for pair in pairwise(sizes))
-        self.feedforward_activation = {"relu": F.relu, "tanh": torch.tanh}[config.task_feedforward_activation]
+        self.feedforward_activation = ACTIVATIONS[config.task_feedforward_activation]
         self.feedforward_dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(sizes[-1], config.num_labels)
-        self.crf = LinearChainCrf(config.num_labels) if config.use_crf else None
+        self.classifier = nn.Linear(sizes[-1], self.num_labels)
+        self.crf = LinearChainCrf(self.num_labels) if config.use_crf else None
         # An impossible set of labels is to be reported at once; the set may still change until the first call.
         self.constraints()
         self.post_init()
@@ -101,7 +100,7 @@ class ElmoForTokenClassification(ElmoPreTrainedModel):
         num_items_in_batch: Tensor | int | None = None,
         output_hidden_states: bool | None = None,
         output_tags: bool | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> ElmoTokenClassifierOutput:
         """Labels words.
 
@@ -168,7 +167,7 @@ class ElmoForTokenClassification(ElmoPreTrainedModel):
         return ElmoTokenClassifierOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states, tags=tags)
 
     @torch.no_grad()
-    def decode(self, *args, **kwargs) -> list[list[int]]:
+    def decode(self, *args: Any, **kwargs: Any) -> list[list[int]]:
         """The best label sequences, computed without dropout.
 
         Args:
@@ -199,7 +198,7 @@ class ElmoForTokenClassification(ElmoPreTrainedModel):
         if self.crf is None or not self.config.crf_constraints:
             return None
         # Training scripts name the labels after the model is made.
-        names = self.config.id2label
+        names = {int(label): name for label, name in (self.config.id2label or {}).items()}
         return tag_constraints(tuple(str(names.get(label)) for label in range(self.num_labels)))
 
     def load_word_vectors(self, path: str | Path, vocabulary: Mapping[str, int]) -> float:
@@ -215,7 +214,7 @@ class ElmoForTokenClassification(ElmoPreTrainedModel):
             The share of the vocabulary's words, special words aside, that have a vector now.
 
         Raises:
-            ValueError: if the model has no word vectors, the vocabulary does not fit it, or the file is no such file.
+            ValueError: if the model has no word vectors, the vocabulary does not fit it, or the file is another one.
         """
         if self.word_vectors is None:
             raise ValueError(
@@ -260,8 +259,10 @@ class ElmoForTokenClassification(ElmoPreTrainedModel):
             self.elmo.check_row_length(character_ids)
             # Without the word's id, which may stand behind.
             characters = character_ids[..., : self.config.max_characters_per_token]
-            is_traced = isinstance(self.char_cnn, CharacterEncoder) and is_traced_whole()
-            vectors.append(encode_padded(self.char_cnn, characters) if is_traced else self.char_cnn(characters))
+            if isinstance(self.char_cnn, CharacterEncoder) and is_traced_whole():
+                vectors.append(encode_padded(self.char_cnn, characters))
+            else:
+                vectors.append(self.char_cnn(characters))
         if self.word_vectors is not None:
             if input_ids is None:
                 raise ValueError(
@@ -291,7 +292,9 @@ class ElmoForTokenClassification(ElmoPreTrainedModel):
         divisor = loss_divisor(num_items, count)
         loss = total / divisor
         if self.training and self.config.scalar_mix_l2 > 0:
-            penalty = sum(mix.weights.square().sum() for mix in self.elmo.scalar_mixes)
+            # An adapter around a mix hands its attributes on.
+            mixes = (cast("ScalarMix", mix) for mix in self.elmo.scalar_mixes)
+            penalty = torch.stack([mix.weights.square().sum() for mix in mixes]).sum()
             # A batch of which this one is a part shall have the penalty once.
             loss = loss + self.config.scalar_mix_l2 * penalty * (count / divisor)
         return loss
@@ -311,35 +314,32 @@ class ElmoForTokenClassification(ElmoPreTrainedModel):
             init.xavier_uniform_(module.weight_hh)
             init.zeros_(module.bias)
         elif module is self.word_vectors and self.config.freeze_word_vectors:
-            # Nothing is known of the words until vectors are loaded, and nothing is said by zeros.
+            # Until vectors are loaded nothing is known of the words, which zeros say.
             init.zeros_(module.weight)
         else:
             super()._init_weights(module)
 
 
-def _char_cnn(config: ElmoConfig) -> nn.Module:
-    """The small character network beside ELMo: over ELMo's bytes with their marks, or over an alphabet."""
-    if config.char_lstm_size:
-        return UnicodeCharacterLstm(config.char_cnn_characters, config.char_cnn_embed_dim, config.char_lstm_size)
-    if config.char_cnn_characters is None:
-        return CharacterEncoder(_char_cnn_sizes(config))
-    return UnicodeCharacterCnn(
-        config.char_cnn_characters, config.char_cnn_embed_dim, config.char_cnn_filters, config.activation
-    )
+def _char_cnn(config: ElmoConfig) -> CharacterEncoder | UnicodeCharacters | None:
+    """The small character network beside ELMo, if any: over ELMo's bytes with their marks, or over an alphabet."""
+    filters, characters = config.char_cnn_filters, config.char_cnn_characters
+    if config.char_lstm_size and characters is not None:  # the configuration refuses one without the other
+        return UnicodeCharacterLstm(characters, config.char_cnn_embed_dim, config.char_lstm_size)
+    if filters is None:
+        return None
+    if characters is None:
+        return CharacterEncoder(_char_cnn_sizes(config, filters))
+    return UnicodeCharacterCnn(characters, config.char_cnn_embed_dim, filters, config.activation)
 
 
-def _char_cnn_sizes(config: ElmoConfig) -> SimpleNamespace:
-    """The sizes of the small character CNN, under the names that `CharacterEncoder` reads: convolutions alone."""
-    return SimpleNamespace(
+def _char_cnn_sizes(config: ElmoConfig, filters: list[list[int]]) -> CharacterSizes:
+    """The sizes of the small character CNN: convolutions alone."""
+    return CharacterSizes(
         char_vocab_size=config.char_vocab_size,
         char_embed_dim=config.char_cnn_embed_dim,
-        filters=config.char_cnn_filters,
+        filters=filters,
         activation=config.activation,
-        num_filters=sum(count for _, count in config.char_cnn_filters),
-        num_highway_layers=0,
-        word_embed_dim=0,
         row_length=config.max_characters_per_token,
-        has_character_projection=False,
     )
 
 
@@ -380,7 +380,7 @@ def _check_word_ids(input_ids: Tensor, vocab_size: int) -> None:
 
 @torch.compiler.disable
 def _checked_labels(labels: Tensor, words: Tensor, num_labels: int) -> Tensor:
-    """The labels, int64, -100 for all that is no word of a sentence."""
+    """The labels, int64, -100 for all that is not a word of a sentence."""
     if labels.shape != words.shape:
         raise ValueError(
             f"labels are {tuple(labels.shape)}, but there are (batch, words) = {tuple(words.shape)}: each word, BOS, "

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from ..character_encoder import distinct_rows
+from ..character_encoder import ACTIVATIONS, distinct_rows
 from ..tokenization_elmo import BEGIN_SENTENCE, BOS, END_SENTENCE, EOS
 
 # Ids of characters in this CNN; those of its alphabet follow.
@@ -44,7 +45,7 @@ class UnicodeCharacters(nn.Module):
         return self.compose(self.char_embedding(self._ids(points, lengths)), lengths)
 
     def compose(self, embedded: Tensor, lengths: Tensor) -> Tensor:
-        """Characters ``(words, chars, embed_dim)``, of which each word has so many, to ``(words, features)``."""
+        """Characters ``(words, chars, embed_dim)``, of which each word has its length, to ``(words, features)``."""
         raise NotImplementedError
 
     def _ids(self, points: Tensor, lengths: Tensor) -> Tensor:
@@ -74,7 +75,7 @@ class UnicodeCharacterCnn(UnicodeCharacters):
     def __init__(self, characters: str, embed_dim: int, filters: Sequence[Sequence[int]], activation: str):
         super().__init__(characters, embed_dim)
         self.convolutions = nn.ModuleList(nn.Conv1d(embed_dim, count, kernel_size=width) for width, count in filters)
-        self.activation = {"relu": F.relu, "tanh": torch.tanh}[activation]
+        self.activation = ACTIVATIONS[activation]
 
     def compose(self, embedded: Tensor, lengths: Tensor) -> Tensor:
         embedded = embedded.transpose(1, 2)
@@ -82,7 +83,8 @@ class UnicodeCharacterCnn(UnicodeCharacters):
         for convolution in self.convolutions:
             values = convolution(embedded)
             first = torch.arange(values.shape[-1], device=embedded.device)
-            outside = (first + convolution.kernel_size[0] > lengths.unsqueeze(1)).unsqueeze(1)
+            width = cast("nn.Conv1d", convolution).kernel_size[0]
+            outside = (first + width > lengths.unsqueeze(1)).unsqueeze(1)
             highest = self.activation(values.masked_fill(outside, float("-inf")).amax(dim=-1))
             features.append(highest.masked_fill(outside.all(dim=-1), 0))
         return torch.cat(features, dim=-1)
@@ -126,11 +128,11 @@ def code_points(rows: Tensor) -> tuple[Tensor, Tensor]:
     """The Unicode characters that rows of UTF-8 bytes spell.
 
     Args:
-        rows: ``(words, chars)``, int64: a byte is its value plus 1, other ids are no bytes.
+        rows: ``(words, chars)``, int64: a byte is its value plus 1, other ids are not bytes.
 
     Returns:
         ``(words, chars)``, int64: the code points of each word from the left, -1 for a sequence of bytes that was cut,
-        whatever else behind them; and how many they are, ``(words,)``.
+        whatever else behind them; and the number of code points, ``(words,)``.
     """
     values = rows - 1
     is_byte = (values >= 0) & (values < 256)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -92,7 +92,7 @@ class BiLstm(nn.Module):
             state = self.initial_state(len(packing.rows), words[0].vectors)
         outputs = run_first_that_applies(
             LstmInputs(
-                layers=(tuple(self.forward_layers), tuple(self.backward_layers)),
+                layers=(self._layers(0), self._layers(1)),
                 reverse=(False, True),
                 words=words,
                 batch_sizes=packing.batch_sizes,
@@ -126,7 +126,7 @@ class BiLstm(nn.Module):
         words = inputs if isinstance(inputs, Words) else Words(inputs)
         outputs = run_first_that_applies(
             LstmInputs(
-                layers=(tuple(self.backward_layers if direction else self.forward_layers),),
+                layers=(self._layers(direction),),
                 reverse=(bool(direction),),
                 words=(words,),
                 batch_sizes=batch_sizes,
@@ -137,6 +137,10 @@ class BiLstm(nn.Module):
             )
         )
         return outputs.layers[0], outputs.state.hidden[0], outputs.state.cell[0]
+
+    def _layers(self, direction: int) -> tuple[LstmLayer, ...]:
+        """The layers of a direction (0 for forward, 1 for backward), lowest first, or what an adapter made of them."""
+        return cast("tuple[LstmLayer, ...]", tuple(self.backward_layers if direction else self.forward_layers))
 
     def initial_state(self, batch: int, like: Tensor) -> ElmoState:
         """Zeros for a batch of that many sentences, in the dtype and on the device of `like`."""

@@ -197,7 +197,7 @@ def _input_gates(
     words: Words, weights: PrepackedWeights, batch_sizes: list[int], width: int
 ) -> Iterator[tuple[int, Tensor]]:
     """For each time step its number of sentences, and the input's part of their gates, ``(sentences, width)``."""
-    vectors, index = words
+    vectors, index = words.vectors, words.index
     row = width * vectors.element_size()
     if batch_sizes and index is not None and len(vectors) < len(index) and len(vectors) * row <= _BYTES_OF_TABLE:
         table = weights.input_gates(vectors)
@@ -271,7 +271,6 @@ class PrepackedWeights:
         self._weight_ih = None if prepack_input else weight_ih
         self._weight_hh: Tensor | None = layer.weight_hh.detach()
         self._weight_hr = None if layer.weight_hr is None else layer.weight_hr.detach()
-        self._has_projection = layer.weight_hr is not None
         self._raw_bias = layer.bias.detach().clone()
         self._add_recurrent: Product | None = None
         self._project: Product | None = None
@@ -308,10 +307,11 @@ class PrepackedWeights:
     @property
     def project(self) -> Product | None:
         """The projection, of halves of outputs; None without."""
-        if self._project is None and self._has_projection:
+        if self._project is None and self._weight_hr is not None:
             with _prepacking:
-                if self._project is None:
-                    self._project = self._prepack(self.projection_weight())
+                weight = self.projection_weight()
+                if self._project is None and weight is not None:
+                    self._project = self._prepack(weight)
         return self._project
 
     def recurrent_weight(self) -> Tensor:

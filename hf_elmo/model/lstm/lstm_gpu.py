@@ -218,7 +218,9 @@ class _Workspace(NamedTuple):
         programs, shared = 4, 2**16
         if not _INTERPRETED:
             properties = torch.cuda.get_device_properties(device)
-            programs, shared = properties.multi_processor_count, properties.shared_memory_per_block_optin
+            programs = properties.multi_processor_count
+            # The stub of torch lacks it.
+            shared = properties.shared_memory_per_block_optin  # type: ignore[attr-defined]
         blocks = _blocks(cells, dim, batch, dtype, split, programs, shared)
         tiles = _cdiv(cells, blocks["BLOCK_C"]) * _cdiv(batch, blocks["BLOCK_N"])
         runs = _runs(starts)

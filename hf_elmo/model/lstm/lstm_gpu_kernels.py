@@ -9,12 +9,14 @@ except ImportError:
 if triton is not None:
 
     @triton.jit
-    def _nearest(x):
+    def _nearest(x: tl.tensor) -> tl.tensor:
         """The nearest number that TF32 can hold; tensor cores cut the other bits off."""
         return ((x.to(tl.int32, bitcast=True) + 4096) & -8192).to(tl.float32, bitcast=True)
 
     @triton.jit
-    def _add_product(total, weights, right, low, SPLIT: tl.constexpr):
+    def _add_product(
+        total: tl.tensor, weights: tl.tensor, right: tl.tensor, low: tl.tensor, SPLIT: tl.constexpr,
+    ) -> tl.tensor:  # fmt: skip
         if SPLIT:
             high = _nearest(weights)
             # Tensor cores cut their sums off where they ought to round: they add up no more than a block.
@@ -26,7 +28,9 @@ if triton is not None:
         return total
 
     @triton.jit
-    def _store_right(matrix, size, where, x, mask, SPLIT: tl.constexpr):
+    def _store_right(
+        matrix: tl.tensor, size: tl.tensor, where: tl.tensor, x: tl.tensor, mask: tl.tensor, SPLIT: tl.constexpr,
+    ) -> None:  # fmt: skip
         """Stores what will be the right operand of a product: with SPLIT two matrices of that size."""
         if matrix.dtype.element_ty == tl.float32:
             high = _nearest(x)
@@ -37,7 +41,7 @@ if triton is not None:
             tl.store(matrix + where, x.to(matrix.dtype.element_ty), mask=mask)
 
     @triton.jit
-    def _load_weights(pointers, rows, columns, EVEN: tl.constexpr):
+    def _load_weights(pointers: tl.tensor, rows: tl.tensor, columns: tl.tensor, EVEN: tl.constexpr) -> tl.tensor:
         if EVEN:
             block = tl.load(pointers)
         else:
@@ -45,7 +49,7 @@ if triton is not None:
         return block
 
     @triton.jit
-    def _tanh(x, FAST: tl.constexpr):
+    def _tanh(x: tl.tensor, FAST: tl.constexpr) -> tl.tensor:
         """FAST: one instruction, within 5e-4, for outputs that are rounded to 16 bits."""
         if FAST:
             y = tl.inline_asm_elementwise(
@@ -57,7 +61,7 @@ if triton is not None:
         return y
 
     @triton.jit
-    def _sigmoid(x, FAST: tl.constexpr):
+    def _sigmoid(x: tl.tensor, FAST: tl.constexpr) -> tl.tensor:
         if FAST:
             y = 0.5 + 0.5 * _tanh(0.5 * x, FAST)
         else:
@@ -66,11 +70,13 @@ if triton is not None:
 
     @triton.jit
     def _gates(
-        tile, direction, step, start, n, share, begin, rows, hidden, w_hh, cell, y, out, words, batch, cell_clip, zero,
-        CELLS: tl.constexpr, DIM: tl.constexpr, PROJECTS: tl.constexpr, CLIPS_CELL: tl.constexpr, SPLIT: tl.constexpr,
-        PARTS: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr, STAGES: tl.constexpr,
+        tile: tl.tensor, direction: tl.tensor, step: tl.tensor, start: tl.tensor, n: tl.tensor, share: tl.tensor,
+        begin: tl.tensor, rows: tl.tensor, hidden: tl.tensor, w_hh: tl.tensor, cell: tl.tensor, y: tl.tensor,
+        out: tl.tensor, words: tl.tensor, batch: tl.tensor, cell_clip: tl.tensor, zero: tl.tensor, CELLS: tl.constexpr,
+        DIM: tl.constexpr, PROJECTS: tl.constexpr, CLIPS_CELL: tl.constexpr, SPLIT: tl.constexpr, PARTS: tl.constexpr,
+        BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr, STAGES: tl.constexpr,
         COMPILED: tl.constexpr,
-    ):  # fmt: skip
+    ) -> None:  # fmt: skip
         """Phase 1 for some cells of some sentences."""
         EVEN: tl.constexpr = CELLS % BLOCK_C == 0 and DIM % BLOCK_K == 0
         FAST: tl.constexpr = COMPILED and w_hh.dtype.element_ty != tl.float32
@@ -133,11 +139,11 @@ if triton is not None:
 
     @triton.jit
     def _projection(
-        tile, direction, n, y, w_hr, sums, batch, zero,
-        CELLS: tl.constexpr, DIM: tl.constexpr, SPLIT: tl.constexpr, PARTS: tl.constexpr, SLICES: tl.constexpr,
-        SLICE: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_K: tl.constexpr, STAGES: tl.constexpr,
-        COMPILED: tl.constexpr,
-    ):  # fmt: skip
+        tile: tl.tensor, direction: tl.tensor, n: tl.tensor, y: tl.tensor, w_hr: tl.tensor, sums: tl.tensor,
+        batch: tl.tensor, zero: tl.tensor, CELLS: tl.constexpr, DIM: tl.constexpr, SPLIT: tl.constexpr,
+        PARTS: tl.constexpr, SLICES: tl.constexpr, SLICE: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_P: tl.constexpr,
+        BLOCK_K: tl.constexpr, STAGES: tl.constexpr, COMPILED: tl.constexpr,
+    ) -> None:  # fmt: skip
         """Phase 2 for some rows of the projection, one slice of the cells and some sentences."""
         EVEN: tl.constexpr = DIM % BLOCK_P == 0 and SLICE % BLOCK_K == 0 and SLICES * SLICE == CELLS
         columns = tl.cdiv(n, BLOCK_N)
@@ -162,10 +168,10 @@ if triton is not None:
 
     @triton.jit
     def _total(
-        tile, direction, step, start, n, sums, hidden, out, words, batch, proj_clip,
-        DIM: tl.constexpr, CLIPS_PROJ: tl.constexpr, SPLIT: tl.constexpr, PARTS: tl.constexpr, SLICES: tl.constexpr,
-        BLOCK_E: tl.constexpr,
-    ):  # fmt: skip
+        tile: tl.tensor, direction: tl.tensor, step: tl.tensor, start: tl.tensor, n: tl.tensor, sums: tl.tensor,
+        hidden: tl.tensor, out: tl.tensor, words: tl.tensor, batch: tl.tensor, proj_clip: tl.tensor, DIM: tl.constexpr,
+        CLIPS_PROJ: tl.constexpr, SPLIT: tl.constexpr, PARTS: tl.constexpr, SLICES: tl.constexpr, BLOCK_E: tl.constexpr,
+    ) -> None:  # fmt: skip
         """Phase 3 for some elements of the hidden state."""
         e = tile * BLOCK_E + tl.arange(0, BLOCK_E)
         here = e < n * DIM
@@ -179,7 +185,7 @@ if triton is not None:
         _store_right(hidden + ((step % 2) * 2 + direction) * PARTS * size, size, e, h, here, SPLIT)
 
     @triton.jit
-    def _barrier(counter, target, COMPILED: tl.constexpr):
+    def _barrier(counter: tl.tensor, target: tl.tensor, COMPILED: tl.constexpr) -> None:
         """Waits until `target` programs in all have come here since the counter was zero."""
         tl.debug_barrier()
         if COMPILED:
@@ -213,14 +219,14 @@ if triton is not None:
         do_not_specialize=["first", "last", "begin", "rows", "words", "batch", "cell_clip", "proj_clip", "zero"]
     )
     def layer_kernel(
-        first, last, starts, counters, share, begin, rows, hidden, w_hh, cell, y, w_hr, sums, out, words, batch,
-        cell_clip, proj_clip, zero,
-        CELLS: tl.constexpr, DIM: tl.constexpr, PROJECTS: tl.constexpr, CLIPS_CELL: tl.constexpr,
-        CLIPS_PROJ: tl.constexpr, SPLIT: tl.constexpr, PARTS: tl.constexpr, SLICES: tl.constexpr,
-        SLICE: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
-        BLOCK_K: tl.constexpr, BLOCK_L: tl.constexpr, BLOCK_E: tl.constexpr, STAGES: tl.constexpr,
-        COMPILED: tl.constexpr,
-    ):  # fmt: skip
+        first: tl.tensor, last: tl.tensor, starts: tl.tensor, counters: tl.tensor, share: tl.tensor, begin: tl.tensor,
+        rows: tl.tensor, hidden: tl.tensor, w_hh: tl.tensor, cell: tl.tensor, y: tl.tensor, w_hr: tl.tensor,
+        sums: tl.tensor, out: tl.tensor, words: tl.tensor, batch: tl.tensor, cell_clip: tl.tensor, proj_clip: tl.tensor,
+        zero: tl.tensor, CELLS: tl.constexpr, DIM: tl.constexpr, PROJECTS: tl.constexpr, CLIPS_CELL: tl.constexpr,
+        CLIPS_PROJ: tl.constexpr, SPLIT: tl.constexpr, PARTS: tl.constexpr, SLICES: tl.constexpr, SLICE: tl.constexpr,
+        BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_K: tl.constexpr,
+        BLOCK_L: tl.constexpr, BLOCK_E: tl.constexpr, STAGES: tl.constexpr, COMPILED: tl.constexpr,
+    ) -> None:  # fmt: skip
         """Steps `first` to `last` of both directions of a layer, by programs that all run at the same time. `share` has
         that many rows for each direction, the first being that of the word `begin`."""
         direction = tl.program_id(0) % 2

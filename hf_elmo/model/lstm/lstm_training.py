@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 from ..matrix_products import has_onednn, linear, packed_product, plain_product
 from .lstm_layer import LstmInputs, LstmLayer, LstmOutputs, only_plain_operations_reason, run_layers
@@ -107,11 +107,29 @@ class _Options(NamedTuple):
         return steps[::-1] if self.reverse else steps
 
 
+class _Context(FunctionCtx):
+    """What the pass forward leaves for the pass backward."""
+
+    options: _Options
+    saved_tensors: tuple[Tensor, ...]
+    needs_input_grad: tuple[bool, ...]
+
+
 class _Layer(torch.autograd.Function):
     """The layer as one node of autograd's graph."""
 
     @staticmethod
-    def forward(ctx, options: _Options, inputs, weight_ih, weight_hh, bias, weight_hr, hidden, cell):
+    def forward(
+        ctx: _Context,
+        options: _Options,
+        inputs: Tensor,
+        weight_ih: Tensor,
+        weight_hh: Tensor,
+        bias: Tensor,
+        weight_hr: Tensor | None,
+        hidden: Tensor,
+        cell: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         words, size = len(inputs), cell.shape[1]
         steps = len(options.sizes)
         bias = bias.clone()
@@ -143,17 +161,21 @@ class _Layer(torch.autograd.Function):
         last_hidden, last_cell = (torch.cat(parts) for parts in zip(*reversed(ended)))
         outputs = raw_outputs if weight_hr is None else _clipped(raw_outputs, options.proj_clip)
         ctx.options = options
-        ctx.save_for_backward(inputs, weight_ih, weight_hh, weight_hr, hidden, cell, gates, raw_cells, raw_outputs)
+        # None can be saved too, whatever torch's annotation says.
+        saved = inputs, weight_ih, weight_hh, weight_hr, hidden, cell, gates, raw_cells, raw_outputs
+        ctx.save_for_backward(*saved)  # type: ignore[arg-type]
         return outputs, last_hidden, last_cell
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, d_outputs, d_last_hidden, d_last_cell):
-        with torch.autocast(d_outputs.device.type, enabled=False):
-            return _backward(ctx, d_outputs, d_last_hidden, d_last_cell)
+    def backward(ctx: _Context, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        with torch.autocast(gradients[0].device.type, enabled=False):
+            return _backward(ctx, *gradients)
 
 
-def _backward(ctx, d_outputs: Tensor, d_last_hidden: Tensor, d_last_cell: Tensor) -> tuple[Tensor | None, ...]:
+def _backward(
+    ctx: _Context, d_outputs: Tensor, d_last_hidden: Tensor, d_last_cell: Tensor
+) -> tuple[Tensor | None, ...]:
     inputs, weight_ih, weight_hh, weight_hr, hidden, cell, gates, raw_cells, raw_outputs = ctx.saved_tensors
     _, of_inputs, of_ih, of_hh, of_bias, of_hr, of_hidden, of_cell = ctx.needs_input_grad
     options: _Options = ctx.options
@@ -210,7 +232,7 @@ def _backward(ctx, d_outputs: Tensor, d_last_hidden: Tensor, d_last_cell: Tensor
         d_gates.t() @ inputs if of_ih else None,
         d_gates.t() @ _before(outputs, hidden, options) if of_hh else None,
         d_gates.sum(dim=0) if of_bias else None,
-        d_projected.t() @ unprojected if of_hr else None,
+        None if d_projected is None or unprojected is None else d_projected.t() @ unprojected,
         torch.cat(d_hidden) if of_hidden else None,
         torch.cat(d_cell) if of_cell else None,
     )

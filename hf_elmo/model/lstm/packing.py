@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
-class Words(NamedTuple):
+@dataclass(frozen=True)
+class Words:
     """The vectors of packed words.
 
     Attributes:

@@ -221,7 +221,7 @@ def test_labels_without_a_scheme_are_free(labels):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (("O", "B-PER", "I-PER", "MISC"), "'MISC' is none"),
+        (("O", "B-PER", "I-PER", "MISC"), "'MISC' is neither"),
         (("O", "B-PER", "E-PER", "U-PER"), "B, E, U"),
         (("O", "I-PER", "I-LOC", "B-LOC"), "'I-PER' but no 'B-PER'"),
     ],

@@ -67,10 +67,10 @@ def test_look_up_falls_back_to_lower_case(file):
         (b"the 1 2 3 4\n", "size 4, but 3 was expected"),
         (b"the 1 2\n", "size 2, but 3 was expected"),
         (b"10 4\nthe 1 2 3 4\n", "size 4, but 3 was expected"),
-        (b"the 1 2 3\ncat 4 5\n", "line 2: a word and 3 numbers"),
+        (b"the 1 2 3\ncat " + b"4" * 2_000_000 + b" 5 6\n", "line 2: more than 1,000,300 bytes"),
+        (b"the 1 2 3\ncat 4 5 1e38\n", "line 2: these numbers are too large to compute with: 'cat 4 5 1e38'"),
         (b"the 1 2 3\ncat 4 5 x\n", "line 2: these are not 3 finite numbers: 'cat 4 5 x'"),
         (b"the 1 2 3\ncat 4 5 nan\n", "line 2: these are not 3 finite"),
-        (b"the 1 2 3\n\ncat 4 5 6\n", "line 2: a word"),
         (b"\x89PNG\r\n\x1a\n\0\0\0", "size 0, but 3"),
     ],
 )
@@ -80,6 +80,16 @@ def test_files_that_are_no_word_vectors(tmp_path, content, message):
     with pytest.raises(ValueError, match=message) as caught:
         read_word_vectors(path, ["cat"], size=3)
     assert str(path) in str(caught.value)
+
+
+def test_lines_that_are_too_short_are_passed_over(tmp_path):
+    """As AllenNLP does, which warns of each: published files have some such lines."""
+    path = tmp_path / "vectors.txt"
+    path.write_bytes(b"the 1 2 3\n\ncat 4 5\ndog 7 8 9\nend")
+    with pytest.warns(UserWarning, match=r"vectors\.txt: 3 of its lines .* line 2") as caught:
+        vectors = read_word_vectors(path, ["the", "cat", "dog", "end"], size=3)
+    assert len(caught) == 1
+    assert {word: vector.tolist() for word, vector in vectors.items()} == {"the": [1, 2, 3], "dog": [7, 8, 9]}
 
 
 def test_missing_file(tmp_path):
