@@ -123,8 +123,8 @@ def _view(parameter: Tensor) -> tuple[np.ndarray, np.ndarray | None]:
     shape, stride = tuple(parameter.shape), parameter.stride()
     size = parameter.element_size()
     length = 1 + sum((count - 1) * step for count, step in zip(shape, stride)) if parameter.numel() else 0
-    memory = memoryview((ctypes.c_char * (length * size)).from_address(parameter.data_ptr()) if length else b"")
-    return np.frombuffer(memory, dtype=f"i{size}"), _probes(shape, stride)
+    memory = (ctypes.c_char * (length * size)).from_address(parameter.data_ptr()) if length else b""
+    return np.frombuffer(memoryview(memory), dtype=f"i{size}"), _probes(shape, stride)
 
 
 @lru_cache(maxsize=128)
