@@ -34,14 +34,14 @@ class Fingerprint:
     def __init__(self, parameters: Iterable[Tensor], *settings: Hashable):
         parameters = list(parameters)
         self._settings = settings
-        self._layouts = [_layout(parameter) for parameter in parameters]
+        self._layouts = [layout_of(parameter) for parameter in parameters]
         self._views = [_view(parameter) for parameter in parameters if parameter.device.type == "cpu"]
         self._values = self._read(parameters)
 
     def matches(self, parameters: Iterable[Tensor], *settings: Hashable) -> bool:
         """Whether a fingerprint of these would be equal; quicker than making one."""
         parameters = list(parameters)
-        if settings != self._settings or [_layout(parameter) for parameter in parameters] != self._layouts:
+        if settings != self._settings or [layout_of(parameter) for parameter in parameters] != self._layouts:
             return False
         # Not before: where a parameter has moved, the memory that a view shows may be another's.
         return _are_equal(self._values, self._read(parameters))
@@ -106,8 +106,11 @@ def is_bare(module: nn.Module, classes: tuple[type[nn.Module], ...]) -> bool:
     return type(module) in classes or type(module).__module__.startswith("torch.nn.modules.")
 
 
-def _layout(parameter: Tensor) -> tuple[Hashable, ...]:
-    """Where a parameter lies and how, and how often it was changed."""
+def layout_of(parameter: Tensor) -> tuple[Hashable, ...]:
+    """Where a parameter lies and how, and how often it was changed.
+
+    It is all that matters for a parameter that is used where it lies, without a copy.
+    """
     version = -1 if parameter.is_inference() else parameter._version
     return parameter.data_ptr(), version, parameter.dtype, parameter.shape, parameter.stride(), parameter.device
 
@@ -154,4 +157,4 @@ def _are_equal(one: list[bytes] | Tensor | None, other: list[bytes] | Tensor | N
     return one is None or other is None or one == other
 
 
-__all__ = ["Fingerprint", "forget_weights", "is_bare"]
+__all__ = ["Fingerprint", "forget_weights", "is_bare", "layout_of"]
