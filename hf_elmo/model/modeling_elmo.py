@@ -791,16 +791,16 @@ class _Input(str):
     """The name of an argument that is not to be taken for that of labels.
 
     `Trainer` takes every argument with "label" in its name for labels that batches must have to be evaluated, and
-    drops columns of a dataset that are no argument's.
+    drops columns of a dataset that are not arguments.
     """
 
     __slots__ = ()
 
     def __contains__(self, text: object) -> bool:
-        return text != "label" and super().__contains__(text)
+        return isinstance(text, str) and text != "label" and super().__contains__(text)
 
 
-def _with_input(function: Callable, name: str) -> None:
+def _with_input(function: Callable[..., object], name: str) -> None:
     """Gives an argument of a function a name that `Trainer` takes for that of an input."""
     signature = inspect.signature(function)
     parameters = [
@@ -809,7 +809,7 @@ def _with_input(function: Callable, name: str) -> None:
         else each
         for each in signature.parameters.values()
     ]
-    function.__signature__ = signature.replace(parameters=parameters)
+    vars(function)["__signature__"] = signature.replace(parameters=parameters)
 
 
 _with_input(ElmoForPreTraining.forward, "backward_labels")
