@@ -72,7 +72,9 @@ class _AfterImport:
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         action = self.actions.get(name)
-        spec = None if action is None else PathFinder.find_spec(name, path, target)
+        if action is None:
+            return None
+        spec = PathFinder.find_spec(name, path, target)
         if spec is None or spec.loader is None:
             return None
         execute = spec.loader.exec_module
@@ -174,15 +176,16 @@ class _Content(dict[Any, Any]):
         self._fill()
         return super().get(key, default)
 
-    def keys(self) -> KeysView[Any]:
+    # The kinds of views that dict gives have no public names.
+    def keys(self) -> KeysView[Any]:  # type: ignore[override]
         self._fill()
         return super().keys()
 
-    def values(self) -> ValuesView[Any]:
+    def values(self) -> ValuesView[Any]:  # type: ignore[override]
         self._fill()
         return super().values()
 
-    def items(self) -> ItemsView[Any, Any]:
+    def items(self) -> ItemsView[Any, Any]:  # type: ignore[override]
         self._fill()
         return super().items()
 

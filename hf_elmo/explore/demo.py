@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 # Is read when gradio is imported, and asks for more than the page's own switch: checking for new versions, too.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -24,6 +24,10 @@ from .demo_guard import LOOPBACK, RequestGuard
 from .demo_page import CSS, render, render_problem
 from .example_sentences import EXAMPLE_PAIRS
 from .explorer import Explorer, VisitorError, shared_place
+
+if TYPE_CHECKING:
+    from ..model.modeling_elmo import ElmoPreTrainedModel
+    from ..model.tokenization_elmo import ElmoTokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -112,15 +116,15 @@ def _compare(explorer: Explorer, first: str, second: str) -> _Compared:
     """The choices of words, the texts that they are of, and the result; no choices if something is wrong."""
 
     def answer() -> _Compared:
-        sentences = [explorer.split(first, "first sentence"), explorer.split(second, "second sentence")]
-        places = shared_place(*sentences)
-        choices = [
+        one, other = explorer.split(first, "first sentence"), explorer.split(second, "second sentence")
+        places = shared_place(one, other)
+        choices, other_choices = (
             {"choices": [(_label(word), place) for place, word in enumerate(words)], "value": chosen}
-            for words, chosen in zip(sentences, places, strict=True)
-        ]
-        return (*choices, [first, second], render(explorer.explore(*sentences, places)))
+            for words, chosen in zip((one, other), places, strict=True)
+        )
+        return choices, other_choices, [first, second], render(explorer.explore(one, other, places))
 
-    none = {"choices": [], "value": None}
+    none: dict[str, Any] = {"choices": [], "value": None}
     return _guarded(answer, lambda problem: (none, none, [], problem))
 
 
@@ -128,8 +132,8 @@ def _pick(explorer: Explorer, texts: list[str], first_place: int, second_place: 
     def answer() -> str:
         if len(texts) != 2:
             raise VisitorError("There is nothing to pick a word of: type two sentences, and compare them.")
-        sentences = [explorer.split(text) for text in texts]
-        return render(explorer.explore(*sentences, (first_place, second_place)))
+        one, other = (explorer.split(text) for text in texts)
+        return render(explorer.explore(one, other, (first_place, second_place)))
 
     return _guarded(answer, lambda problem: problem)
 
@@ -164,6 +168,7 @@ def load_explorer(model: str | Path | None = None, tagger: str | Path | None = N
     from ..hub.folders import load, load_language_model, load_tagger
 
     name = None if model is None else str(model)
+    loaded: tuple[ElmoPreTrainedModel, ElmoTokenizer]
     try:
         loaded = load_language_model(name)
     except ValueError:

@@ -172,8 +172,8 @@ def _load(model_class: type[_Model], folder: Path, device: str | None) -> tuple[
             f"{folder} has no tokenizer.json. Make one with ElmoTokenizer.create(...).save_pretrained({str(folder)!r})."
         )
     try:
-        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(0, device=device)
+        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=where)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"The device {device} cannot be used: {_first_line(error)}") from None
     stored = {name.removeprefix("elmo."): tensor.shape for name, tensor in stored_tensors(folder).items()}

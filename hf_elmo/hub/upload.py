@@ -154,7 +154,9 @@ def _upload(
     names = {file.name for file in files}
     there = api.list_repo_files(repo, revision=revision)
     deleted = sorted(name for name in there if _WEIGHTS.fullmatch(name) and name not in names)
-    operations = [CommitOperationAdd(path_in_repo=file.name, path_or_fileobj=file.content) for file in files]
+    operations: list[CommitOperationAdd | CommitOperationDelete] = [
+        CommitOperationAdd(path_in_repo=file.name, path_or_fileobj=file.content) for file in files
+    ]
     operations += [CommitOperationDelete(path_in_repo=name, is_folder=False) for name in deleted]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)

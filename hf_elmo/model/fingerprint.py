@@ -34,14 +34,14 @@ class Fingerprint:
     def __init__(self, parameters: Iterable[Tensor], *settings: Hashable):
         parameters = list(parameters)
         self._settings = settings
-        self._layouts = [_layout(parameter) for parameter in parameters]
+        self._layouts = [layout_of(parameter) for parameter in parameters]
         self._views = [_view(parameter) for parameter in parameters if parameter.device.type == "cpu"]
         self._values = self._read(parameters)
 
     def matches(self, parameters: Iterable[Tensor], *settings: Hashable) -> bool:
         """Whether a fingerprint of these would be equal; quicker than making one."""
         parameters = list(parameters)
-        if settings != self._settings or [_layout(parameter) for parameter in parameters] != self._layouts:
+        if settings != self._settings or [layout_of(parameter) for parameter in parameters] != self._layouts:
             return False
         # Not before: where a parameter has moved, the memory that a view shows may be another's.
         return _are_equal(self._values, self._read(parameters))
@@ -72,8 +72,8 @@ def forget_weights(model: nn.Module) -> None:
 
     A model keeps what it made of its weights: copies laid out for faster products, vectors of words
     (`remember_words`). Changes by torch's operations, optimisers and `load_state_dict` are always noticed; so are
-    changes of `.data`, or through a numpy view, that touch all numbers of a row, a column or a whole parameter. Whoever
-    changes single numbers in such a way calls this afterwards:
+    changes of `.data`, or through a numpy view, that touch all numbers of a row, a column or a whole parameter. After
+    changing single numbers in such a way, call this function:
 
     ```python
     model.get_parameter("bilstm.forward_layers.0.weight_hh").data[5, 7] = 0.25
@@ -106,8 +106,11 @@ def is_bare(module: nn.Module, classes: tuple[type[nn.Module], ...]) -> bool:
     return type(module) in classes or type(module).__module__.startswith("torch.nn.modules.")
 
 
-def _layout(parameter: Tensor) -> tuple[Hashable, ...]:
-    """Where a parameter lies and how, and how often it was changed."""
+def layout_of(parameter: Tensor) -> tuple[Hashable, ...]:
+    """Where a parameter lies and how, and how often it was changed.
+
+    It is all that matters for a parameter that is used where it lies, without a copy.
+    """
     version = -1 if parameter.is_inference() else parameter._version
     return parameter.data_ptr(), version, parameter.dtype, parameter.shape, parameter.stride(), parameter.device
 
@@ -121,7 +124,7 @@ def _view(parameter: Tensor) -> tuple[np.ndarray, np.ndarray | None]:
     size = parameter.element_size()
     length = 1 + sum((count - 1) * step for count, step in zip(shape, stride)) if parameter.numel() else 0
     memory = (ctypes.c_char * (length * size)).from_address(parameter.data_ptr()) if length else b""
-    return np.frombuffer(memory, dtype=f"i{size}"), _probes(shape, stride)
+    return np.frombuffer(memoryview(memory), dtype=f"i{size}"), _probes(shape, stride)
 
 
 @lru_cache(maxsize=128)
@@ -154,4 +157,4 @@ def _are_equal(one: list[bytes] | Tensor | None, other: list[bytes] | Tensor | N
     return one is None or other is None or one == other
 
 
-__all__ = ["Fingerprint", "forget_weights", "is_bare"]
+__all__ = ["Fingerprint", "forget_weights", "is_bare", "layout_of"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -96,6 +97,16 @@ def similar_lengths(lengths: Sequence[int], most_words: int) -> Iterator[list[in
 # them so: how many times over, and the mode that each comes back to.
 _evaluated: dict[nn.Module, tuple[int, bool]] = {}
 _modes_lock = threading.Lock()
+
+
+def _begin_after_fork() -> None:
+    """For a forked process: whoever held the lock, or evaluated a model, is not there any more."""
+    global _modes_lock
+    _modes_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_after_fork)
 
 
 @contextmanager

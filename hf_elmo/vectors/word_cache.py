@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,19 @@ _WORDS_PER_BATCH = 4096
 # Words are computed in multiples of this number, because a product of one row, or of rows that do not fill a block,
 # rounds otherwise: a word's vector must not depend on the words that happened to be new along with it.
 _ROWS_OF_A_BLOCK = 16
+
+# Held while words are looked up and put in, so that threads may share a cache; not while vectors are computed.
+_lock = threading.Lock()
+
+
+def _renew_lock() -> None:
+    """For a forked process: whoever held the lock is not there any more."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 class _Arrays(NamedTuple):
@@ -104,19 +118,11 @@ class RecentWords:
         if capacity < 1:
             raise ValueError(f"capacity must be at least 1, was: {capacity}.")
         self._encoder, self.capacity, self._across_calls = encoder, capacity, across_calls
-        self._begin()
-
-    def _begin(self) -> None:
-        self._lock = threading.Lock()
         self._ring: _Ring | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy begins empty: a lock cannot be copied, and the weights of a copied model lie elsewhere.
-        return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_ring")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._begin()
+        # A copy begins empty: the weights of a copied model lie elsewhere.
+        return {**self.__dict__, "_ring": None}
 
     def __len__(self) -> int:
         ring = self._ring
@@ -133,11 +139,12 @@ class RecentWords:
             return compute(rows)
         # 32 bits, since word ids behind the characters (word_embed_dim) may be large.
         keys = [row.tobytes() for row in rows.int().numpy()]
-        # Threads share the ring. The lock is not held while vectors are computed.
-        with self._lock:
+        with _lock:
             ring = self._ring
-            if ring is None or not ring.made_of.matches(weights, encoder.activation):
-                self._ring = ring = _Ring(Fingerprint(weights, encoder.activation), self.capacity)
+            # A forked process begins anew, as the fork may have come in the middle of a change.
+            besides = encoder.activation, os.getpid()
+            if ring is None or not ring.made_of.matches(weights, *besides):
+                self._ring = ring = _Ring(Fingerprint(weights, *besides), self.capacity)
             places = torch.tensor([ring.places.get(key, -1) for key in keys])
             unknown = (places < 0).nonzero().squeeze(1)
             known = None if ring.vectors is None else ring.vectors.index_select(0, places.clamp(min=0))
@@ -146,7 +153,7 @@ class RecentWords:
         computed = self._compute(rows.index_select(0, unknown), compute).detach()
         # Where words were known, `computed` are only some.
         vectors = computed if known is None else known.index_copy_(0, unknown, computed)
-        with self._lock:
+        with _lock:
             ring.keep([keys[number] for number in unknown.tolist()], computed)
         return vectors
 

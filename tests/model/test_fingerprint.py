@@ -58,7 +58,7 @@ class TestModel:
         fresh = ElmoModel(model.config).eval()
         fresh.load_state_dict(model.state_dict())
         after, expected = vectors(model, words), vectors(fresh, words)
-        torch.testing.assert_close(after, expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(after, expected, rtol=0, atol=1e-4)
         assert (after - before).abs().max() > 1e-2
 
     def test_a_filter(self):
@@ -69,7 +69,7 @@ class TestModel:
         fresh = ElmoModel(model.config).eval()
         fresh.load_state_dict(model.state_dict())
         after = vectors(model, words)
-        torch.testing.assert_close(after, vectors(fresh, words), rtol=0, atol=1e-5)
+        torch.testing.assert_close(after, vectors(fresh, words), rtol=0, atol=1e-4)
         assert (after - before).abs().max() > 1e-2
 
     @pytest.mark.parametrize("remembers", [False, True])
@@ -85,7 +85,7 @@ class TestModel:
         fresh = ElmoModel(model.config).eval()
         fresh.load_state_dict(model.state_dict())
         after = vectors(model, words)
-        torch.testing.assert_close(after, vectors(fresh, words), rtol=0, atol=1e-5)
+        torch.testing.assert_close(after, vectors(fresh, words), rtol=0, atol=1e-4)
         assert (after - before).abs().max() > 1e-2
 
 

@@ -23,7 +23,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from ..fingerprint import Fingerprint
+from ..fingerprint import Fingerprint, layout_of
 from ..matrix_products import has_onednn, int8_product, linear, packed_product, plain_product
 from .lstm_layer import (
     ElmoState,
@@ -400,16 +400,22 @@ def prepacked(layer: LstmLayer) -> PrepackedWeights:
 
 
 def _kept_or_made(layer: LstmLayer) -> PrepackedWeights:
-    made_of = Fingerprint(layer.parameters())
+    prepack = packed_product if has_onednn(layer.weight_hh) else plain_product
+    prepack_input = prepack is packed_product and layer.weight_ih.nbytes <= _BYTES_TO_COPY_FREELY
+    copied = [layer.weight_hh, layer.bias, *([] if layer.weight_hr is None else [layer.weight_hr])]
+    if prepack_input:
+        copied.append(layer.weight_ih)
+    # An input weight that is not copied is read where it lies: its values are always those of now.
+    used = () if prepack_input else layout_of(layer.weight_ih)
     kept = _prepacked.get(layer)
-    if kept is not None and kept[0] == made_of:
+    if kept is not None and kept[0].matches(copied, used):
         return kept[1]
     with _prepacking:
         kept = _prepacked.get(layer)
-        if kept is not None and kept[0] == made_of:
+        if kept is not None and kept[0].matches(copied, used):
             return kept[1]
-        prepack = packed_product if has_onednn(layer.weight_hh) else plain_product
-        prepack_input = prepack is packed_product and layer.weight_ih.nbytes <= _BYTES_TO_COPY_FREELY
+        # Before the copies: a change in between is then seen at the next call.
+        made_of = Fingerprint(copied, used)
         weights = PrepackedWeights(layer, prepack, prepack_input)
         _prepacked[layer] = made_of, weights
         return weights
