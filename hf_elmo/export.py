@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -87,7 +88,7 @@ class ElmoGraph(nn.Module):
             mixes, and `hidden_states`: all layers, ``(batch, num_layers + 1, words, dim)``; of a head its logits. With
             state also `new_hidden` and `new_cell`.
         """
-        inputs = {"character_ids": character_ids, "attention_mask": attention_mask}
+        inputs: dict[str, Any] = {"character_ids": character_ids, "attention_mask": attention_mask}
         if input_ids is not None:
             inputs["input_ids"] = input_ids
         if token_type_ids is not None:
@@ -96,6 +97,8 @@ class ElmoGraph(nn.Module):
         if is_base:
             inputs["output_hidden_states"] = True
         if self.with_state:
+            assert hidden is not None
+            assert cell is not None
             inputs.update(state=ElmoState(hidden, cell), return_state=True)
         results = self.model(**inputs, return_dict=True)
         outputs = {name: value for name, value in results.items() if isinstance(value, Tensor)}
@@ -187,6 +190,7 @@ def export_onnx(model: ElmoPreTrainedModel, file: str | Path, with_state: bool =
             dynamo=True,
             verbose=False,
         )
+        assert program is not None
         program.save(file)
 
 

@@ -37,10 +37,10 @@ def compare(
         raise typer.BadParameter("a sentence is one line.", param_hint="FIRST SECOND")
     silence_libraries()
     elmo, tokenizer = load(model, device)
-    sentences = list(sentences_of(texts, pretokenized))
-    comparisons = compare_words(elmo, tokenizer, *sentences, word=word)
+    one, other = sentences_of(texts, pretokenized)
+    comparisons = compare_words(elmo, tokenizer, one, other, word)
     if word is not None:
-        others = [each for each in compare_words(elmo, tokenizer, *sentences) if each.word != word]
+        others = [each for each in compare_words(elmo, tokenizer, one, other) if each.word != word]
         comparisons += others
     layers = [f"layer {number}" for number in range(elmo.config.num_layers + 1)]
     print_table(

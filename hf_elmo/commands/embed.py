@@ -105,14 +105,14 @@ def embed(
         dim, num_layers = elmo.config.hidden_size, elmo.config.num_layers + 1 if layers is Layers.all else None
         tally, name = _Tally(), "The text" if source is None else source.name
         with Progress(source, shown=False if output is None else progress) as bar:
-            lines = lines_of_arguments(text) if source is None else source.lines(bar.read, max_line_bytes)
+            lines = lines_of_arguments(text or []) if source is None else source.lines(bar.read, max_line_bytes)
             sentences = sentences_of(lines, pretokenized, split_sentences)
             wanted = sentences if output is not None else islice(sentences, show)
             embedded = embed_sentences(elmo, tokenizer, wanted, layers.value, keep_boundaries, batch_words)
             embedded = tally.counted(embedded, bar)
             if output is None:
-                columns, rows = _summary(embedded, dim, num_layers)
-                rows = list(rows)
+                columns, summary = _summary(embedded, dim, num_layers)
+                rows = list(summary)
                 tally.check(name)
                 print_table(columns, rows)
                 if next(sentences, None) is not None:
@@ -213,7 +213,7 @@ def _summary(
         for number, sentence in enumerate(embedded):
             norms = np.linalg.norm(sentence.vectors, axis=-1).reshape(num_layers or 1, -1).T
             for place, word in enumerate(sentence.words[:_MOST_WORDS]):
-                numbers = [float(norm) for norm in norms[place]]
+                numbers: list[float | str] = [float(norm) for norm in norms[place]]
                 if num_layers is None:
                     numbers.append(" ".join(f"{value:7.4f}" for value in sentence.vectors[place, :_FIRST_NUMBERS]))
                 yield [number, place, printable(word, 30), *numbers]

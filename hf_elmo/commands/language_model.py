@@ -127,10 +127,18 @@ def substitutes(
 
     sentences = list(sentences_of(texts, pretokenized))
     masked = [mask_words(tokenizer, each, "all" if all_words else None, pretokenized) for each in sentences]
-    options = {"targets": target or None, "prior": None if no_prior else "rank", "is_split_into_words": pretokenized}
     places = []
     for number, (sentence, each) in enumerate(zip(sentences, masked, strict=True)):
-        found = find(language_model, tokenizer, sentence, top_k, word_index=each.places, **options)
+        found = find(
+            language_model,
+            tokenizer,
+            sentence,
+            top_k,
+            word_index=each.places,
+            targets=target or None,
+            prior=None if no_prior else "rank",
+            is_split_into_words=pretokenized,
+        )
         for place, words in zip(each.places, found, strict=True):
             places.append({"text": number, "place": place, "word": each.words[place] or MASK, "substitutes": words})
     if as_json:

@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 # Is read when gradio is imported, and asks for more than the page's own switch: checking for new versions, too.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -24,6 +24,10 @@ from .demo_guard import LOOPBACK, RequestGuard
 from .demo_page import CSS, render, render_problem
 from .example_sentences import EXAMPLE_PAIRS
 from .explorer import Explorer, VisitorError, shared_place
+
+if TYPE_CHECKING:
+    from ..model.modeling_elmo import ElmoPreTrainedModel
+    from ..model.tokenization_elmo import ElmoTokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -113,14 +117,15 @@ def _compare(explorer: Explorer, first: str, second: str) -> _Compared:
 
     def answer() -> _Compared:
         sentences = [explorer.split(first, "first sentence"), explorer.split(second, "second sentence")]
-        places = shared_place(*sentences)
-        choices = [
+        places = shared_place(sentences[0], sentences[1])
+        first_choices, second_choices = [
             {"choices": [(_label(word), place) for place, word in enumerate(words)], "value": chosen}
             for words, chosen in zip(sentences, places, strict=True)
         ]
-        return (*choices, [first, second], render(explorer.explore(*sentences, places)))
+        result = render(explorer.explore(sentences[0], sentences[1], places))
+        return first_choices, second_choices, [first, second], result
 
-    none = {"choices": [], "value": None}
+    none: dict[str, Any] = {"choices": [], "value": None}
     return _guarded(answer, lambda problem: (none, none, [], problem))
 
 
@@ -129,7 +134,7 @@ def _pick(explorer: Explorer, texts: list[str], first_place: int, second_place: 
         if len(texts) != 2:
             raise VisitorError("There is nothing to pick a word of: type two sentences, and compare them.")
         sentences = [explorer.split(text) for text in texts]
-        return render(explorer.explore(*sentences, (first_place, second_place)))
+        return render(explorer.explore(sentences[0], sentences[1], (first_place, second_place)))
 
     return _guarded(answer, lambda problem: problem)
 
@@ -165,7 +170,7 @@ def load_explorer(model: str | Path | None = None, tagger: str | Path | None = N
 
     name = None if model is None else str(model)
     try:
-        loaded = load_language_model(name)
+        loaded: tuple[ElmoPreTrainedModel, ElmoTokenizer] = load_language_model(name)
     except ValueError:
         # Vectors without a softmax are a model, too; what else may be wrong is said now.
         loaded = load(name)

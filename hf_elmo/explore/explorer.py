@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from .word_comparison import Similarities, cosines, similarities
 
 if TYPE_CHECKING:
     from ..model.heads.token_classification_elmo import ElmoForTokenClassification
-    from ..model.modeling_elmo import ElmoPreTrainedModel
+    from ..model.modeling_elmo import ElmoForPreTraining, ElmoPreTrainedModel
 
 MOST_CHARACTERS, MOST_WORDS = 300, 40
 MOST_VOCABULARY = 20_000
@@ -156,13 +156,17 @@ class Explorer:
 
     def tag(self, words: list[str]) -> list[str]:
         """The tagger's best sequence of tags for a sentence."""
+        if self.tagger is None or self.tagger_tokenizer is None:
+            raise ValueError("There is no tagger: give one, and its tokenizer.")
         inputs = self.tagger_tokenizer([words], is_split_into_words=True, return_tensors="pt").to(self.tagger.device)
         with torch.inference_mode():
             numbers = self.tagger.decode(**inputs)[0]
-        return [str(self.tagger.config.id2label[number]) for number in numbers]
+        labels: dict[Any, str] = self.tagger.config.id2label or {}
+        return [str(labels[number]) for number in numbers]
 
     def _substitutes(self, words: list[str], place: int, count: int) -> list[dict[str, Any]]:
-        return substitutes(self.model, self.tokenizer, words, count, word_index=place, is_split_into_words=True)
+        model = cast("ElmoForPreTraining", self.model)  # `fills` says that it is one
+        return substitutes(model, self.tokenizer, words, count, word_index=place, is_split_into_words=True)
 
     def _read(self, sentences: list[list[str]]) -> list[tuple[list[str], np.ndarray]]:
         """Each sentence with its vectors, ``(layers + 1, words, dim)``, the mix being last."""

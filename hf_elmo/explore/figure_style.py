@@ -43,7 +43,7 @@ def new_figure(size: tuple[float, float]) -> Figure:
     return NotebookFigure(figsize=size, layout="constrained")
 
 
-def shades(count: int) -> list[tuple[float, ...]]:
+def shades(count: int) -> list[tuple[float, float, float, float]]:
     """Colours from light to dark."""
     return [colormaps["YlGnBu"](0.12 + 0.75 * number / max(1, count - 1)) for number in range(count)]
 

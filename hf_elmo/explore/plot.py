@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ..model.modeling_elmo import ElmoPreTrainedModel
+    from ..model.scalar_mix import ScalarMix
     from ..model.tokenization_elmo import ElmoTokenizer
 
 SUFFIXES = (".png", ".svg")
@@ -53,9 +54,10 @@ def layer_weights(model: ElmoPreTrainedModel) -> list[LayerWeights]:
     Args:
         model: An `ElmoModel`, or a model on top of one.
     """
+    mixes = cast("Iterable[ScalarMix]", model.base_model.scalar_mixes)
     return [
         LayerWeights(mix.weights.detach().double().cpu().softmax(dim=0).numpy(), float(mix.gamma.detach()))
-        for mix in model.base_model.scalar_mixes
+        for mix in mixes
     ]
 
 
@@ -116,9 +118,11 @@ def _named_mixes(
     if isinstance(models, Mapping):
         named = [(str(name), model) for name, model in models.items()]
     else:
-        models = list(models) if isinstance(models, (list, tuple)) else [models]
-        paths = [Path(getattr(model.config, "_name_or_path", "") or "").name for model in models]
-        named = [(path or f"model {number}", model) for number, (path, model) in enumerate(zip(paths, models), start=1)]
+        several = list(models) if isinstance(models, Sequence) else [models]
+        paths = [Path(getattr(model.config, "_name_or_path", "") or "").name for model in several]
+        named = [
+            (path or f"model {number}", model) for number, (path, model) in enumerate(zip(paths, several), start=1)
+        ]
     if not named:
         raise ValueError("There is no model whose weights could be drawn.")
     bars = []
@@ -204,7 +208,7 @@ def plot_senses(
     numbers: bool | None = None,
     seed: int = 0,
     title: str | None = None,
-):
+) -> Figure:
     """Draws the occurrences of a word as a map: the nearer two points, the more alike the model takes their contexts.
 
     Args:
@@ -257,8 +261,9 @@ def plot_senses(
 def _draw_map(axes: Axes, each: WordMap, groups: list[str], of_points: list[str] | None) -> None:
     for number, group in enumerate(groups):
         chosen = [index for index in range(len(each.points)) if of_points is None or of_points[index] == group]
+        x, y = each.points[chosen].T
         axes.scatter(
-            *each.points[chosen].T, s=46, color=SENSE_COLORS[number % len(SENSE_COLORS)], edgecolor="black",
+            x, y, s=46, color=SENSE_COLORS[number % len(SENSE_COLORS)], edgecolor="black",
             marker=SENSE_MARKERS[number % len(SENSE_MARKERS)], linewidth=0.6, alpha=0.9, label=shorten(group, 24),
         )  # fmt: skip
     axes.set_aspect("equal", adjustable="datalim")
@@ -281,7 +286,7 @@ def plot_similarity(
     second: str | Sequence[str],
     layers: Sequence[int | str] | int | str | None = None,
     title: str | None = None,
-):
+) -> Figure:
     """Draws the cosine of every word of a sentence with every word of another one, a heat map for each layer.
 
     Where both words are the same the cell has a frame. Few cells have their numbers written in them.
@@ -326,7 +331,7 @@ def plot_similarity(
         _frame_same_words(axes, found.first, found.second)
         if matrix.size <= _MOST_NUMBERS:
             for (i, j), cosine in np.ndenumerate(matrix):
-                color = text_color(image.to_rgba(cosine))
+                color = text_color(tuple(image.to_rgba(cosine)))
                 text = f"{round(cosine, 2) + 0.0:.2f}".replace("0.", ".", 1) if abs(cosine) < 0.995 else f"{cosine:.0f}"
                 axes.text(j, i, text, ha="center", va="center", size=6.5, color=color)
     bar = figure.colorbar(image, ax=figure.axes, fraction=0.04, pad=0.02, aspect=25)
@@ -397,10 +402,12 @@ def _check_layers(model: ElmoPreTrainedModel, layers: Sequence[int | str]) -> li
     count = model.config.num_layers + 1
     chosen: list[int | str] = []
     for layer in layers:
-        is_number = isinstance(layer, int) and not isinstance(layer, bool)
-        if layer != "mix" and not (is_number and -count <= layer < count):
+        if isinstance(layer, int) and not isinstance(layer, bool) and -count <= layer < count:
+            chosen.append(layer % count)
+        elif layer == "mix":
+            chosen.append(layer)
+        else:
             raise ValueError(f'A layer must be "mix" or a number from 0 to {count - 1}, was: {layer!r}.')
-        chosen.append(layer % count if is_number else layer)
     if not chosen:
         raise ValueError("There is no layer to draw.")
     return chosen
@@ -417,7 +424,7 @@ def _principal_components(matrix: np.ndarray) -> tuple[np.ndarray, tuple[float, 
     centred = matrix - matrix.mean(axis=0)
     left, sizes, right = np.linalg.svd(centred, full_matrices=False)
     # Equal vectors differ by rounding alone, whose directions mean nothing.
-    sizes = np.where(sizes > 1e-6 * max(np.linalg.norm(matrix), 1e-300), sizes, 0.0)
+    sizes = np.where(sizes > 1e-6 * max(float(np.linalg.norm(matrix)), 1e-300), sizes, 0.0)
     # An axis may point either way: its largest coordinate decides.
     signs = np.sign(right[np.arange(len(right)), np.abs(right).argmax(axis=1)])
     points = (left * sizes * signs)[:, :2]

@@ -208,7 +208,7 @@ def fill_generated_card(folder: str | Path, repo: str, base_model: str | None) -
     if base_model is not None and (base_model == repo or Path(base_model).exists()):
         base_model = None
     card = make_card(folder, name=repo, base_model=base_model)
-    card.data.tags = list(dict.fromkeys([*card.data.tags, *(before.data.tags or [])]))
+    card.data["tags"] = list(dict.fromkeys([*card.data.get("tags", []), *(before.data.get("tags") or [])]))
     path.write_text(str(card), encoding="utf-8", newline="\n")
 
 
@@ -332,7 +332,7 @@ def _kept_results(before: dict[str, Any], measured: list[Result]) -> list[Result
 
 def _with_results(card: ModelCard, measured: list[Result]) -> ModelCard:
     new = [result.as_eval_result() for result in measured if not result.is_speed]
-    card.data.eval_results = [*(card.data.eval_results or []), *new] or None
+    card.data["eval_results"] = [*(card.data.get("eval_results") or []), *new] or None
     if measured:
         card.text = f"{card.text.rstrip()}\n\n## Further results\n\n{_table(measured)}\n"
     return card
