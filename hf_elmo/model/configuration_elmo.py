@@ -122,6 +122,8 @@ class ElmoConfig(PreTrainedConfig):
 
     model_type = "elmo"
     attribute_map = {"num_hidden_layers": "num_layers"}  # noqa: RUF012 (the library's convention)
+    # What `Trainer` does not take for predictions, beside the loss: the parts of a language model's.
+    keys_to_ignore_at_inference = ["past_key_values", "forward_loss", "backward_loss"]  # noqa: RUF012
 
     vocab_size: int = 4
     char_vocab_size: int = 262

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -647,6 +648,8 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
         if config.num_negative_samples is not None:
             # A vocabulary that cannot be sampled from is to be reported now rather than at the first step.
             LogUniformSampler.from_config(config)
+        # Trainer then counts the words that have one before them, which are those that are predicted.
+        self.loss_type = "ForCausalLM"
         self.elmo = ElmoModel(config)
         self.dropout = nn.Dropout(config.dropout)
         self.softmax: nn.Linear = WordSoftmax(config)
@@ -701,12 +704,14 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
             state: As in `ElmoModel`.
             return_state: As in `ElmoModel`.
             output_hidden_states: As in `ElmoModel`.
-            output_logits: Return logits, ``(batch, words, vocab_size)`` for each direction; None: without labels only.
+            output_logits: Return logits, ``(batch, words, vocab_size)`` for each direction; None: without labels, and
+                in evaluation by `Trainer` (which gives `num_items_in_batch`).
             num_items_in_batch: Divide the summed losses by this number of words, instead of by the number of labels
                 that were scored (`Trainer` passes it, to accumulate gradients exactly).
 
         Raises:
-            ValueError: for inputs as in `ElmoModel`, or labels that do not fit the words.
+            ValueError: for inputs as in `ElmoModel`, labels that do not fit the words, or the label smoothing of
+                `Trainer`.
         """
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
@@ -716,6 +721,13 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
             backward_character_ids=backward_character_ids,
             backward_labels=backward_labels,
         )
+        if labels is None and num_items_in_batch is not None and not output_logits:
+            raise ValueError(
+                "Trainer took the labels out of the batch, to compute a loss from the logits itself. With "
+                "label_smoothing_factor it would score the logits of each word against the word itself, not its "
+                "neighbours: leave it out. For a loss of your own (compute_loss_func), let the data collator add "
+                "output_logits=True to each batch."
+            )
         if backward_labels is not None and labels is None:
             raise ValueError("backward_labels came without labels: give both, or labels alone.")
         mask = self.elmo.word_mask(input_ids, character_ids, attention_mask)
@@ -733,7 +745,10 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
                 backward_labels = labels[:, : mask.shape[1]]
             targets = _next_words(labels, mask, token_type_ids), _previous_words(backward_labels, mask, token_type_ids)
             losses = self._losses((forward_top, backward_top), targets, num_items_in_batch)
-        with_logits = labels is None if output_logits is None else output_logits
+        with_logits = output_logits
+        if with_logits is None:
+            # In evaluation, Trainer takes the logits for predictions.
+            with_logits = labels is None or (num_items_in_batch is not None and not self.training)
         return ElmoForPreTrainingOutput(
             loss=(losses[0] + losses[1]) / 2 if losses else None,
             forward_loss=losses[0] if losses else None,
@@ -770,6 +785,34 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
             total / (count.to(total.device) if isinstance(count, Tensor) else max(count, 1))
             for total, count in zip(totals, counts, strict=True)
         ]
+
+
+class _Input(str):
+    """The name of an argument that is not to be taken for that of labels.
+
+    `Trainer` takes every argument with "label" in its name for labels that batches must have to be evaluated, and
+    drops columns of a dataset that are no argument's.
+    """
+
+    __slots__ = ()
+
+    def __contains__(self, text: object) -> bool:
+        return text != "label" and super().__contains__(text)
+
+
+def _with_input(function: Callable, name: str) -> None:
+    """Gives an argument of a function a name that `Trainer` takes for that of an input."""
+    signature = inspect.signature(function)
+    parameters = [
+        inspect.Parameter(_Input(each.name), each.kind, default=each.default, annotation=each.annotation)
+        if each.name == name
+        else each
+        for each in signature.parameters.values()
+    ]
+    function.__signature__ = signature.replace(parameters=parameters)
+
+
+_with_input(ElmoForPreTraining.forward, "backward_labels")
 
 
 def _character_ids(input_ids: Tensor | None, character_ids: Tensor | None) -> Tensor:

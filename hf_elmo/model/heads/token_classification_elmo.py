@@ -119,7 +119,8 @@ class ElmoForTokenClassification(ElmoPreTrainedModel):
 
         Raises:
             ValueError: for inputs as in `ElmoModel`, missing inputs of the parts beside ELMo, labels that do not fit
-                the words or the label set, and (when not training) scores that are not finite.
+                the words or the label set, the label smoothing of `Trainer` on a constrained CRF, and (when not
+                training) scores that are not finite.
         """
         check_tensors(input_ids=input_ids, token_type_ids=token_type_ids, labels=labels)
         if input_ids is not None and input_ids.dim() == 3:
@@ -150,6 +151,13 @@ class ElmoForTokenClassification(ElmoPreTrainedModel):
         if not self.training:
             check_finite(scores.masked_fill(~words.unsqueeze(-1), 0))
         constraints = self.constraints()
+        if labels is None and num_items_in_batch is not None and constraints is not None:
+            raise ValueError(
+                "Trainer took the labels out of the batch, to compute a loss from the logits itself. With "
+                "label_smoothing_factor it would want of the CRF what the tagging scheme of id2label forbids it: leave "
+                "it out, or train with crf_constraints=False (which may be changed to True in the configuration "
+                "afterwards). So with a loss of your own (compute_loss_func)."
+            )
         loss = None
         if labels is not None:
             labels = _checked_labels(labels.to(scores.device), words, self.num_labels)
