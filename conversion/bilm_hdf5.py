@@ -275,22 +275,36 @@ def read_config(options: InputFile | Mapping[str, Any], vocab_size: int) -> Elmo
         content, name = read_json_object(options), str(options)
     else:
         content, name = dict(options), "The options"
+    _check_counts(content, name)
     try:
-        config = ElmoConfig.from_options(content, vocab_size=vocab_size)
+        return ElmoConfig.from_options(content, vocab_size=vocab_size)
     except (ValueError, TypeError) as error:
         raise ConversionError(f"{name}: {error}") from None
+
+
+def _check_counts(content: Mapping[str, Any], name: str) -> None:
+    """Raises a ConversionError, by the file's own key, for sizes that no ELMo has; all else is left to `ElmoConfig`."""
+
+    def value_of(*keys: str) -> Any:
+        value: Any = content
+        for key in keys:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return value
+
+    filters = value_of("char_cnn", "filters")
+    filters = filters if isinstance(filters, list) else []
+    counts = [entry[-1] for entry in filters if isinstance(entry, list) and entry and isinstance(entry[-1], int)]
     for key, number, most in (
-        ("lstm.n_layers", config.num_layers, _MOST_LAYERS),
-        ("lstm.dim", config.cell_size, _LARGEST_SIZE),
-        ("char_cnn.n_highway", config.num_highway_layers, _MOST_LAYERS),
-        ("char_cnn.embedding.dim", config.char_embed_dim, _LARGEST_SIZE),
-        ("char_cnn.max_characters_per_token", config.max_characters_per_token, _LARGEST_SIZE),
-        ("the number of char_cnn.filters", len(config.filters), _MOST_LAYERS),
-        ("the largest of char_cnn.filters", max(count for _, count in config.filters), _LARGEST_SIZE),
+        ("lstm.n_layers", value_of("lstm", "n_layers"), _MOST_LAYERS),
+        ("lstm.dim", value_of("lstm", "dim"), _LARGEST_SIZE),
+        ("char_cnn.n_highway", value_of("char_cnn", "n_highway"), _MOST_LAYERS),
+        ("char_cnn.embedding.dim", value_of("char_cnn", "embedding", "dim"), _LARGEST_SIZE),
+        ("char_cnn.max_characters_per_token", value_of("char_cnn", "max_characters_per_token"), _LARGEST_SIZE),
+        ("the number of char_cnn.filters", len(filters), _MOST_LAYERS),
+        ("the largest of char_cnn.filters", max(counts, default=0), _LARGEST_SIZE),
     ):
-        if number > most:
+        if isinstance(number, int) and number > most:
             raise ConversionError(f"{name}: {key} is {number}, expected no more than {most:,}.")
-    return config
 
 
 def bilm_links(config: ElmoConfig) -> list[Link]:

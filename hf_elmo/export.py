@@ -97,8 +97,8 @@ class ElmoGraph(nn.Module):
         if is_base:
             inputs["output_hidden_states"] = True
         if self.with_state:
-            assert hidden is not None
-            assert cell is not None
+            assert hidden is not None, "a graph with state has it as an input"
+            assert cell is not None, "a graph with state has it as an input"
             inputs.update(state=ElmoState(hidden, cell), return_state=True)
         results = self.model(**inputs, return_dict=True)
         outputs = {name: value for name, value in results.items() if isinstance(value, Tensor)}
@@ -190,7 +190,7 @@ def export_onnx(model: ElmoPreTrainedModel, file: str | Path, with_state: bool =
             dynamo=True,
             verbose=False,
         )
-        assert program is not None
+        assert program is not None, "dynamo=True gives a program"
         program.save(file)
 
 

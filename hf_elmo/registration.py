@@ -8,15 +8,13 @@ mapping of the Auto classes is first looked into.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, ItemsView, Iterator, KeysView, Sequence, ValuesView
 from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from _collections_abc import dict_items, dict_keys, dict_values
-
     from .model.heads import question_answering_elmo as question_answering_elmo
     from .model.heads import sequence_classification_elmo as sequence_classification_elmo
     from .model.heads import token_classification_elmo as token_classification_elmo
@@ -74,17 +72,18 @@ class _AfterImport:
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         action = self.actions.get(name)
-        spec = None if action is None else PathFinder.find_spec(name, path, target)
-        if action is None or spec is None or spec.loader is None:
+        if action is None:
             return None
-        then = action
-        execute: Callable[[ModuleType], None] = spec.loader.exec_module
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is None or spec.loader is None:
+            return None
+        execute = spec.loader.exec_module
 
         def exec_module(module: ModuleType) -> None:
             execute(module)
             self.actions.pop(name, None)
             _EXECUTED.add(name)
-            then()
+            action()
 
         # A loader is of one module. It stays of its class, so that it still gives sources to those who ask for them.
         vars(spec.loader)["exec_module"] = exec_module
@@ -177,15 +176,16 @@ class _Content(dict[Any, Any]):
         self._fill()
         return super().get(key, default)
 
-    def keys(self) -> dict_keys[Any, Any]:
+    # The kinds of views that dict gives have no public names.
+    def keys(self) -> KeysView[Any]:  # type: ignore[override]
         self._fill()
         return super().keys()
 
-    def values(self) -> dict_values[Any, Any]:
+    def values(self) -> ValuesView[Any]:  # type: ignore[override]
         self._fill()
         return super().values()
 
-    def items(self) -> dict_items[Any, Any]:
+    def items(self) -> ItemsView[Any, Any]:  # type: ignore[override]
         self._fill()
         return super().items()
 

@@ -1,12 +1,15 @@
 """What all tests share: how they run, where the data is, and small models."""
 
 import os
+import random
+import zlib
 from pathlib import Path
 
 # Tests run side by side (pytest-xdist), so each process, and whatever it starts, computes with one thread. torch reads
 # this when it is loaded. It also makes sums come out alike on machines with any number of cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import settings
@@ -29,6 +32,24 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no shared data: neither HF_ELMO_SHARED_DATA nor {beside} is a folder")
     return folder
+
+
+def _seed(name: str) -> None:
+    number = zlib.crc32(name.encode())
+    random.seed(number)
+    np.random.seed(number)
+    torch.manual_seed(number)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef):
+    """Every fixture and every test has random numbers of its own, whatever ran before it."""
+    _seed(fixturedef.argname)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item):
+    _seed(item.name)
 
 
 @pytest.fixture(autouse=True)

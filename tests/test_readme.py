@@ -4,6 +4,8 @@ import json
 import os
 import re
 import shlex
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -25,11 +27,16 @@ def recipe(name: str) -> str:
     return block[1]
 
 
-def run(code: str, folder: Path, more: str = "") -> str:
+def run_anew(arguments, **options):
+    """A process that really starts; the others here are forks."""
+    return subprocess.run([sys.executable, *arguments], **options)
+
+
+def run(code: str, folder: Path, more: str = "", start=warm.run) -> str:
     """Runs a recipe in a process of its own, in the folder; what `more` prints at the end is returned."""
     (folder / "recipe.py").write_text(f"{code}\nprint('=====')\n{more}\n", encoding="utf-8")
     environment = {**os.environ, "HF_DATASETS_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1"}
-    result = warm.run(["recipe.py"], cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+    result = start(["recipe.py"], cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stderr[-3000:]
     return result.stdout.split("=====\n")[-1]
 
@@ -79,6 +86,22 @@ def test_uses_of_the_language_model(tmp_path):
     assert printed[3:] == [f"torch.Size([{config['num_layers'] + 1}, {config['projection_dim']}])"] * 3
 
 
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [
+        ("ner", [{"tokens": ["Anna", "left"], "tags": ["B-person", "O"]}]),
+        ("qa", [{"question": "Who left ?", "context": "Anna .", "answers": {"text": ["Anna"], "answer_start": [0]}}]),
+        ("classification", [{"text": "Good .", "label": 1}, {"text": "Bad .", "label": 0}]),
+        ("classification", [{"text": "I", "pair": "you", "label": 1}, {"text": "I", "pair": "I", "label": 0}]),
+    ],
+)
+def test_recipes_run(tmp_path, name, rows):
+    """On what fits in a line; what they learn from more is tested below."""
+    write_json(tmp_path / "train.json", rows)
+    write_json(tmp_path / "dev.json", rows)
+    assert run(recipe(name), tmp_path, "print(trainer.state.global_step)").split() == ["10"]
+
+
 @pytest.mark.slow
 def test_named_entities(tmp_path, shared_data):
     rows = conll(shared_data / "ner/wnut17/wnut17train.conll", 48)
@@ -92,7 +115,7 @@ gold = trainer.predict(trainer.eval_dataset).label_ids
 for right in (gold.clip(0), gold * 0):
     print(entity_f1(EvalPrediction(predictions=numpy.eye(len(labels))[right], label_ids=gold))["f1"])
 """
-    printed = run(recipe("ner"), tmp_path, recipe("entity f1") + more)
+    printed = run(recipe("ner"), tmp_path, recipe("entity f1") + more, run_anew)
     losses, perfect, one_label = (list(map(float, line.split())) for line in printed.splitlines())
     assert len(losses) == 10
     assert perfect == [1]
@@ -128,7 +151,7 @@ def test_questions(tmp_path, shared_data):
     ]
     write_json(tmp_path / "train.json", rows)
     more = "print(answer(question=data[0]['question'], context=data[0]['context'])['answer'] in data[0]['context'])"
-    assert run(recipe("qa"), tmp_path, more).split() == ["True"]
+    assert run(recipe("qa"), tmp_path, more, run_anew).split() == ["True"]
 
 
 @pytest.mark.slow
@@ -144,7 +167,7 @@ def test_texts(tmp_path, shared_data, task):
         rows = [{"text": a, "pair": b, "label": kinds[c]} for a, b, c in zip(*columns) if c in kinds][:96]
     write_json(tmp_path / "train.json", rows)
     write_json(tmp_path / "dev.json", rows)
-    printed = run(recipe("classification"), tmp_path, "print(trainer.evaluate()['eval_accuracy'])")
+    printed = run(recipe("classification"), tmp_path, "print(trainer.evaluate()['eval_accuracy'])", run_anew)
     counts = Counter(row["label"] for row in rows)
     # Ten epochs over a hundred texts: better than always the most frequent label.
     assert float(printed) > max(counts.values()) / len(rows)

@@ -38,7 +38,7 @@ def compare(
     silence_libraries()
     elmo, tokenizer = load(model, device)
     one, other = sentences_of(texts, pretokenized)
-    comparisons = compare_words(elmo, tokenizer, one, other, word)
+    comparisons = compare_words(elmo, tokenizer, one, other, word=word)
     if word is not None:
         others = [each for each in compare_words(elmo, tokenizer, one, other) if each.word != word]
         comparisons += others

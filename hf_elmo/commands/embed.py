@@ -111,10 +111,10 @@ def embed(
             embedded = embed_sentences(elmo, tokenizer, wanted, layers.value, keep_boundaries, batch_words)
             embedded = tally.counted(embedded, bar)
             if output is None:
-                columns, summary = _summary(embedded, dim, num_layers)
-                rows = list(summary)
+                columns, rows = _summary(embedded, dim, num_layers)
+                shown_rows = list(rows)
                 tally.check(name)
-                print_table(columns, rows)
+                print_table(columns, shown_rows)
                 if next(sentences, None) is not None:
                     note(f"there are more sentences: --show shows more than {show}, --output writes the vectors of all")
             else:
@@ -213,7 +213,7 @@ def _summary(
         for number, sentence in enumerate(embedded):
             norms = np.linalg.norm(sentence.vectors, axis=-1).reshape(num_layers or 1, -1).T
             for place, word in enumerate(sentence.words[:_MOST_WORDS]):
-                numbers: list[float | str] = [float(norm) for norm in norms[place]]
+                numbers: list[object] = [float(norm) for norm in norms[place]]
                 if num_layers is None:
                     numbers.append(" ".join(f"{value:7.4f}" for value in sentence.vectors[place, :_FIRST_NUMBERS]))
                 yield [number, place, printable(word, 30), *numbers]

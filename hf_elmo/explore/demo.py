@@ -116,14 +116,13 @@ def _compare(explorer: Explorer, first: str, second: str) -> _Compared:
     """The choices of words, the texts that they are of, and the result; no choices if something is wrong."""
 
     def answer() -> _Compared:
-        sentences = [explorer.split(first, "first sentence"), explorer.split(second, "second sentence")]
-        places = shared_place(sentences[0], sentences[1])
-        first_choices, second_choices = [
+        one, other = explorer.split(first, "first sentence"), explorer.split(second, "second sentence")
+        places = shared_place(one, other)
+        choices, other_choices = (
             {"choices": [(_label(word), place) for place, word in enumerate(words)], "value": chosen}
-            for words, chosen in zip(sentences, places, strict=True)
-        ]
-        result = render(explorer.explore(sentences[0], sentences[1], places))
-        return first_choices, second_choices, [first, second], result
+            for words, chosen in zip((one, other), places, strict=True)
+        )
+        return choices, other_choices, [first, second], render(explorer.explore(one, other, places))
 
     none: dict[str, Any] = {"choices": [], "value": None}
     return _guarded(answer, lambda problem: (none, none, [], problem))
@@ -133,8 +132,8 @@ def _pick(explorer: Explorer, texts: list[str], first_place: int, second_place: 
     def answer() -> str:
         if len(texts) != 2:
             raise VisitorError("There is nothing to pick a word of: type two sentences, and compare them.")
-        sentences = [explorer.split(text) for text in texts]
-        return render(explorer.explore(sentences[0], sentences[1], (first_place, second_place)))
+        one, other = (explorer.split(text) for text in texts)
+        return render(explorer.explore(one, other, (first_place, second_place)))
 
     return _guarded(answer, lambda problem: problem)
 
@@ -169,8 +168,9 @@ def load_explorer(model: str | Path | None = None, tagger: str | Path | None = N
     from ..hub.folders import load, load_language_model, load_tagger
 
     name = None if model is None else str(model)
+    loaded: tuple[ElmoPreTrainedModel, ElmoTokenizer]
     try:
-        loaded: tuple[ElmoPreTrainedModel, ElmoTokenizer] = load_language_model(name)
+        loaded = load_language_model(name)
     except ValueError:
         # Vectors without a softmax are a model, too; what else may be wrong is said now.
         loaded = load(name)

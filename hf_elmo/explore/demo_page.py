@@ -162,7 +162,7 @@ def _in_context(words: Sequence[str], place: int) -> str:
 
 def _substitutes(found: Exploration, words: list[str]) -> str:
     cards = []
-    for side, each in enumerate(found.substitutes or []):
+    for side, each in enumerate(found.substitutes or ()):
         rows = "".join(
             f'<tr><th scope="row" class="name">{_text(one["token_str"])}</th><td>{_bar(one["score"])}</td>'
             f'<td class="number">{100 * one["score"]:.1f} %</td></tr>'
@@ -177,7 +177,7 @@ def _substitutes(found: Exploration, words: list[str]) -> str:
 def _tags(found: Exploration) -> str:
     cards = []
     for number, (words, tags) in enumerate(
-        zip((found.similarities.first, found.similarities.second), found.tags or [], strict=True), start=1
+        zip((found.similarities.first, found.similarities.second), found.tags or (), strict=True), start=1
     ):
         spans = " ".join(
             f"<span{'' if tag == 'O' else chr(32) + 'class=entity'}>{_text(word)}"

@@ -157,15 +157,16 @@ class Explorer:
     def tag(self, words: list[str]) -> list[str]:
         """The tagger's best sequence of tags for a sentence."""
         if self.tagger is None or self.tagger_tokenizer is None:
-            raise ValueError("There is no tagger: give one, and its tokenizer.")
+            raise ValueError("This explorer has no tagger.")
         inputs = self.tagger_tokenizer([words], is_split_into_words=True, return_tensors="pt").to(self.tagger.device)
         with torch.inference_mode():
             numbers = self.tagger.decode(**inputs)[0]
-        labels: dict[Any, str] = self.tagger.config.id2label or {}
-        return [str(labels[number]) for number in numbers]
+        names = {int(label): name for label, name in (self.tagger.config.id2label or {}).items()}
+        return [str(names[number]) for number in numbers]
 
     def _substitutes(self, words: list[str], place: int, count: int) -> list[dict[str, Any]]:
-        model = cast("ElmoForPreTraining", self.model)  # `fills` says that it is one
+        # `fills` says that this is a language model.
+        model = cast("ElmoForPreTraining", self.model)
         return substitutes(model, self.tokenizer, words, count, word_index=place, is_split_into_words=True)
 
     def _read(self, sentences: list[list[str]]) -> list[tuple[list[str], np.ndarray]]:

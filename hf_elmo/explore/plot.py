@@ -54,10 +54,9 @@ def layer_weights(model: ElmoPreTrainedModel) -> list[LayerWeights]:
     Args:
         model: An `ElmoModel`, or a model on top of one.
     """
-    mixes = cast("Iterable[ScalarMix]", model.base_model.scalar_mixes)
     return [
         LayerWeights(mix.weights.detach().double().cpu().softmax(dim=0).numpy(), float(mix.gamma.detach()))
-        for mix in mixes
+        for mix in cast("Iterable[ScalarMix]", model.base_model.scalar_mixes)
     ]
 
 
@@ -120,9 +119,8 @@ def _named_mixes(
     else:
         several = list(models) if isinstance(models, Sequence) else [models]
         paths = [Path(getattr(model.config, "_name_or_path", "") or "").name for model in several]
-        named = [
-            (path or f"model {number}", model) for number, (path, model) in enumerate(zip(paths, several), start=1)
-        ]
+        pairs = enumerate(zip(paths, several), start=1)
+        named = [(path or f"model {number}", model) for number, (path, model) in pairs]
     if not named:
         raise ValueError("There is no model whose weights could be drawn.")
     bars = []
@@ -261,9 +259,9 @@ def plot_senses(
 def _draw_map(axes: Axes, each: WordMap, groups: list[str], of_points: list[str] | None) -> None:
     for number, group in enumerate(groups):
         chosen = [index for index in range(len(each.points)) if of_points is None or of_points[index] == group]
-        x, y = each.points[chosen].T
+        horizontal, vertical = each.points[chosen].T
         axes.scatter(
-            x, y, s=46, color=SENSE_COLORS[number % len(SENSE_COLORS)], edgecolor="black",
+            horizontal, vertical, s=46, color=SENSE_COLORS[number % len(SENSE_COLORS)], edgecolor="black",
             marker=SENSE_MARKERS[number % len(SENSE_MARKERS)], linewidth=0.6, alpha=0.9, label=shorten(group, 24),
         )  # fmt: skip
     axes.set_aspect("equal", adjustable="datalim")

@@ -172,10 +172,10 @@ def _load(model_class: type[_Model], folder: Path, device: str | None) -> tuple[
             f"{folder} has no tokenizer.json. Make one with ElmoTokenizer.create(...).save_pretrained({str(folder)!r})."
         )
     try:
-        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(0, device=place)
+        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=where)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"The device {device or 'cuda'} cannot be used: {_first_line(error)}") from None
+        raise ValueError(f"The device {device} cannot be used: {_first_line(error)}") from None
     stored = {name.removeprefix("elmo."): tensor.shape for name, tensor in stored_tensors(folder).items()}
     try:
         tokenizer = ElmoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -211,7 +211,7 @@ def _load(model_class: type[_Model], folder: Path, device: str | None) -> tuple[
                 f"The model in {folder} is damaged: {parameter_name} holds numbers up to {largest:.3g}, with which "
                 f"nothing can be computed; weights are at most {LARGEST_WEIGHT:.0e}."
             )
-    return model.to(place).eval(), tokenizer
+    return model.to(device).eval(), tokenizer
 
 
 def _check_fit(folder: Path, missing: Iterable[str], mismatched: Iterable[str]) -> None:

@@ -208,7 +208,7 @@ def fill_generated_card(folder: str | Path, repo: str, base_model: str | None) -
     if base_model is not None and (base_model == repo or Path(base_model).exists()):
         base_model = None
     card = make_card(folder, name=repo, base_model=base_model)
-    card.data["tags"] = list(dict.fromkeys([*card.data.get("tags", []), *(before.data.get("tags") or [])]))
+    card.data["tags"] = list(dict.fromkeys([*(card.data.get("tags") or []), *(before.data.get("tags") or [])]))
     path.write_text(str(card), encoding="utf-8", newline="\n")
 
 

@@ -131,7 +131,7 @@ def upload(
 def _upload(
     files: list[HubFile], repo: str, token: str, private: bool, revision: str | None, commit_message: str
 ) -> Uploaded:
-    from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi, ModelCard
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
 
     api = HfApi(token=token, library_name="hf_elmo", library_version=__version__)
     card = next(file for file in files if file.name == CARD_NAME)
@@ -154,7 +154,7 @@ def _upload(
     names = {file.name for file in files}
     there = api.list_repo_files(repo, revision=revision)
     deleted = sorted(name for name in there if _WEIGHTS.fullmatch(name) and name not in names)
-    operations: list[CommitOperationAdd | CommitOperationDelete | CommitOperationCopy] = [
+    operations: list[CommitOperationAdd | CommitOperationDelete] = [
         CommitOperationAdd(path_in_repo=file.name, path_or_fileobj=file.content) for file in files
     ]
     operations += [CommitOperationDelete(path_in_repo=name, is_folder=False) for name in deleted]

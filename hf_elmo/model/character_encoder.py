@@ -10,10 +10,10 @@ taken. `unsupported_reason` says where `run` does not apply.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -182,8 +182,7 @@ class CharacterEncoder(nn.Module):
             return rows
         repeats_last = (rows == rows[:, -1:]).all(dim=0)
         used = rows.shape[1] - int(repeats_last.flip(0).cumprod(0).sum())
-        widest = max(convolution.kernel_size[0] for convolution in self.convolutions)
-        return rows[:, : used + widest]
+        return rows[:, : used + _widest(self)]
 
     def _encode_rows(self, rows: Tensor) -> Tensor:
         characters, word_ids = self._split(rows)
@@ -239,7 +238,9 @@ class CharacterEncoder(nn.Module):
                 f"character_ids reach from {int(rows.min())} to {int(rows.max())}, but the model knows characters 0 to "
                 f"{self.num_chars - 1}: were they made by this model's tokenizer?"
             )
-        if word_ids is not None and word_ids.device.type == "cpu" and word_ids.numel():
+        if self.word_embedding is None or word_ids is None:
+            return
+        if word_ids.device.type == "cpu" and word_ids.numel():
             least, most = int(word_ids.min()), int(word_ids.max())
             if least < 0 or most >= self.word_embedding.num_embeddings:
                 raise ValueError(
@@ -321,8 +322,9 @@ def unsupported_reason(encoder: CharacterEncoder, rows: Tensor) -> str | None:
         return "autocast is on"
     if any(parameter.is_inference() or parameter.is_meta for parameter in parameters):
         return "its weights are inference tensors, or elsewhere"
-    exact = sum(convolution.weight.numel() for convolution in encoder.convolutions)
-    filled = _widest(encoder) * encoder.char_embedding.embedding_dim * sum(c.out_channels for c in encoder.convolutions)
+    convolutions = _convolutions(encoder)
+    exact = sum(convolution.weight.numel() for convolution in convolutions)
+    filled = _widest(encoder) * encoder.char_embedding.embedding_dim * sum(c.out_channels for c in convolutions)
     if filled > _MOST_FILLING * exact:
         return "its filters are too unlike in width for one product"
     if not encoder.is_bare:
@@ -340,7 +342,7 @@ def run(encoder: CharacterEncoder, rows: Tensor, word_ids: Tensor | None = None)
     """
     with torch.no_grad():
         x = _features(encoder, rows)
-        for highway in encoder.highways:
+        for highway in cast("Iterable[Highway]", encoder.highways):
             gate = _apply_linear(highway.carry, x).sigmoid_()
             x = _apply_linear(highway.transform, x).relu_().sub_(x).mul_(gate).add_(x)
         if encoder.word_embedding is not None:
@@ -361,7 +363,7 @@ def _features(encoder: CharacterEncoder, rows: Tensor) -> Tensor:
     used = ((rows != rows[:, -1:]) * places).amax(dim=1)
     order = used.argsort()
     filters = _filters(encoder)
-    features = encoder.char_embedding.weight.new_empty(len(rows), sum(c.out_channels for c in encoder.convolutions))
+    features = encoder.char_embedding.weight.new_empty(len(rows), sum(c.out_channels for c in _convolutions(encoder)))
     for some in order.split(_WORDS_AT_ONCE):
         length = int(used[some[-1]]) + widest
         if length <= chars:
@@ -378,7 +380,9 @@ def _features(encoder: CharacterEncoder, rows: Tensor) -> Tensor:
 
 def _filters(encoder: CharacterEncoder) -> Callable[[Tensor], Tensor]:
     """All convolutions of windows: ``(windows, widest * char_embed_dim)`` to ``(windows, filters)``."""
-    weights = [part for convolution in encoder.convolutions for part in (convolution.weight, convolution.bias)]
+    convolutions = _convolutions(encoder)
+    biases = [cast("Tensor", convolution.bias) for convolution in convolutions]  # all have one
+    weights = [part for c, bias in zip(convolutions, biases, strict=True) for part in (c.weight, bias)]
     kept = _packed.get(encoder)
     if kept is not None and kept[0].matches(weights):
         return kept[1]
@@ -386,9 +390,9 @@ def _filters(encoder: CharacterEncoder) -> Callable[[Tensor], Tensor]:
     made_of = Fingerprint(weights)
     widest = _widest(encoder)
     with torch.no_grad():
-        filled = [F.pad(c.weight, (0, widest - c.kernel_size[0])).transpose(1, 2) for c in encoder.convolutions]
+        filled = [F.pad(c.weight, (0, widest - c.kernel_size[0])).transpose(1, 2) for c in convolutions]
         weight = torch.cat(filled).flatten(1)
-        bias = torch.cat([c.bias for c in encoder.convolutions])
+        bias = torch.cat(biases)
     product = (packed_product if has_onednn(weight) else plain_product)(weight)
 
     def filters(windows: Tensor) -> Tensor:
@@ -398,5 +402,10 @@ def _filters(encoder: CharacterEncoder) -> Callable[[Tensor], Tensor]:
     return filters
 
 
+def _convolutions(encoder: CharacterEncoder) -> list[nn.Conv1d]:
+    # An adapter around one hands its attributes on.
+    return [cast("nn.Conv1d", convolution) for convolution in encoder.convolutions]
+
+
 def _widest(encoder: CharacterEncoder) -> int:
-    return max(convolution.kernel_size[0] for convolution in encoder.convolutions)
+    return max(convolution.kernel_size[0] for convolution in _convolutions(encoder))

@@ -72,8 +72,8 @@ def forget_weights(model: nn.Module) -> None:
 
     A model keeps what it made of its weights: copies laid out for faster products, vectors of words
     (`remember_words`). Changes by torch's operations, optimisers and `load_state_dict` are always noticed; so are
-    changes of `.data`, or through a numpy view, that touch all numbers of a row, a column or a whole parameter. Whoever
-    changes single numbers in such a way calls this afterwards:
+    changes of `.data`, or through a numpy view, that touch all numbers of a row, a column or a whole parameter. After
+    changing single numbers in such a way, call this function:
 
     ```python
     model.get_parameter("bilstm.forward_layers.0.weight_hh").data[5, 7] = 0.25
@@ -121,7 +121,7 @@ def _view(parameter: Tensor) -> tuple[np.ndarray, np.ndarray | None]:
     size = parameter.element_size()
     length = 1 + sum((count - 1) * step for count, step in zip(shape, stride)) if parameter.numel() else 0
     memory = (ctypes.c_char * (length * size)).from_address(parameter.data_ptr()) if length else b""
-    return np.frombuffer(memory, dtype=f"i{size}"), _probes(shape, stride)
+    return np.frombuffer(memoryview(memory), dtype=f"i{size}"), _probes(shape, stride)
 
 
 @lru_cache(maxsize=128)

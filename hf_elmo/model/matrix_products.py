@@ -18,7 +18,7 @@ from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
 
-# At most so many bytes of a weight are transposed at once.
+# At most this many bytes of a weight are transposed at once.
 _BYTES_TO_TRANSPOSE = 2**22
 
 
@@ -49,31 +49,29 @@ def packed_product(weight: Tensor, transposed: bool = False) -> Callable[..., Te
     Returns:
         A function of rows and, optionally, of what is to be added to their product.
     """
-    product_with, add_product_to = _onednn_operators()
-    if transposed:
-        # In parts that stay in the cache from one copy to the next.
-        count = -(-weight.numel() * weight.element_size() // _BYTES_TO_TRANSPOSE)
-        parts = [_packed(part.t().contiguous()) for part in weight.chunk(count)]
-        widths = [part.shape[1] for part in parts]
-
-        def product(rows: Tensor, summand: Tensor | None = None) -> Tensor:
-            for part, columns in zip(parts, rows.split(widths, dim=1)):
-                summand = (
-                    product_with(columns, part, None, "none", [], "")
-                    if summand is None
-                    else add_product_to(columns, summand, part, None, "add")
-                )
-            return summand
-
-        return product
-    packed = _packed(weight)
+    if not transposed:
+        packed = _packed(weight)
+        return lambda rows, summand=None: _product_of_packed(rows, packed, summand)
+    # In parts that stay in the cache from one copy to the next.
+    count = -(-weight.numel() * weight.element_size() // _BYTES_TO_TRANSPOSE)
+    first, *others = (_packed(part.t().contiguous()) for part in weight.chunk(count))
+    widths = [part.shape[1] for part in (first, *others)]
 
     def product(rows: Tensor, summand: Tensor | None = None) -> Tensor:
-        if summand is None:
-            return product_with(rows, packed, None, "none", [], "")
-        return add_product_to(rows, summand, packed, None, "add")
+        columns = rows.split(widths, dim=1)
+        result = _product_of_packed(columns[0], first, summand)
+        for part, some in zip(others, columns[1:], strict=True):
+            result = _product_of_packed(some, part, result)
+        return result
 
     return product
+
+
+def _product_of_packed(rows: Tensor, packed: Tensor, summand: Tensor | None) -> Tensor:
+    product_with, add_product_to = _onednn_operators()
+    if summand is None:
+        return product_with(rows, packed, None, "none", [], "")
+    return add_product_to(rows, summand, packed, None, "add")
 
 
 @lru_cache
@@ -151,6 +149,8 @@ def int8_product(weight: Tensor) -> Callable[..., Tensor]:
 
 class Int8Linear(nn.Module):
     """A linear layer whose weight is in 8 bits, and which is only read: ``(rows, in)`` to ``(rows, out)``."""
+
+    bias: Tensor
 
     def __init__(self, linear: nn.Linear):
         super().__init__()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from .character_encoder import ScaledLinear
 from .lstm.lstm_cpu import quantize_layer
-from .lstm.lstm_layer import is_quantized
+from .lstm.lstm_layer import LstmLayer, is_quantized
 from .matrix_products import Int8Linear
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def quantize(model: Model) -> Model:
             )
     for layers in (base.bilstm.forward_layers, base.bilstm.backward_layers):
         for layer in layers:
-            quantize_layer(layer)
+            quantize_layer(cast("LstmLayer", layer))
     encoder = base.character_encoder
     for parent in (*encoder.highways, encoder):
         for name, child in list(parent.named_children()):

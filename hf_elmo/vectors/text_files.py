@@ -15,7 +15,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 #: Most bytes in a line, if the caller does not say otherwise. Embedding a line takes about 40 bytes of memory for each.
 MAX_LINE_BYTES = 10_000_000
@@ -166,15 +169,16 @@ def _head(stream: BinaryIO) -> bytes:
 class _Unpacking(io.RawIOBase):
     """A stream being unpacked, whose damage is a ValueError: an OSError would look like one of whatever is written."""
 
-    def __init__(self, packed, name: str, kind: str):
+    def __init__(self, packed: BinaryIO | gzip.GzipFile, name: str, kind: str):
         self._packed, self._name, self._kind = packed, name, kind
 
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer) -> int:
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        room = memoryview(buffer).cast("B")
         try:
-            data = self._packed.read(len(buffer))
+            data = self._packed.read(len(room))
         except (gzip.BadGzipFile, EOFError, zlib.error, ValueError) as error:
             raise ValueError(f"{self._name} is not a sound {self._kind} file: {error}") from None
         except OSError as error:
@@ -182,5 +186,5 @@ class _Unpacking(io.RawIOBase):
             if error.errno is not None:
                 raise
             raise ValueError(f"{self._name} is not a sound {self._kind} file: {error}") from None
-        buffer[: len(data)] = data
+        room[: len(data)] = data
         return len(data)

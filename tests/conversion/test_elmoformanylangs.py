@@ -515,7 +515,7 @@ def test_broken_files(tmp_path, refuse, name, content, message):
         ({"encoder.projection_dim": 20}, "encoder.projection_dim is 20, the size of what is projected to it"),
         ({"token_embedder.word_dim": -1}, "token_embedder.word_dim must be a whole number from 0"),
         ({"token_embedder.char_dim": 0}, "token_embedder.char_dim is 0, but an ELMo reads characters"),
-        ({"token_embedder.filters": [[1, 10**8]]}, "token_embedder.filters are too many, or too large"),
+        ({"token_embedder.filters": [[1, 10**8]]}, "a filter's count must be at most 1,000,000"),
         ({"token_embedder.filters": [[20, 3]]}, "A filter of width 20 does not fit into a word of 12 characters"),
         ({"token_embedder.activation": "gelu"}, "activation must be 'relu' or 'tanh', was: 'gelu'"),
         ({"token_embedder.wordpiece": True}, "token_embedder has options that are not known here"),

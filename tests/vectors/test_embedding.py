@@ -197,8 +197,8 @@ def test_words_that_were_cut_are_told_also_beside_others(model, tokenizer):
         ({"batch_words": 0}, "batch_words must be at least 1, was: 0"),
         ({"sentences": "one text"}, "sentences is one text"),
         ({"sentences": [["a"], None]}, "Sentence 1 must be a text or a list of words, was: NoneType"),
-        ({"sentences": [[["a"]]]}, "Sentence 0 must be"),
-        ({"sentences": [b"bytes"]}, "Sentence 0 must be"),
+        ({"sentences": [[["a"]]]}, "Sentence 0 must consist of words"),
+        ({"sentences": [b"bytes"]}, "Sentence 0 must be a text or a list of words"),
     ],
 )
 def test_bad_input_is_told(model, tokenizer, arguments, message):

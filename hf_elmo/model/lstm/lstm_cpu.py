@@ -400,14 +400,16 @@ def prepacked(layer: LstmLayer) -> PrepackedWeights:
 
 
 def _kept_or_made(layer: LstmLayer) -> PrepackedWeights:
-    made_of = Fingerprint(layer.parameters())
+    parameters = list(layer.parameters())
     kept = _prepacked.get(layer)
-    if kept is not None and kept[0] == made_of:
+    if kept is not None and kept[0].matches(parameters):
         return kept[1]
     with _prepacking:
         kept = _prepacked.get(layer)
-        if kept is not None and kept[0] == made_of:
+        if kept is not None and kept[0].matches(parameters):
             return kept[1]
+        # Before the copies: of weights that are changed meanwhile they are made anew.
+        made_of = Fingerprint(parameters)
         prepack = packed_product if has_onednn(layer.weight_hh) else plain_product
         prepack_input = prepack is packed_product and layer.weight_ih.nbytes <= _BYTES_TO_COPY_FREELY
         weights = PrepackedWeights(layer, prepack, prepack_input)

@@ -56,19 +56,10 @@ class _Weights(NamedTuple):
     weight_hr: Tensor | None
 
 
-class _MadeOf(NamedTuple):
-    """What packed weights were made of and for: equal if they still serve."""
-
-    dtype: torch.dtype
-    split: bool
-    forget_biases: list[float]
-    parameters: Fingerprint
-
-
 #: What CUDA graphs read at each replay.
 _captured: list[Tensor] = []
 #: For the forward direction of each layer, what its packed weights were made of, and the weights.
-_packed: WeakKeyDictionary[nn.Module, tuple[_MadeOf, _Weights]] = WeakKeyDictionary()
+_packed: WeakKeyDictionary[nn.Module, tuple[Fingerprint, _Weights]] = WeakKeyDictionary()
 
 
 def _nearest_tf32(x: Tensor) -> Tensor:
@@ -79,13 +70,14 @@ def _nearest_tf32(x: Tensor) -> Tensor:
 def _weights(layers: tuple[LstmLayer, LstmLayer], dtype: torch.dtype, split: bool) -> _Weights:
     """The packed weights of both directions of a layer, made anew if a parameter was changed or moved."""
     parameters = [parameter for layer in layers for parameter in layer.parameters()]
+    settings = dtype, split, *(layer.forget_bias for layer in layers)
     made_of = None
     # Whether an inference tensor was changed cannot be known.
     if not any(parameter.is_inference() for parameter in parameters):
-        made_of = _MadeOf(dtype, split, [layer.forget_bias for layer in layers], Fingerprint(parameters))
         kept = _packed.get(layers[0])
-        if kept is not None and kept[0] == made_of:
+        if kept is not None and kept[0].matches(parameters, *settings):
             return kept[1]
+        made_of = Fingerprint(parameters, *settings)
 
     def both(name: str) -> Tensor:
         stacked = torch.stack([getattr(layer, name).detach().to(dtype) for layer in layers])

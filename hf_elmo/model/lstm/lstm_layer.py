@@ -240,9 +240,7 @@ def run_layers(inputs: LstmInputs, compute: LayerFunction | None) -> LstmOutputs
 
 def not_bare_reason(layers: Iterable[nn.Module]) -> str | None:
     """Why layers must be called as modules; None if their weights tell all that they compute."""
-    # Private: where it is gone, hooks on all modules are not noticed.
-    hooked = getattr(nn.modules.module, "_has_any_global_hook", bool)()
-    if hooked or not all(is_bare(layer, (LstmLayer,)) for layer in layers):
+    if not all(is_bare(layer, (LstmLayer,)) for layer in layers):
         return "an adapter, a hook or a class of another's stands between layers and weights"
     return None
 
