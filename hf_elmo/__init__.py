@@ -12,6 +12,7 @@ from .version import __version__ as __version__
 if TYPE_CHECKING:
     from . import conversion as conversion
     from . import export as export
+    from . import model_cards as model_cards
     from .hub.folders import bundled
     from .language_model.fill_mask_pipeline import ElmoFillMaskPipeline
     from .language_model.generation import ForwardReader, generate, stream
@@ -64,9 +65,9 @@ _MODULES = {
     "substitutes": "language_model.substitution",
     "train": "training.trainer",
 }
-# Rooms whose own import takes no time, but that of their modules does.
+# Rooms whose own import takes no time, though that of their modules does; the others are imported when asked for.
 _ROOMS = (commands, compat, explore, hub, language_model, model, training, vectors)
-_HEAVY = ("conversion", "export")
+_LATER = ("conversion", "export", "model_cards")
 
 register()
 
@@ -91,7 +92,7 @@ del _room
 def __getattr__(name: str) -> object:
     if name in _MODULES:
         value = getattr(import_module(f".{_MODULES[name]}", __name__), name)
-    elif name in _HEAVY:
+    elif name in _LATER:
         value = import_module(f".{name}", __name__)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -100,7 +101,7 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_HEAVY})
+    return sorted({*globals(), *__all__, *_LATER})
 
 
 __all__ = [

@@ -20,6 +20,9 @@ logger = logging.get_logger(__name__)
 
 # At most this many bytes of a weight are transposed at once.
 _BYTES_TO_TRANSPOSE = 2**22
+# Without VNNI the pairs of products of 8 and 8 bits run over the 16 bits that they are added up in, and torch silently
+# takes the largest number there is: then inputs take 7 bits.
+_HAS_VNNI = getattr(torch.cpu, "_is_vnni_supported", lambda: False)()
 
 
 def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -139,9 +142,7 @@ def int8_product(weight: Tensor) -> Callable[..., Tensor]:
         ) from None
 
     def product(rows: Tensor, summand: Tensor | None = None) -> Tensor:
-        # Inputs take 7 bits: where a processor has no VNNI, pairs of products of 8 and 8 bits run over the 16 bits that
-        # they are added up in, and torch silently takes the largest number there is.
-        result = torch.ops.quantized.linear_dynamic(rows.float(), packed, True)
+        result = torch.ops.quantized.linear_dynamic(rows.float(), packed, not _HAS_VNNI)
         return result if summand is None else result.add_(summand)
 
     return product

@@ -366,8 +366,8 @@ class TestVocabulary:
             ("vocab.txt", "<S>\nna\xefve\n".encode("latin-1"), "vocab.txt, line 2: the byte 0xef is no UTF-8"),
             ("vocab.txt", "<S>\nthe\n".encode("utf-16"), "vocab.txt, line 1"),
             ("vocab.txt", "the\nof\n".encode("utf-16-le"), "vocab.txt, line 1: a zero byte"),
-            ("vocab.txt.gz", gzip.compress(b"the\n" * 1000)[:-9], "vocab.txt.gz is not a sound gzip file"),
-            ("vocab.txt.gz", gzip.compress(b"the\n")[:-8] + bytes(8), "vocab.txt.gz is not a sound gzip file"),
+            ("vocab.txt.gz", gzip.compress(b"the\n" * 1000, mtime=0)[:-9], "vocab.txt.gz is not a sound gzip file"),
+            ("vocab.txt.gz", gzip.compress(b"the\n", mtime=0)[:-8] + bytes(8), "vocab.txt.gz is not a sound gzip file"),
             ("vocab.txt.gz", b"\x1f\x8b" + b"x" * 50, "vocab.txt.gz is not a sound gzip file"),
         ],
     )
@@ -377,12 +377,12 @@ class TestVocabulary:
 
     def test_too_large(self, folder, refuse, monkeypatch):
         monkeypatch.setattr("hf_elmo.conversion.vocabulary._LARGEST", 10_000)
-        (folder / "vocab.txt.gz").write_bytes(gzip.compress(bytes(20_000)))
+        (folder / "vocab.txt.gz").write_bytes(gzip.compress(bytes(20_000), mtime=0))
         refuse(folder, "vocab.txt.gz", "10,000")
 
     def test_two(self, folder, refuse):
         (folder / "vocab.txt").write_text("the\n", encoding="utf-8")
-        (folder / "vocab.txt.gz").write_bytes(gzip.compress(b"the\n"))
+        (folder / "vocab.txt.gz").write_bytes(gzip.compress(b"the\n", mtime=0))
         refuse(folder, "both vocab.txt and vocab.txt.gz")
 
     def test_missing(self, folder, refuse):

@@ -49,7 +49,7 @@ def test_any_word_that_is_no_line_of_its_own(tmp_path_factory, words, size):
 
 def test_header_of_word2vec_windows_and_gzip(tmp_path):
     path = tmp_path / "vectors.vec.gz"
-    path.write_bytes(gzip.compress(b"2 3\r\nthe 1 2 3\r\ncat 4 5 6 \r\n"))
+    path.write_bytes(gzip.compress(b"2 3\r\nthe 1 2 3\r\ncat 4 5 6 \r\n", mtime=0))
     vectors = read_word_vectors(path, ["the", "cat", "2"], size=3)
     assert {word: vector.tolist() for word, vector in vectors.items()} == {"the": [1, 2, 3], "cat": [4, 5, 6]}
 
