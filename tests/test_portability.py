@@ -18,12 +18,12 @@ PACKAGED = [*PACKAGE.rglob("*.py"), *(CHECKOUT / "conversion").glob("*.py")]
 BESIDE = [*(CHECKOUT / "tests").rglob("*.py"), *(CHECKOUT / "benchmarks").rglob("*.py")]
 # Linux' own files, members of archives, which are opened in bytes, and what a process printed in whatever encoding.
 NO_TEXT_OF_OURS = ("/proc/", "archive.open", "opened.open", "self.log.read_text")
-# Where they may be absent, they are not needed: torch brings Triton for the GPUs that have it.
-OPTIONAL = {"triton"}
+# Where they may be absent, they are not needed: torch brings Triton for the GPUs that have it, type checkers _typeshed.
+OPTIONAL = {"triton", "_typeshed"}
 # What a module is installed as, if not by its name.
 INSTALLED_AS = {"umap": "umap_learn", "yaml": "pyyaml"}
 # Extras for those who work on the project, rather than with it.
-FOR_DEVELOPERS = {"browser", "docs", "release", "test"}
+FOR_DEVELOPERS = {"browser", "docs", "lint", "release", "test"}
 
 
 def opens_text_in_any_encoding(call: ast.Call) -> bool:

@@ -21,16 +21,16 @@ class Stop(Exception):
 def write_file(path, error=None, meanwhile=None, **options):
     """Writes a file; within, raises an error, or writes what another process might."""
     with new_file(path, **options) as temporary:
-        temporary.write_text("new")
+        temporary.write_text("new", encoding="utf-8")
         if meanwhile is not None:
-            path.write_text(meanwhile)
+            path.write_text(meanwhile, encoding="utf-8")
         if error is not None:
             raise error
 
 
 def write_folder(path, error=None, **options):
     with new_folder(path, **options) as temporary:
-        (temporary / "new").write_text("new")
+        (temporary / "new").write_text("new", encoding="utf-8")
         if error is not None:
             raise error
 
@@ -38,19 +38,19 @@ def write_folder(path, error=None, **options):
 class TestFile:
     def test_it_appears_when_it_is_complete(self, tmp_path):
         with new_file(tmp_path / "a") as temporary:
-            temporary.write_text("new")
+            temporary.write_text("new", encoding="utf-8")
             assert temporary.parent == tmp_path
             assert not (tmp_path / "a").exists()
         assert names(tmp_path) == ["a"]
-        assert (tmp_path / "a").read_text() == "new"
+        assert (tmp_path / "a").read_text(encoding="utf-8") == "new"
 
     @pytest.mark.parametrize("error", [Stop, KeyboardInterrupt])
     def test_an_error_leaves_what_was_there(self, tmp_path, error):
-        (tmp_path / "a").write_text("old")
+        (tmp_path / "a").write_text("old", encoding="utf-8")
         with pytest.raises(error):
             write_file(tmp_path / "a", error)
         assert names(tmp_path) == ["a"]
-        assert (tmp_path / "a").read_text() == "old"
+        assert (tmp_path / "a").read_text(encoding="utf-8") == "old"
 
     @pytest.mark.parametrize("function", ["fsync", "replace"])
     def test_a_full_disk_is_told_of_the_file_that_was_asked_for(self, tmp_path, monkeypatch, function):
@@ -67,7 +67,7 @@ class TestFile:
         with pytest.raises(FileExistsError, match="a exists already: give another name"):
             write_file(tmp_path / "a", meanwhile="first", overwrite=False)
         assert names(tmp_path) == ["a"]
-        assert (tmp_path / "a").read_text() == "first"
+        assert (tmp_path / "a").read_text(encoding="utf-8") == "first"
 
     def test_a_file_system_without_hard_links(self, tmp_path, monkeypatch):
         def fail(*_):
@@ -75,7 +75,7 @@ class TestFile:
 
         monkeypatch.setattr(os, "link", fail)
         write_file(tmp_path / "a", overwrite=False)
-        assert (tmp_path / "a").read_text() == "new"
+        assert (tmp_path / "a").read_text(encoding="utf-8") == "new"
         with pytest.raises(FileExistsError, match="b exists already"):
             write_file(tmp_path / "b", meanwhile="first", overwrite=False)
         assert names(tmp_path) == ["a", "b"]
@@ -84,13 +84,13 @@ class TestFile:
         (tmp_path / "there").mkdir()
         (tmp_path / "link").symlink_to(tmp_path / "there" / "a")
         with new_file(tmp_path / "link") as temporary:
-            temporary.write_text("new")
+            temporary.write_text("new", encoding="utf-8")
         assert (tmp_path / "link").is_symlink()
-        assert (tmp_path / "there" / "a").read_text() == "new"
+        assert (tmp_path / "there" / "a").read_text(encoding="utf-8") == "new"
 
     def test_names_may_be_as_long_as_the_system_allows(self, tmp_path):
         with new_file(tmp_path / ("x" * 255)) as temporary:
-            temporary.write_text("new")
+            temporary.write_text("new", encoding="utf-8")
         assert names(tmp_path) == ["x" * 255]
 
     def test_every_write_waits_for_the_disk(self, tmp_path, monkeypatch):
@@ -99,7 +99,7 @@ class TestFile:
         monkeypatch.setattr(os, "fsync", lambda file: (synced.append(os.fstat(file).st_ino), fsync(file)))
         monkeypatch.setattr(os, "replace", lambda *pair: (renamed.append(len(synced)), replace(*pair)))
         with new_file(tmp_path / "a") as temporary:
-            temporary.write_text("new")
+            temporary.write_text("new", encoding="utf-8")
         # The content before the rename, the name after it.
         assert synced == [(tmp_path / "a").stat().st_ino, tmp_path.stat().st_ino]
         assert renamed == [1]
@@ -124,23 +124,23 @@ def test_what_a_killed_process_leaves_is_removed_by_the_next_of_the_same_name(tm
     assert len(left) == 2
     assert all(name.startswith(".") and name.endswith(".part") for name in left)
     with new_file(tmp_path / "other") as temporary:
-        temporary.write_text("")
+        temporary.write_text("", encoding="utf-8")
     assert names(tmp_path) == [*left, "other"]
     with new_file(tmp_path / "a") as temporary:
-        temporary.write_text("whole")
+        temporary.write_text("whole", encoding="utf-8")
         # A second writer of this process, which lives, loses nothing.
         with new_file(tmp_path / "a") as second:
-            second.write_text("whole, too")
-        assert temporary.read_text() == "whole"
+            second.write_text("whole, too", encoding="utf-8")
+        assert temporary.read_text(encoding="utf-8") == "whole"
     with new_folder(tmp_path / "b") as temporary:
-        (temporary / "x").write_text("whole")
+        (temporary / "x").write_text("whole", encoding="utf-8")
     assert names(tmp_path) == ["a", "b", "other"]
 
 
 class TestFolder:
     def test_it_appears_when_it_is_complete(self, tmp_path):
         with new_folder(tmp_path / "x" / "y") as temporary:
-            (temporary / "a").write_text("new")
+            (temporary / "a").write_text("new", encoding="utf-8")
             assert not (tmp_path / "x" / "y").exists()
         assert names(tmp_path / "x") == ["y"]
         assert names(tmp_path / "x" / "y") == ["a"]
@@ -155,7 +155,7 @@ class TestFolder:
         before = (tmp_path / "x").stat()
         with new_folder(tmp_path / "x") as temporary:
             (temporary / "a").mkdir()
-            (temporary / "b").write_text("new")
+            (temporary / "b").write_text("new", encoding="utf-8")
         after = (tmp_path / "x").stat()
         assert names(tmp_path / "x") == ["a", "b"]
         assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
@@ -163,10 +163,10 @@ class TestFolder:
     @pytest.mark.parametrize(("kind", "message"), [("file", "is a file"), ("full", "is not empty")])
     def test_what_is_there_is_not_replaced_unless_asked_for(self, tmp_path, kind, message):
         if kind == "file":
-            (tmp_path / "x").write_text("old")
+            (tmp_path / "x").write_text("old", encoding="utf-8")
         else:
             (tmp_path / "x").mkdir()
-            (tmp_path / "x" / "old").write_text("old")
+            (tmp_path / "x" / "old").write_text("old", encoding="utf-8")
         with pytest.raises(ValueError, match=message):
             check_new_folder(tmp_path / "x")
         with pytest.raises(ValueError, match=message):
@@ -175,7 +175,7 @@ class TestFolder:
 
     def test_a_folder_is_replaced_as_a_whole(self, tmp_path):
         (tmp_path / "x").mkdir()
-        (tmp_path / "x" / "old").write_text("old")
+        (tmp_path / "x" / "old").write_text("old", encoding="utf-8")
         with pytest.raises(Stop):
             write_folder(tmp_path / "x", Stop, overwrite=True)
         assert names(tmp_path / "x") == ["old"]
@@ -185,7 +185,7 @@ class TestFolder:
 
     def test_a_rename_that_fails_leaves_the_old_folder(self, tmp_path):
         (tmp_path / "x").mkdir()
-        (tmp_path / "x" / "old").write_text("old")
+        (tmp_path / "x" / "old").write_text("old", encoding="utf-8")
         with pytest.raises(OSError):
             move_folder(tmp_path / "missing", tmp_path / "x")
         assert names(tmp_path) == ["x"]
@@ -196,11 +196,11 @@ class TestContent:
     def test_files_of_the_same_names_are_replaced(self, tmp_path):
         for folder, text in (("from", "new"), ("to", "old")):
             (tmp_path / folder).mkdir()
-            (tmp_path / folder / "a").write_text(text)
-        (tmp_path / "to" / "b").write_text("stays")
+            (tmp_path / folder / "a").write_text(text, encoding="utf-8")
+        (tmp_path / "to" / "b").write_text("stays", encoding="utf-8")
         move_content(tmp_path / "from", tmp_path / "to", overwrite=True)
         assert names(tmp_path / "from") == []
-        assert {name: (tmp_path / "to" / name).read_text() for name in names(tmp_path / "to")} == {
+        assert {name: (tmp_path / "to" / name).read_text(encoding="utf-8") for name in names(tmp_path / "to")} == {
             "a": "new",
             "b": "stays",
         }
@@ -209,7 +209,7 @@ class TestContent:
         (tmp_path / "from").mkdir()
         (tmp_path / "to").mkdir()
         for name in ("a", "b"):
-            (tmp_path / "from" / name).write_text("new")
+            (tmp_path / "from" / name).write_text("new", encoding="utf-8")
         rename = Path.rename
 
         def fail(self, target):

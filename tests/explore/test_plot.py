@@ -1,6 +1,8 @@
 """Figures of real models: what is drawn is what the model computes, and the files are what their names say."""
 
 import json
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -268,7 +270,8 @@ except ImportError as error:
 from hf_elmo.commands.app import main
 main()
 """
-    done = warm.run(["-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    # Not a warm process, which has looked for Matplotlib already.
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert done.stderr.count('python -m pip install -e ".[plot]"') == 2

@@ -379,9 +379,9 @@ def test_what_is_no_whole_model(hub, push, folder, tmp_path):
     shard = sorted(folder.glob("*.safetensors"))[0]
     content = shard.read_bytes()
     shard.write_bytes(content[:-8])
-    says("cannot be loaded")
+    says("is damaged: it ends before the numbers of")
     shard.unlink()
-    says("cannot be loaded")
+    says(shard.name)
     shard.write_bytes(content)
     (folder / "tokenizer.json").rename(tmp_path / "tokenizer.json")
     says("has no tokenizer.json")

@@ -55,8 +55,8 @@ def test_every_word_has_the_log_probability_of_a_plain_computation(model, tokeni
     assert [sentence.words for sentence in scored] == [sentence.split() for sentence in SENTENCES]
     for text, sentence in zip(SENTENCES, scored, strict=True):
         forward, backward = brute_force(model, tokenizer, text)
-        np.testing.assert_allclose(sentence.forward, forward, atol=2e-6)
-        np.testing.assert_allclose(sentence.backward, backward, atol=2e-6)
+        np.testing.assert_allclose(sentence.forward, forward, rtol=1e-6, atol=2e-6)
+        np.testing.assert_allclose(sentence.backward, backward, rtol=1e-6, atol=2e-6)
         assert sentence.unknown.tolist() == [word == "zebra" for word in sentence.words]
 
 
@@ -90,15 +90,15 @@ def test_running_text_is_read_as_one_sequence_in_each_direction(model, tokenizer
     ):
         expected = log_softmax(logits)[np.arange(len(targets)), targets.numpy()]
         found = np.concatenate([getattr(sentence, name) for sentence in scored])
-        np.testing.assert_allclose(found, expected, atol=2e-6)
+        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=2e-6)
     assert [sentence.words for sentence in scored] == [sentence.split() for sentence in SENTENCES]
 
 
 def test_state_is_carried_to_every_sentence_but_the_first_one_of_a_direction(model, tokenizer):
     apart = list(score_sentences(model, tokenizer, SENTENCES))
     running = list(score_sentences(model, tokenizer, SENTENCES, carry_state=True))
-    np.testing.assert_allclose(running[0].forward, apart[0].forward, atol=2e-6)
-    np.testing.assert_allclose(running[-1].backward, apart[-1].backward, atol=2e-6)
+    np.testing.assert_allclose(running[0].forward, apart[0].forward, rtol=1e-6, atol=2e-6)
+    np.testing.assert_allclose(running[-1].backward, apart[-1].backward, rtol=1e-6, atol=2e-6)
     for a, b in zip(running[1:], apart[1:], strict=True):
         assert np.abs(a.forward - b.forward).max() > 1e-2
     for a, b in zip(running[:-1], apart[:-1], strict=True):
@@ -113,8 +113,8 @@ def test_words_stay_as_they_are_and_what_looks_special_is_read_as_such(model, to
     (running,) = score_sentences(model, tokenizer, [sentence], carry_state=True)
     assert scored.words == sentence
     assert scored.unknown.tolist() == [False, True, False, True, True]
-    np.testing.assert_allclose(running.forward, scored.forward, atol=2e-6)
-    np.testing.assert_allclose(running.backward, scored.backward, atol=2e-6)
+    np.testing.assert_allclose(running.forward, scored.forward, rtol=1e-6, atol=2e-6)
+    np.testing.assert_allclose(running.backward, scored.backward, rtol=1e-6, atol=2e-6)
 
 
 @pytest.mark.parametrize("carry_state", [False, True])

@@ -171,7 +171,7 @@ class TestLoading:
                     load(other, tmp_path, ignore_mismatched_sizes=False)
             else:
                 with pytest.raises(
-                    ValueError, match=f"no checkpoint of {head_class(other).__name__}: it has .* and lacks"
+                    ValueError, match=f"not a checkpoint of {head_class(other).__name__}: it has .* and lacks"
                 ):
                     load(other, tmp_path)
             # The way that the message shows.

@@ -788,7 +788,7 @@ def test_segments_that_do_not_fit(tokenizer):
 
 
 def test_labels_of_mixed_schemes():
-    with pytest.raises(ValueError, match=r"'MISC' is none.*crf_constraints=False"):
+    with pytest.raises(ValueError, match=r"'MISC' is neither.*crf_constraints=False"):
         build(["O", "B-PER", "I-PER", "MISC"])
     assert build(["O", "B-PER", "I-PER", "MISC"], crf_constraints=False).constraints() is None
     assert build(["O", "B-PER", "I-PER", "MISC"], use_crf=False).constraints() is None

@@ -119,7 +119,7 @@ def test_a_new_tagger_of_these_parts_learns(tmp_path):
         ({"char_lstm_size": 4}, "needs char_cnn_characters"),
         (
             {"char_lstm_size": 4, "char_cnn_characters": "a", "char_cnn_filters": [[3, 4]]},
-            "in place of char_cnn_filters",
+            "the place of char_cnn_filters",
         ),
         ({"task_feedforward_sizes": [4, 0]}, "a size of task_feedforward_sizes must be a whole number of at least 1"),
         ({"task_feedforward_activation": "gelu"}, "must be 'relu' or 'tanh', was: 'gelu'"),
