@@ -297,9 +297,9 @@ def test_choices_that_do_not_fit(tokenizer):
         model(**{**batch, "character_ids": batch["character_ids"][:, :, 8:]})
     with pytest.raises(ValueError, match=r"have choices behind the batch.*one has the shape"):
         model(layer_states=torch.ones(2, 3, 4, 10))
-    with pytest.raises(ValueError, match=r"There are no choices to read.* character_ids"):
-        model(input_ids=batch["input_ids"])
     with pytest.raises(ValueError, match="ELMo reads character_ids"):
+        model(input_ids=batch["input_ids"])
+    with pytest.raises(ValueError, match=r"There are no choices to read.* character_ids"):
         model()
 
 
