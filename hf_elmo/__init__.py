@@ -5,12 +5,11 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from . import compat, explore, hub, language_model, model, training, vectors
+from . import commands, compat, explore, hub, language_model, model, training, vectors
 from .registration import register
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from . import commands as commands
     from . import conversion as conversion
     from . import export as export
     from . import model_cards as model_cards
@@ -67,8 +66,8 @@ _MODULES = {
     "train": "training.trainer",
 }
 # Rooms whose own import takes no time, though that of their modules does; the others are imported when asked for.
-_ROOMS = (compat, explore, hub, language_model, model, training, vectors)
-_LATER = ("commands", "conversion", "export", "model_cards")
+_ROOMS = (commands, compat, explore, hub, language_model, model, training, vectors)
+_LATER = ("conversion", "export", "model_cards")
 
 register()
 
