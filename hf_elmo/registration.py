@@ -31,7 +31,9 @@ MODELS = {
     "AutoModelForTokenClassification": ("model.heads.token_classification_elmo", "ElmoForTokenClassification"),
 }
 
-# Where the tokenizers of sources and targets are one.
+# Where the configurations, and the tokenizers, of sources and targets are one. Both modules import the part of
+# transformers that is to know them.
+_TWO_CONFIGURATIONS = f"{__package__}.model.heads.configuration_encoder_decoder_elmo"
 _TWO_TOKENIZERS = f"{__package__}.model.tokenization_encoder_decoder_elmo"
 
 # Where our pipelines are.
@@ -54,6 +56,7 @@ def register() -> None:
         "transformers.models.auto.modeling_auto": _register_models,
         "transformers.pipelines": _register_pipelines,
         f"{__package__}.model.tokenization_elmo": _name_auto_tokenizer,
+        _TWO_CONFIGURATIONS: _register_two_configurations,
         _TWO_TOKENIZERS: _register_two_tokenizers,
         f"{__package__}.model.modeling_elmo": _fill_cards,
         # They import transformers.pipelines, which is told of them when they are there.
@@ -72,6 +75,12 @@ def _is_imported(name: str) -> bool:
     """Whether a module is there, and not just being imported."""
     module = sys.modules.get(name)
     return module is not None and (name in _EXECUTED or not getattr(module.__spec__, "_initializing", False))
+
+
+def _import_unless_under_way(name: str) -> None:
+    """Imports a module that registers itself; one that is just being imported does so when it is there."""
+    if name not in sys.modules or _is_imported(name):
+        import_module(name)
 
 
 class _AfterImport:
@@ -106,10 +115,17 @@ def _register_configuration() -> None:
     from transformers.models.auto.configuration_auto import AutoConfig
 
     from .model.configuration_elmo import ElmoConfig
-    from .model.heads.configuration_encoder_decoder_elmo import ElmoEncoderDecoderConfig
 
     AutoConfig.register("elmo", ElmoConfig)
-    AutoConfig.register("elmo-encoder-decoder", ElmoEncoderDecoderConfig)
+    _import_unless_under_way(_TWO_CONFIGURATIONS)
+
+
+def _register_two_configurations() -> None:
+    from transformers.models.auto.configuration_auto import AutoConfig
+
+    from .model.heads.configuration_encoder_decoder_elmo import ElmoEncoderDecoderConfig
+
+    AutoConfig.register(ElmoEncoderDecoderConfig.model_type, ElmoEncoderDecoderConfig)
 
 
 def _register_tokenizer() -> None:
@@ -119,9 +135,7 @@ def _register_tokenizer() -> None:
     from .model.tokenization_elmo import ElmoTokenizer
 
     AutoTokenizer.register(ElmoConfig, tokenizer_class=ElmoTokenizer)
-    if _TWO_TOKENIZERS not in sys.modules or _is_imported(_TWO_TOKENIZERS):
-        # Else it is just being imported, and registered when it is there.
-        import_module(_TWO_TOKENIZERS)
+    _import_unless_under_way(_TWO_TOKENIZERS)
 
 
 def _name_auto_tokenizer() -> None:

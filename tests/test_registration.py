@@ -85,6 +85,8 @@ def test_importing_is_light():
         "from hf_elmo import ElmoModel",
         "import hf_elmo.model.heads.question_answering_pipeline",
         "import hf_elmo.model.elmo_models",
+        "from hf_elmo import ElmoEncoderDecoderConfig",
+        "from hf_elmo import ElmoEncoderDecoderTokenizer",
         "from hf_elmo import *",
         "from transformers import AutoModel, AutoTokenizer, pipeline; import hf_elmo",
     ],

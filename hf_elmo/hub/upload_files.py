@@ -12,7 +12,7 @@ from typing import NoReturn
 from transformers.dynamic_module_utils import get_relative_import_files
 
 from ..model.model_files import read_json_object
-from ..model.remote_code import CUSTOM_PIPELINES, auto_map, code, custom_pipelines
+from ..model.remote_code import AUTO_MAP, CUSTOM_PIPELINES, code, custom_pipelines
 from .model_card import CARD_NAME, make_card
 
 _TOKENIZER_CODE = "tokenization_elmo.ElmoTokenizer"
@@ -117,7 +117,7 @@ def files_for_hub(folder: Path, repo: str | None = None) -> list[HubFile]:
     pipelines = custom_pipelines(config.get("architectures") or ())
     changes = []
     if not _has_code(folder, config, tokenizer_config):
-        config |= {"auto_map": auto_map(config.get("architectures") or ()), "custom_pipelines": pipelines}
+        config |= {"auto_map": dict(AUTO_MAP), "custom_pipelines": pipelines}
         tokenizer_config["auto_map"] = {"AutoTokenizer": [_TOKENIZER_CODE, None]}
         text = json.dumps(tokenizer_config, indent=2, sort_keys=True) + "\n"
         files["tokenizer_config.json"] = HubFile("tokenizer_config.json", text.encode(), "folder, with auto_map added")

@@ -152,7 +152,7 @@ class ElmoEncoderDecoderTokenizer(PreTrainedTokenizerBase):
         if masks is None:
             return
         specials = self.source.num_special_tokens_to_add(is_pair) if has_special else 0
-        batch = masks if np.ndim(masks[0]) else [masks]
+        batch = masks if len(masks) and np.ndim(masks[0]) else [masks]
         for number, mask in enumerate(batch):
             if int(np.sum(to_numpy(mask))) <= specials:
                 given = text[number] if len(batch) > 1 and isinstance(text, (list, tuple)) else text

@@ -71,6 +71,8 @@ class ElmoTextToTextPipeline(Pipeline):
         if args:
             raise TypeError("The options of this pipeline have names: give them as name=value.")
         is_list = isinstance(sources, (list, tuple))
+        if is_list and not sources:
+            return []
         for source in sources if is_list else ():
             _check_text(source)
         results = super().__call__(list(sources) if is_list else sources, **kwargs)
