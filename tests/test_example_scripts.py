@@ -487,8 +487,8 @@ def test_run_translation(is_padded, writing_scripts, tmp_path):
         predict_with_generate=True,
         max_target_length=15,
         num_beams=2,
-        max_steps=120,
-        learning_rate=0.01,
+        max_steps=300,
+        learning_rate=0.003,
         per_device_train_batch_size=12,
         **({"pad_to_max_length": True, "max_source_length": 12} if is_padded else {"label_smoothing_factor": 0.1}),
     )
@@ -531,8 +531,8 @@ def test_run_summarization(writing_scripts, tmp_path):
         max_source_length=20,
         max_target_length=15,
         num_beams=2,
-        max_steps=120,
-        learning_rate=0.01,
+        max_steps=300,
+        learning_rate=0.003,
         per_device_train_batch_size=6,
         gradient_accumulation_steps=2,
     )
