@@ -24,7 +24,7 @@ def train_target_tokenizer(
 
     ```python
     target = hf_elmo.train_target_tokenizer(german_sentences, vocab_size=4000)
-    target("Ein Hund rennt .")["input_ids"]  # [316, 408, 1203, 275, 3]
+    target.decode(target("Ein Hund rennt .")["input_ids"])  # 'Ein Hund rennt .</S>'
     ```
 
     Args:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import os
-import re
 from typing import TYPE_CHECKING, Any, Literal, Self, cast, overload
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import (
@@ -22,12 +19,10 @@ from transformers.utils import can_return_tuple
 
 from ..lstm.lstm_layer import is_quantized
 from ..model_files import check_local_weights
-from ..modeling_elmo import ElmoModel, check_tensors, loss_divisor
+from ..modeling_elmo import ElmoModel, check_tensors
 from ..remote_code import add_remote_code
 from .configuration_encoder_decoder_elmo import ElmoEncoderDecoderConfig
-
-# What the library's decoders call their cross-attention.
-_CROSS_ATTENTION = re.compile(r"cross_?att|encoder_att|EncDecAttention", re.IGNORECASE)
+from .encoder_decoder_checks import check_cross_attention, check_encoder, check_labels, check_sources, token_loss
 
 
 class ElmoEncoderDecoderModel(EncoderDecoderModel):
@@ -49,7 +44,7 @@ class ElmoEncoderDecoderModel(EncoderDecoderModel):
     - The loss is divided by the targets of the whole step (`num_items_in_batch`), so that accumulated gradients are
       those of one large batch. The library's would be too large by the number of accumulation steps.
     - The biLM is frozen, if the encoder's configuration says so (`freeze_bilm`, the default); its mix is trained. Give
-      the mix a learning rate of its own, about a hundred times that of the decoder: it hardly moves otherwise.
+      the mix a learning rate of its own, such as 0.1: it hardly moves with that of a decoder.
     - The embeddings of tokens are the decoder's.
     - Saved folders hold the code of all ELMo models, for `trust_remote_code=True`.
     """
@@ -82,9 +77,9 @@ class ElmoEncoderDecoderModel(EncoderDecoderModel):
                 or are not ids of the decoder.
         """
         if encoder is not None:
-            _check_encoder(encoder)
+            check_encoder(encoder)
         if decoder is not None:
-            _check_cross_attention(decoder)
+            check_cross_attention(decoder)
         if config is None:
             if encoder is None or decoder is None:
                 raise ValueError("Give a configuration, or both an encoder (ElmoModel) and a decoder.")
@@ -99,7 +94,7 @@ class ElmoEncoderDecoderModel(EncoderDecoderModel):
             encoder = ElmoModel(config.encoder)
         if decoder is None:
             decoder = AutoModelForCausalLM.from_config(config.decoder)
-            _check_cross_attention(decoder)
+            check_cross_attention(decoder)
         super().__init__(config=config, encoder=encoder, decoder=decoder)
         self._check_token_ids()
         self._freeze()
@@ -144,8 +139,8 @@ class ElmoEncoderDecoderModel(EncoderDecoderModel):
             encoder = ElmoModel.from_pretrained(encoder_pretrained_model_name_or_path, *model_args, **parts["encoder"])
         if decoder is None:
             decoder = _load_decoder(cast("str", decoder_pretrained_model_name_or_path), parts["decoder"])
-        _check_encoder(encoder)
-        _check_cross_attention(decoder)
+        check_encoder(encoder)
+        check_cross_attention(decoder)
         config = ElmoEncoderDecoderConfig.from_encoder_decoder_configs(encoder.config, decoder.config, **own, **kwargs)
         return cls(config=config, encoder=encoder, decoder=decoder)
 
@@ -305,14 +300,14 @@ class ElmoEncoderDecoderModel(EncoderDecoderModel):
         check_tensors(labels=labels, decoder_input_ids=decoder_input_ids)
         if encoder_outputs is None:
             attention_mask = self.encoder.word_mask(input_ids, character_ids, attention_mask, layer_states).long()
-            _check_sources(attention_mask)
+            check_sources(attention_mask)
             kwargs |= {
                 "character_ids": character_ids,
                 "token_type_ids": token_type_ids,
                 "layer_states": layer_states,
             }
         if labels is not None:
-            _check_labels(labels, self.config.decoder.vocab_size)
+            check_labels(labels, self.config.decoder.vocab_size)
             if decoder_input_ids is None and decoder_inputs_embeds is None:
                 decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
                 if decoder_attention_mask is None:
@@ -343,7 +338,7 @@ class ElmoEncoderDecoderModel(EncoderDecoderModel):
             **kwargs,
         )
         if labels is not None:
-            outputs.loss = _loss(outputs.logits, labels, num_items_in_batch)
+            outputs.loss = token_loss(outputs.logits, labels, num_items_in_batch)
         return outputs
 
     def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
@@ -376,7 +371,7 @@ class ElmoEncoderDecoderModel(EncoderDecoderModel):
             )
             # Generation would take the source's ids of the target's padding for padding.
             kwargs["attention_mask"] = mask.long()
-            _check_sources(mask)
+            check_sources(mask)
         return super().generate(inputs, *args, **kwargs)
 
     def _check_length(self, generation_config: Any, options: dict[str, Any]) -> None:
@@ -403,69 +398,6 @@ def _load_decoder(path: str, arguments: dict[str, Any]) -> PreTrainedModel:
     config.is_decoder = True
     config.add_cross_attention = True
     return AutoModelForCausalLM.from_pretrained(path, config=config, **arguments)
-
-
-def _check_encoder(encoder: Any) -> None:
-    # By remote code, the class of an ELMo that was loaded before is another object than ours.
-    if getattr(getattr(encoder, "config", None), "model_type", None) != "elmo" or not hasattr(encoder, "scalar_mixes"):
-        raise ValueError(
-            f"The encoder must be an ElmoModel, was: {type(encoder).__name__}. Of an ELMo with a head, take "
-            "model.base_model, or load its folder with ElmoModel.from_pretrained."
-        )
-
-
-def _check_cross_attention(decoder: Any) -> None:
-    name = type(decoder).__name__
-    if "encoder_hidden_states" not in inspect.signature(decoder.forward).parameters:
-        raise ValueError(
-            f"{name} has no cross-attention, so it cannot attend to a source: take a decoder that can have it, such as "
-            "GPT2LMHeadModel or BertLMHeadModel."
-        )
-    if not any(_CROSS_ATTENTION.search(part) for part, _ in decoder.named_modules()):
-        raise ValueError(
-            f"This {name} was made without cross-attention, so it cannot attend to a source: make it with "
-            "add_cross_attention=True in its configuration (for BERT's kind is_decoder=True, too), or load its folder "
-            "with ElmoEncoderDecoderModel.from_encoder_decoder_pretrained, which adds it."
-        )
-
-
-# Compiled models leave their graphs here, because it depends on the values whether there is an error. On an accelerator
-# the checks would wait for the device.
-@torch.compiler.disable
-def _check_sources(mask: Tensor) -> None:
-    if mask.device.type != "cpu":
-        return
-    empty = (~mask.bool().any(dim=1)).nonzero()
-    if len(empty):
-        raise ValueError(
-            f"The source in row {int(empty[0])} of the batch has no words (its attention_mask is 0 everywhere): leave "
-            "it out."
-        )
-
-
-@torch.compiler.disable
-def _check_labels(labels: Tensor, vocab_size: int) -> None:
-    if labels.device.type != "cpu" or labels.numel() == 0:
-        return
-    wrong = labels[(labels != -100) & ((labels < 0) | (labels >= vocab_size))]
-    if len(wrong):
-        raise ValueError(
-            f"A label is {int(wrong[0])}, but the decoder's vocabulary has the ids 0 to {vocab_size - 1} (and -100 for "
-            "padding): the target tokenizer is another one than the decoder's. If it has grown, "
-            "model.resize_token_embeddings(len(tokenizer))."
-        )
-
-
-def _loss(logits: Tensor, labels: Tensor, num_items: Tensor | int | None) -> Tensor:
-    """Cross entropy per target, in nats; ``(batch, tokens, vocab_size)`` and ``(batch, tokens)``."""
-    labels = labels.to(logits.device)
-    if labels.shape != logits.shape[:2]:
-        raise ValueError(
-            f"labels are {tuple(labels.shape)}, but there are (batch, tokens) = {tuple(logits.shape[:2])}."
-        )
-    exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    total = F.cross_entropy(exact.flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="sum")
-    return total / loss_divisor(num_items, labels.ne(-100).sum())
 
 
 __all__ = ["ElmoEncoderDecoderModel"]

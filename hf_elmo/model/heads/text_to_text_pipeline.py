@@ -18,7 +18,7 @@ class ElmoTextToTextPipeline(Pipeline):
     ```python
     translate = pipeline("elmo-translation", model=folder)
     translate("A dog runs .", num_beams=4, max_new_tokens=40)
-    # [{'translation_text': 'Ein Hund rennt .'}]
+    # [{'translation_text': '...'}]
     ```
 
     The class is one for both tasks, `"elmo-translation"` and `"elmo-summarization"`, which differ in the name of the
