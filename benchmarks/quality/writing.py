@@ -111,7 +111,7 @@ def run_recipe(
         same = ("recipe", "train_pairs", "test_pairs")
         if any(earlier.get(name) != results[name] for name in same):
             raise SystemExit(f"{options.output} has results of other settings: give another file.")
-        results["runs"] = earlier["runs"]
+        results["runs"], results["summary"] = earlier["runs"], summary(earlier["runs"])
     for seed in options.seeds:
         for arm in options.arms:
             if any((run["arm"], run["seed"]) == (arm, seed) for run in results["runs"]):
@@ -119,8 +119,8 @@ def run_recipe(
             run, texts = train_and_write(arm, seed, options.model, recipe, train, [source for source, _ in test])
             results["runs"].append({"arm": arm, "seed": seed, **score(texts, references), **run})
             results["summary"] = summary(results["runs"])
-            with new_file(options.output, "w", encoding="utf-8") as file:
-                json.dump(results, file, indent=2)
+            with new_file(options.output) as temporary:
+                temporary.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
             print(json.dumps(results["runs"][-1]))
     return results
 
