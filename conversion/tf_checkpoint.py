@@ -125,7 +125,7 @@ def _load(
     checkpoint: _Checkpoint, options: InputFile | Mapping[str, Any], vocabulary: InputFile | Sequence[str]
 ) -> tuple[ElmoForPreTraining, list[str]]:
     name = str(checkpoint.prefix)
-    reader, found = _open(name)
+    reader, found = open_checkpoint(name, name)
     if hint := _other_model(found):
         raise ConversionError(f"{name} {hint}")
     lines = read_vocabulary_lines(vocabulary) if isinstance(vocabulary, InputFile) else list(vocabulary)
@@ -138,7 +138,7 @@ def _load(
     if not config.character_inputs:
         links = with_rows(links, _WORDS, _OTHER_WORDS if _OTHER_WORDS in found else _WORDS, len(lines), rows)
     check_arrays(name, links, _without_training_state(name, found, links), hint=_hint(found, config))
-    state = read_parameters(name, links, lambda key: _read(reader, name, key))
+    state = read_parameters(name, links, lambda key: read_variable(reader, name, key))
     if config.tie_word_embeddings:
         state["softmax.weight"] = state["elmo.character_encoder.word_embedding.weight"]
     else:
@@ -271,11 +271,19 @@ def import_tensorflow(purpose: str) -> Any:
     return tensorflow
 
 
-def _open(name: str) -> tuple[Any, dict[str, ArrayInfo]]:
-    """TensorFlow's reader of a checkpoint, and what there is to read."""
+def open_checkpoint(prefix: str, name: str) -> tuple[Any, dict[str, ArrayInfo]]:
+    """TensorFlow's reader of a checkpoint, and what there is to read.
+
+    Args:
+        prefix: The checkpoint's path without endings.
+        name: What messages call it.
+
+    Raises:
+        ConversionError: if TensorFlow cannot be imported, or finds no index there.
+    """
     tensorflow = import_tensorflow(f"{name} is a checkpoint of TensorFlow, which is needed to read it")
     try:
-        reader = tensorflow.train.load_checkpoint(name)
+        reader = tensorflow.train.load_checkpoint(prefix)
         dtypes = reader.get_variable_to_dtype_map()
         shapes = reader.get_variable_to_shape_map()
     # Whatever is wrong with a file; TensorFlow's errors have no common class but this.
@@ -284,9 +292,15 @@ def _open(name: str) -> tuple[Any, dict[str, ArrayInfo]]:
     return reader, {key: ArrayInfo(tuple(shape), dtypes[key].name) for key, shape in shapes.items()}
 
 
-def _read(reader: Any, name: str, key: str) -> np.ndarray:
+def read_variable(reader: Any, name: str, key: str) -> np.ndarray:
+    """The values of a variable.
+
+    Raises:
+        ConversionError: if they cannot be read.
+    """
     try:
-        return reader.get_tensor(key)
+        # Of a single number it gives one of NumPy's, which is no array.
+        return np.asarray(reader.get_tensor(key))
     except Exception as error:
         raise ConversionError(
             f"{name}: the values of {show_key(key)} cannot be read; are all its .data files there, and whole? ({error})"

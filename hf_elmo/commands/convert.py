@@ -35,17 +35,18 @@ def convert(
     """Convert an ELMo to a model folder, or a model folder to options.json and weights.hdf5.
 
     A SOURCE that is a folder with a config.json is a model folder, and is written in the original format, or with
-    --tensorflow as a checkpoint of bilm-tf's training, if it has a softmax. Everything else is read: HDF5 weights with
-    options.json (bilm-tf, AllenNLP), in a folder, a zip (NLPL) or a tar (CLARIN); a checkpoint of bilm-tf's training
-    (its folder, or model.ckpt-<step>), whose softmax comes along, with TensorFlow; an archive of AllenNLP
-    (model.tar.gz, or its folder), whole if it is a simple_tagger or crf_tagger, else its ELMo; a state dict of its Elmo
-    (.th, .pt); a folder of ELMoForManyLangs, or its zip of the NLPL repository (--options: the file that its
-    config_path names).
+    --tensorflow as a checkpoint of bilm-tf's training, if it has a softmax. Everything else is read: HDF5 weights
+    with options.json (bilm-tf, AllenNLP), in a folder, a zip (NLPL) or a tar (CLARIN); a checkpoint of bilm-tf's
+    training (its folder, or model.ckpt-<step>), whose softmax comes along, with TensorFlow; an archive of AllenNLP
+    (model.tar.gz, or its folder), whole if it is a simple_tagger or crf_tagger, else its ELMo; a state dict of its
+    Elmo (.th, .pt); a module of TensorFlow Hub (its folder, or a tar), with TensorFlow; a folder of
+    ELMoForManyLangs, or its zip of the NLPL repository (--options: the file that its config_path names).
     """
-    from ..conversion import is_allennlp_archive, is_elmoformanylangs
+    from ..conversion import is_allennlp_archive, is_elmoformanylangs, is_tfhub_module
     from ..hub.published_models import find_published
 
-    is_archive = is_allennlp_archive(source)
+    is_module = is_tfhub_module(source)
+    is_archive = is_allennlp_archive(source) and not is_module
     is_manylangs = is_elmoformanylangs(source)
     is_model_folder = (source / "config.json").is_file() and not is_archive and not is_manylangs
     if is_model_folder and (options or vocabulary):
@@ -63,6 +64,8 @@ def convert(
         raise typer.BadParameter("an archive has its own; nothing else is read.", param_hint="--vocabulary")
     if is_manylangs and vocabulary:
         raise typer.BadParameter("ELMoForManyLangs has dictionaries of its own.", param_hint="--vocabulary")
+    if is_module and vocabulary:
+        raise typer.BadParameter("a module of TensorFlow Hub has no vocabulary.", param_hint="--vocabulary")
     if only_elmo and not is_archive:
         raise typer.BadParameter("the source is not an archive of AllenNLP.", param_hint="--only-elmo")
     from ..conversion import (
@@ -71,6 +74,7 @@ def convert(
         convert_from_folder,
         convert_state_dict,
         convert_tf_checkpoint,
+        convert_tfhub_module,
         convert_to_folder,
         convert_to_tf_checkpoint,
         is_state_dict,
@@ -88,6 +92,8 @@ def convert(
             convert_elmoformanylangs(source, destination, options=options, published=published)
         elif is_archive:
             convert_allennlp_archive(source, destination, options=options, only_elmo=only_elmo, published=published)
+        elif is_module:
+            convert_tfhub_module(source, destination, options=options, published=published)
         elif is_state_dict(source):
             convert_state_dict(source, destination, options=options, published=published)
         elif is_tf_checkpoint(source):

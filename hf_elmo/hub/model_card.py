@@ -44,6 +44,7 @@ _FORMATS = {
     "bilm-tf-checkpoint": "a checkpoint of bilm-tf's training in TensorFlow",
     "allennlp-archive": "an archive of AllenNLP",
     "allennlp-state-dict": "a state dict of AllenNLP's Elmo",
+    "tfhub-module": "a module of TensorFlow Hub",
     "elmoformanylangs": "ELMoForManyLangs",
 }
 

@@ -12,6 +12,7 @@ from allennlp_format import as_tensors, bilm_state, elmo_state
 from numpy_elmo import NumpyElmo, random_weights
 from original_format import OPTIONS, options_with
 from places import HELPERS
+from rounding import assert_within_rounding
 from typer.testing import CliRunner
 
 from hf_elmo import ElmoModel, ElmoTokenizer
@@ -58,8 +59,8 @@ def test_numbers(tmp_path, prefix, wrap):
     assert is_state_dict(file)
     layers, representation = layers_of(load_state_dict_elmo(file))
     expected, _ = NumpyElmo(OPTIONS, ARRAYS).read(WORDS)
-    np.testing.assert_allclose(layers, expected, atol=1e-6, rtol=1e-6)
-    np.testing.assert_allclose(representation, mixed(state, prefix, expected), atol=1e-6, rtol=1e-6)
+    assert_within_rounding(layers, expected)
+    assert_within_rounding(representation, mixed(state, prefix, expected))
 
 
 @pytest.mark.parametrize("old", [False, True])
@@ -69,8 +70,8 @@ def test_a_bilm_alone_and_files_of_old_torch(tmp_path, old):
     convert_state_dict(file, tmp_path / "model")
     layers, mix = layers_of(ElmoModel.from_pretrained(tmp_path / "model"))
     expected, _ = NumpyElmo(OPTIONS, ARRAYS).read(WORDS)
-    np.testing.assert_allclose(layers, expected, atol=1e-6, rtol=1e-6)
-    np.testing.assert_allclose(mix, expected.mean(axis=0), atol=1e-6, rtol=1e-6)
+    assert_within_rounding(layers, expected)
+    assert_within_rounding(mix, expected.mean(axis=0))
 
 
 @pytest.mark.parametrize("given", ["beside", "named after it", "argument", "content"])
@@ -84,7 +85,7 @@ def test_options(tmp_path, given):
         (tmp_path / places[given]).write_text(json.dumps(options), encoding="utf-8")
         argument = tmp_path / "other.json" if given == "argument" else None
     layers, _ = layers_of(load_state_dict_elmo(tmp_path / "elmo.pt", options=argument))
-    np.testing.assert_allclose(layers, NumpyElmo(options, arrays).read(WORDS)[0], atol=1e-6, rtol=1e-6)
+    assert_within_rounding(layers, NumpyElmo(options, arrays).read(WORDS)[0])
 
 
 def test_what_is_assumed_and_left_out_is_said(tmp_path):
@@ -108,7 +109,7 @@ def test_the_original_program(tmp_path, shared_data):
     subprocess.run(arguments, check=True, env=environment, capture_output=True)
     model = load_state_dict_elmo(tmp_path / "elmo.th", options=elmo / "options.json")
     _, mix = layers_of(model)
-    np.testing.assert_allclose(mix[1:-1], np.load(tmp_path / "vectors.npy"), atol=1e-6, rtol=1e-6)
+    assert_within_rounding(mix[1:-1], np.load(tmp_path / "vectors.npy"))
 
 
 _ORIGINAL = f"""

@@ -9,6 +9,7 @@ import pytest
 import torch
 from numpy_elmo import NumpyElmo, random_weights
 from original_format import OPTIONS, read_arrays, write_arrays, write_original
+from rounding import assert_within_rounding
 from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
@@ -84,7 +85,7 @@ def assert_layers(model, tokenizer, oracle, sentences=SENTENCES):
         layers = torch.stack(model(**inputs, output_hidden_states=True).hidden_states).numpy()
     for row, sentence in enumerate(sentences):
         expected, _ = oracle.read(sentence)
-        np.testing.assert_allclose(layers[:, row, : len(sentence) + 2], expected, atol=1e-6, rtol=1e-6)
+        assert_within_rounding(layers[:, row, : len(sentence) + 2], expected)
         assert np.abs(expected).max() > 0.5
 
 
@@ -106,8 +107,8 @@ def log_probabilities(oracle, weight, bias, words):
 def assert_scores(model, tokenizer, oracle, weight, bias):
     for scored in score_sentences(model, tokenizer, SENTENCES):
         forward, backward = log_probabilities(oracle, weight, bias, scored.words)
-        np.testing.assert_allclose(scored.forward, forward, atol=1e-6, rtol=1e-6)
-        np.testing.assert_allclose(scored.backward, backward, atol=1e-6, rtol=1e-6)
+        assert_within_rounding(scored.forward, forward)
+        assert_within_rounding(scored.backward, backward)
 
 
 def stand_in(content):

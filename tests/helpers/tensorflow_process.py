@@ -200,8 +200,28 @@ def restore(folder, shapes, path):
     np.savez(path, **{str(place): value for place, value in enumerate(values)})
 
 
+def export(folder, arrays):
+    """Writes a SavedModel with the variables of an .npz file, as a module of TensorFlow Hub has them.
+
+    Args:
+        folder: Of the module.
+        arrays: Path of the .npz file.
+    """
+    import tensorflow.compat.v1 as tf
+
+    tf.disable_resource_variables()
+    with np.load(arrays) as file, tf.Graph().as_default():
+        variables = {name: tf.get_variable(name, file[name].shape, dtype=tf.float32) for name in file}
+        with tf.Session() as session:
+            for name, variable in variables.items():
+                variable.load(file[name], session)
+            builder = tf.saved_model.Builder(folder)
+            builder.add_meta_graph_and_variables(session, [])
+            builder.save()
+
+
 def main():
-    functions = {"write": write, "variables": variables, "read": read, "save": save, "restore": restore}
+    functions = {each.__name__: each for each in (write, variables, read, save, restore, export)}
     for line in sys.stdin:
         request = json.loads(line)
         try:
