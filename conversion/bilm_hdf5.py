@@ -157,6 +157,12 @@ def _load(parts: BilmFiles) -> tuple[ElmoModel, list[str] | None]:
     words = None if lines is None else distinct_words(lines, vocabulary_name(parts.vocabulary))
     if "char_cnn" not in content:
         if lines is None:
+            with opened_hdf5(parts.weights) as weights:
+                if "char_embed" in weights:
+                    raise ConversionError(
+                        f"{name} has no char_cnn, but the weights in {parts.weights} are of a model that reads "
+                        "characters (char_embed): expected its options.json, as it was."
+                    )
             raise ConversionError(
                 f"{name} has no char_cnn: the model reads words, by the lines of the vocabulary that it was trained "
                 f"with, and there is none (vocab.txt) beside {parts.weights}. Give that file (vocabulary=...)."
