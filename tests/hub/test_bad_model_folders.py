@@ -27,9 +27,9 @@ COUNTS = {
     "vocab_size": 10**12,
     "char_vocab_size": 10**12,
     "num_labels": 10**9,
-    "filters": [[1, 1]] * 10**6,
+    "filters": [[1, 1]] * 10**5,
     "char_cnn_filters": [[1, 10**9]],
-    "task_feedforward_sizes": [1] * 10**6,
+    "task_feedforward_sizes": [1] * 10**5,
 }
 
 

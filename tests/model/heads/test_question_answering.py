@@ -365,6 +365,7 @@ def test_without_task_encoder_the_mixes_alone_are_compared(tokenizer):
     assert output.start_logits[0, context_places(tokenizer, PAIRS)[0]].std() > 0.01
 
 
+@pytest.mark.slow
 def test_compiled_the_scores_are_the_same(tokenizer):
     model = small_head()
     compiled = torch.compile(model, backend="eager")
