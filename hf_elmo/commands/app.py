@@ -22,6 +22,7 @@ from .convert import convert
 from .demo import demo, space
 from .elmo import elmo
 from .embed import embed
+from .embed_corpus import embed_corpus
 from .embed_vocabulary import embed_vocabulary
 from .export import export
 from .info import info
@@ -85,6 +86,7 @@ def _group(
 
 
 app.command()(embed)
+app.command()(embed_corpus)
 app.command()(embed_vocabulary)
 app.command()(elmo)
 app.command()(compare)
@@ -156,6 +158,7 @@ _OPTIONS = {
     "vocabulary=...": "--vocabulary",
     "overwrite=True": "--force",
     "max_line_bytes=...": "--max-line-bytes",
+    "on_bad_row='report'": "--bad-rows report",
     "use_sentence_keys=False": "leave --use-sentence-keys out",
 }
 
