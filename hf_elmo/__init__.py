@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .model.tokenization_elmo import ElmoTokenizer
     from .training.trainer import LanguageModelTrainer, LanguageModelTrainingArguments, train
     from .vectors.bulk.bulk_embedding import embed_corpus
+    from .vectors.documents import embed_document
     from .vectors.embedder import Embedder
     from .vectors.embedding import embed_sentences
     from .vectors.layer_store import precompute_layers
@@ -57,6 +58,7 @@ _MODULES = {
     "Perplexity": "language_model.scoring",
     "bundled": "hub.folders",
     "embed_corpus": "vectors.bulk.bulk_embedding",
+    "embed_document": "vectors.documents",
     "embed_sentences": "vectors.embedding",
     "forget_weights": "model.fingerprint",
     "generate": "language_model.generation",
@@ -128,6 +130,7 @@ __all__ = [
     "Perplexity",
     "bundled",
     "embed_corpus",
+    "embed_document",
     "embed_sentences",
     "forget_weights",
     "generate",

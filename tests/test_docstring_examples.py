@@ -14,6 +14,7 @@ FUNCTIONS = [
     hf_elmo.Embedder,
     hf_elmo.bundled,
     hf_elmo.embed_corpus,
+    hf_elmo.embed_document,
     hf_elmo.embed_sentences,
     hf_elmo.generate,
     hf_elmo.perplexity,

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import time
 
 import numpy as np
@@ -19,7 +20,7 @@ TEXTS[17] = "fatal words"
 TABLE = pa.table({"id": range(len(TEXTS)), "text": TEXTS})
 
 # Dear, and not in the extra test: engines start processes that import torch.
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:PySpark does not yet fully support pandas")]
 
 
 def check(table, embedder, ids="id"):
@@ -89,6 +90,7 @@ def spark(tmp_path_factory):
         pytest.skip("needs a Java runtime")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(HELPERS), os.environ.get("PYTHONPATH", "")]))
+        patch.setenv("PYSPARK_PYTHON", sys.executable)
         # A task is tried again when its worker dies, which local mode does not do unless it is told.
         builder = sql.SparkSession.builder.master("local[2, 4]").config("spark.ui.enabled", "false")
         builder = builder.config("spark.sql.warehouse.dir", str(tmp_path_factory.mktemp("spark")))

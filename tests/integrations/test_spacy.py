@@ -67,10 +67,11 @@ def test_pipe(nlp, processes):
     for doc, text, tensor in zip(found, texts, expected, strict=True):
         assert doc.text == text
         np.testing.assert_allclose(doc.tensor, tensor, atol=1e-5)
-        assert all((token.vector == tensor[token.i]).all() for token in doc) or processes == 2 or len(doc)
+        assert all((token.vector == doc.tensor[token.i]).all() for token in doc)
     assert found[0][1].similarity(found[4][0]) < 0.999
 
 
+@pytest.mark.filterwarnings("ignore:.*Unable to save user hooks")
 def test_to_disk_and_bytes(nlp, tmp_path):
     expected = nlp(TEXT)
     nlp.to_disk(tmp_path / "pipeline")
