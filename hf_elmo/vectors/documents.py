@@ -171,7 +171,7 @@ class _States:
 
     def __enter__(self) -> _States:
         self._file: BinaryIO = tempfile.TemporaryFile(dir=self._folder)
-        self._size = 4 * sum(part[1].numel() for part in self._like)
+        self._size = sum(part[1].numel() * part.element_size() for part in self._like)
         return self
 
     def __exit__(self, *details: object) -> None:
@@ -181,16 +181,16 @@ class _States:
         """Keeps the backward half of a state."""
         self._file.seek(place * self._size)
         for part in state:
-            self._file.write(part[1].float().cpu().numpy().tobytes())
+            self._file.write(part[1].contiguous().cpu().view(torch.uint8).numpy().tobytes())
 
     def read(self, place: int) -> ElmoState:
         """A state whose backward half is the one that was kept; the forward half is zeros."""
         self._file.seek(place * self._size)
         parts = []
         for like in self._like:
-            data = np.frombuffer(self._file.read(4 * like[1].numel()), np.float32).reshape(like[1].shape).copy()
+            data = bytearray(self._file.read(like[1].numel() * like.element_size()))
             part = torch.zeros_like(like)
-            part[1] = torch.from_numpy(data).to(like)
+            part[1] = torch.frombuffer(data, dtype=like.dtype).view(like[1].shape).to(like.device)
             parts.append(part)
         return ElmoState(*parts)
 

@@ -44,6 +44,18 @@ def died(marker):
     return False
 
 
+def start_ray(ray, attempts=5):
+    """Ray gives its processes 30 seconds to start, which a machine with other work may not keep."""
+    for attempt in range(attempts):
+        try:
+            ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, object_store_memory=200 * 2**20)
+            return
+        except Exception as error:
+            if "timed out during startup" not in str(error) or attempt == attempts - 1:
+                raise
+            ray.shutdown()
+
+
 @pytest.fixture(scope="module")
 def ray():
     ray = pytest.importorskip("ray", reason="needs the extra ray")
@@ -52,7 +64,7 @@ def ray():
         for name, value in variables.items():
             patch.setenv(name, value)
         patch.setenv("PYTHONPATH", str(HELPERS))
-        ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, object_store_memory=200 * 2**20)
+        start_ray(ray)
         yield ray
         ray.shutdown()
 

@@ -398,6 +398,14 @@ class TestInterruptions:
         assert embed_corpus(source, output, embedder, shard_rows=5) == manifest
         assert content(output) == uninterrupted
 
+    def test_another_process_completes_it_first(self, tmp_path, source, uninterrupted, tiny_model_folder, monkeypatch):
+        """Between this one's start and its first shard, so that there are no records any more."""
+        monkeypatch.setattr(output_folder.OutputFolder, "begin", lambda self: None)
+        embedder = Embedder(tiny_model_folder, dtype="float16")
+        manifest = embed_corpus(source, tmp_path / "expected", embedder, shard_rows=5)
+        assert len(manifest["shards"]) == 10
+        assert content(tmp_path / "expected") == uninterrupted
+
     def test_two_at_once_by_accident(self, tmp_path, source, tiny_model_folder):
         folder = output_folder.OutputFolder(tmp_path / "out", {}, ".parquet")
         folder.begin()

@@ -14,7 +14,9 @@ WORDS = ["I", "read", "a", "book", ".", "extraordinarily", "Ärger"]
 
 @pytest.fixture(scope="module")
 def tiny(tiny_model_folder):
-    return ElmoModel.from_pretrained(tiny_model_folder), ElmoTokenizer.from_pretrained(tiny_model_folder)
+    """In float64, where rounding does not hide anything: its random weights make rounding grow from word to word."""
+    model = ElmoModel.from_pretrained(tiny_model_folder, dtype=torch.float64)
+    return model, ElmoTokenizer.from_pretrained(tiny_model_folder)
 
 
 def whole(model, tokenizer, words):
@@ -26,7 +28,7 @@ def whole(model, tokenizer, words):
     return {"all": stacked, "top": stacked[-1], "average": stacked.mean(0), "mix": output.last_hidden_state[0].numpy()}
 
 
-@pytest.mark.parametrize("window", [1, 2, 7, 64, 65, 66, 1000])
+@pytest.mark.parametrize("window", [1, 7, 64, 65, 66])
 @pytest.mark.parametrize("layers", ["mix", "all"])
 def test_windows_are_the_whole(tiny, window, layers):
     model, tokenizer = tiny
@@ -37,9 +39,17 @@ def test_windows_are_the_whole(tiny, window, layers):
         assert [len(each.words) for each in found] == [each.vectors.shape[-2] for each in found]
         assert [word for each in found for word in each.words] == (["<S>", *words, "</S>"] if keep else words)
         joined = np.concatenate([each.vectors for each in found], axis=-2)
-        np.testing.assert_allclose(joined, expected if keep else expected[..., 1:-1, :], atol=1e-5)
-    # Far from borders, where a state that is lost would show least.
+        np.testing.assert_allclose(joined, expected if keep else expected[..., 1:-1, :], atol=2e-6)
     assert len(found) == -(-65 // window)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_other_dtypes(tiny_model_folder, tiny, dtype):
+    model, words = ElmoModel.from_pretrained(tiny_model_folder, dtype=dtype), WORDS * 3
+    found = embed_document(model, tiny[1], words, window_words=8, keep_boundaries=True)
+    expected = whole(*tiny, ["<S>", *words, "</S>"])["mix"]
+    error = np.abs(np.concatenate([each.vectors for each in found]) - expected).mean() / np.abs(expected).mean()
+    assert error < (1e-5 if dtype == torch.float32 else 0.05)
 
 
 @pytest.mark.parametrize("layers", ["top", "average"])
@@ -69,7 +79,7 @@ def test_sentences(tiny, layers):
     found = embed_document(
         model, tokenizer, sentences, boundaries="sentences", layers=layers, window_words=4, keep_boundaries=True
     )
-    np.testing.assert_allclose(np.concatenate([each.vectors for each in found]), expected, atol=1e-5)
+    np.testing.assert_allclose(np.concatenate([each.vectors for each in found]), expected, atol=2e-6)
 
 
 def test_a_text_and_nothing(tiny):

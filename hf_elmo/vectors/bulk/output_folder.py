@@ -140,22 +140,26 @@ class OutputFolder:
         """How many shards are finished."""
         return sum(1 for _ in self.unfinished.glob("shard-*.json"))
 
+    def is_complete(self) -> bool:
+        """Whether this process or another one has completed the folder; then there are no records any more."""
+        return (self.path / MANIFEST).exists()
+
     def complete(self, num_shards: int) -> dict[str, Any] | None:
         """Completes the folder, if all shards are finished; the manifest, or None if some are not yet."""
-        lock = FileLock(self.unfinished / "completing.lock")
-        try:
-            with lock:
-                return self._read(self.path / MANIFEST) or self._complete(num_shards)
-        except FileNotFoundError:
-            # Another process has completed it and removed the lock's folder.
-            return self._read(self.path / MANIFEST)
+        if not self.is_complete():
+            with FileLock(self.unfinished / "completing.lock"):
+                if not self.is_complete() and not self._complete(num_shards):
+                    return None
+        # Another process that came here meanwhile may have made it again for its lock.
+        shutil.rmtree(self.unfinished, ignore_errors=True)
+        return self._read(self.path / MANIFEST)
 
-    def _complete(self, num_shards: int) -> dict[str, Any] | None:
+    def _complete(self, num_shards: int) -> bool:
         records = []
         for shard in range(num_shards):
             record = self.record(shard)
             if record is None:
-                return None
+                return False
             records.append(record)
         if self.num_finished() > num_shards:
             raise ValueError(
@@ -178,8 +182,7 @@ class OutputFolder:
         for leftover in self.data.glob(".*.part"):
             leftover.unlink(missing_ok=True)
         self._write(self.path / MANIFEST, manifest)
-        shutil.rmtree(self.unfinished, ignore_errors=True)
-        return manifest
+        return True
 
     def _check_files(self, records: Sequence[_Record]) -> None:
         for record in records:

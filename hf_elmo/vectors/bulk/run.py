@@ -167,6 +167,8 @@ class Run:
             record = self._folder.record(shard)
             if record is not None and is_mine(shard):
                 self._folder.check(shard, record)
+            if record is None and self._folder.is_complete():
+                return shard
             if record is None and is_mine(shard):
                 num_rows = self._embed_shard(shard)
             else:
