@@ -125,7 +125,8 @@ def _is_of_another_kind(file: InputFile) -> bool:
     """Whether it is a whole HDF5 file, but not of a biLM's weights (vectors computed by one often lie beside it)."""
     try:
         with opened_hdf5(file) as opened:
-            return "char_embed" not in opened
+            # Of a model that reads words there is no char_embed.
+            return "char_embed" not in opened and "RNN_0" not in opened
     except (ConversionError, *DAMAGE):
         return False
 

@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -33,8 +32,9 @@ from .bilm_files import (
     VocabularySource,
     bilm_files,
 )
+from .bilm_options import config_of, options_of, read_options, vocabulary_name
 from .errors import ConversionError
-from .files import InputFile, check_new_folder, paths_of, read_json_object
+from .files import InputFile, check_new_folder, paths_of
 from .hdf5_arrays import list_arrays, opened_hdf5, read_float32
 from .key_map import (
     TOO_LARGE,
@@ -51,9 +51,7 @@ from .key_map import (
 )
 from .model_folder import load_model_folder, write_model_folder
 from .vocabulary import distinct_words, read_vocabulary_lines, write_bilm_vocabulary
-
-# No ELMo has a hundredth of them; a model is not to be built from any number that a file claims.
-_MOST_LAYERS, _LARGEST_SIZE = 1000, 1_000_000
+from .word_rows import ROWS_OF_WORDS, check_lines, our_order, with_rows
 
 
 def _without_padding_row(embedding: Tensor) -> Tensor:
@@ -98,6 +96,11 @@ def _lstm_entries(scope: str, layers: str) -> list[Entry]:
     ]
 
 
+#: The table of a model that reads words.
+WORD_KEY = "embedding"
+# A fork of bilm-tf makes the table in a scope of that name.
+_OTHER_WORD_KEY = f"{WORD_KEY}/{WORD_KEY}"
+
 KEY_MAP = [
     Entry("char_embed", "character_encoder.char_embedding.weight", PADDING_ROW_ADDED),
     Entry("CNN/W_cnn_{i}", "character_encoder.convolutions.{i}.weight", CONVOLUTION),
@@ -110,6 +113,7 @@ KEY_MAP = [
     Entry("CNN_proj/b_proj", "character_encoder.projection.bias"),
     *_lstm_entries("RNN_0/RNN/MultiRNNCell/Cell{i}", "bilstm.forward_layers.{i}"),
     *_lstm_entries("RNN_1/RNN/MultiRNNCell/Cell{i}", "bilstm.backward_layers.{i}"),
+    Entry(WORD_KEY, "character_encoder.word_embedding.weight", ROWS_OF_WORDS),
 ]
 
 
@@ -131,7 +135,9 @@ def load_bilm(
 
             A `vocab.txt` or `vocab.txt.gz` there is read too.
         options: The options, or their file, if they are elsewhere.
-        vocabulary: The words of the vocabulary, most frequent first, or their file, if they are elsewhere.
+        vocabulary: The words of the vocabulary, most frequent first, or their file, if they are elsewhere. For a model
+            that reads words (options without `char_cnn`) all lines of the vocabulary that it was trained with, special
+            words included, without which its rows have no names.
 
     Returns:
         The model, in evaluation mode, float32; and its vocabulary without special words, None if there is none. The
@@ -146,14 +152,34 @@ def load_bilm(
 
 
 def _load(parts: BilmFiles) -> tuple[ElmoModel, list[str] | None]:
-    words = _words(parts.vocabulary)
-    config = read_config(parts.options, vocab_size=4 + len(words or ()))
+    content, name = read_options(parts.options)
+    lines, rows = _lines(parts.vocabulary), None
+    words = None if lines is None else distinct_words(lines, vocabulary_name(parts.vocabulary))
+    if "char_cnn" not in content:
+        if lines is None:
+            with opened_hdf5(parts.weights) as weights:
+                if "char_embed" in weights:
+                    raise ConversionError(
+                        f"{name} has no char_cnn, but the weights in {parts.weights} are of a model that reads "
+                        "characters (char_embed): expected its options.json, as it was."
+                    )
+            raise ConversionError(
+                f"{name} has no char_cnn: the model reads words, by the lines of the vocabulary that it was trained "
+                f"with, and there is none (vocab.txt) beside {parts.weights}. Give that file (vocabulary=...)."
+            )
+        words, rows = our_order(lines, vocabulary_name(parts.vocabulary))
+    config = config_of(content, name, vocab_size=4 + len(words or ()))
     links = bilm_links(config)
     with opened_hdf5(parts.weights) as weights:
         found = list_arrays(parts.weights, weights)
+        if lines is not None and rows is not None:
+            key = _OTHER_WORD_KEY if _OTHER_WORD_KEY in found else WORD_KEY
+            shape = found[key].shape if key in found else None
+            check_lines(parts.weights, key, shape, len(lines), vocabulary_name(parts.vocabulary), config)
+            links = with_rows(links, WORD_KEY, key, len(lines), rows)
         if config.num_layers == 1 and "RNN_0/RNN/LSTMCell/W_0" in found:
             links = [_of_single_layer(link) for link in links]
-        check_arrays(parts.weights, links, found, hint=_hint(found))
+        check_arrays(parts.weights, links, found, hint=_hint(found, config))
         state = read_parameters(parts.weights, links, partial(read_float32, parts.weights, weights))
     with torch.device("meta"):
         model = ElmoModel(config)
@@ -167,35 +193,31 @@ def save_bilm(model: ElmoPreTrainedModel, destination: str | Path, *, vocabulary
 
     What came from this format goes back bit for bit, and keys of the options that are not used here go back too.
     Softmax, heads and scalar mixes have no place in it (with a warning for mixes that have been trained). A
-    `forget_bias` other than 1, which the format implies, is put into the biases.
+    `forget_bias` other than 1, which the format implies, is put into the biases. Of a model that reads words, the rows
+    of its table are in the order of `vocab.txt`, special words first.
 
     Args:
         model: An ElmoModel, or a model with one inside.
         destination: The folder, which must not exist yet, or be empty.
-        vocabulary: The words of the vocabulary, most frequent first.
+        vocabulary: The words of the vocabulary, most frequent first; needed for a model that reads words.
 
     Raises:
-        ConversionError: for a model that the format cannot hold, or if there is something at `destination`.
+        ConversionError: for a model that the format cannot hold, a vocabulary that is not the model's, or if there is
+            something at `destination`.
         OSError: if the folder cannot be written. Nothing is left of it then.
     """
     bilm = getattr(model, "base_model", None)
     if not isinstance(bilm, ElmoModel):
         raise ConversionError(f"Only an ElmoModel, or a model with one inside, can be written, was: {type(model)}.")
     config = bilm.config
-    try:
-        options = config.to_options()
-    except ValueError as error:
-        raise ConversionError(str(error)) from None
+    options = options_of(config, vocabulary)
     parameters = {name: value for name, value in bilm.state_dict().items() if not name.startswith("scalar_mixes.")}
     links = resolve(KEY_MAP, parameters)
     if links != bilm_links(config):
         raise ConversionError("The sizes of the model's parameters are not those of its configuration.")
     if any(not torch.equal(value.cpu(), start) for value, start in _mixes(bilm)):
         warnings.warn("The weights of the scalar mixes are not part of the format, and are left out.", stacklevel=2)
-    if config.forget_bias != 1.0:
-        for name in parameters:
-            if name.startswith("bilstm.") and name.endswith(".bias"):
-                parameters[name] = _with_forget_bias(parameters[name], config.forget_bias - 1.0)
+    parameters |= biases_with_forget_bias(config, parameters)
     with new_folder(check_new_folder(destination)) as folder:
         with h5py.File(folder / WEIGHTS_NAME, "w") as weights:
             for link in links:
@@ -257,54 +279,10 @@ def convert_from_folder(source: str | Path, destination: str | Path) -> None:
     save_bilm(model, destination, vocabulary=words)
 
 
-def _words(vocabulary: InputFile | Sequence[str] | None) -> list[str] | None:
+def _lines(vocabulary: InputFile | Sequence[str] | None) -> list[str] | None:
     if vocabulary is None:
         return None
-    if isinstance(vocabulary, InputFile):
-        return distinct_words(read_vocabulary_lines(vocabulary), vocabulary)
-    return distinct_words(vocabulary, "The vocabulary")
-
-
-def read_config(options: InputFile | Mapping[str, Any], vocab_size: int) -> ElmoConfig:
-    """The configuration that an `options.json`, or its content, describes.
-
-    Raises:
-        ConversionError: if it describes none, or sizes that no ELMo has.
-    """
-    if isinstance(options, InputFile):
-        content, name = read_json_object(options), str(options)
-    else:
-        content, name = dict(options), "The options"
-    _check_counts(content, name)
-    try:
-        return ElmoConfig.from_options(content, vocab_size=vocab_size)
-    except (ValueError, TypeError) as error:
-        raise ConversionError(f"{name}: {error}") from None
-
-
-def _check_counts(content: Mapping[str, Any], name: str) -> None:
-    """Raises a ConversionError, by the file's own key, for sizes that no ELMo has; all else is left to `ElmoConfig`."""
-
-    def value_of(*keys: str) -> Any:
-        value: Any = content
-        for key in keys:
-            value = value.get(key) if isinstance(value, Mapping) else None
-        return value
-
-    filters = value_of("char_cnn", "filters")
-    filters = filters if isinstance(filters, list) else []
-    counts = [entry[-1] for entry in filters if isinstance(entry, list) and entry and isinstance(entry[-1], int)]
-    for key, number, most in (
-        ("lstm.n_layers", value_of("lstm", "n_layers"), _MOST_LAYERS),
-        ("lstm.dim", value_of("lstm", "dim"), _LARGEST_SIZE),
-        ("char_cnn.n_highway", value_of("char_cnn", "n_highway"), _MOST_LAYERS),
-        ("char_cnn.embedding.dim", value_of("char_cnn", "embedding", "dim"), _LARGEST_SIZE),
-        ("char_cnn.max_characters_per_token", value_of("char_cnn", "max_characters_per_token"), _LARGEST_SIZE),
-        ("the number of char_cnn.filters", len(filters), _MOST_LAYERS),
-        ("the largest of char_cnn.filters", max(counts, default=0), _LARGEST_SIZE),
-    ):
-        if isinstance(number, int) and number > most:
-            raise ConversionError(f"{name}: {key} is {number}, expected no more than {most:,}.")
+    return read_vocabulary_lines(vocabulary) if isinstance(vocabulary, InputFile) else list(vocabulary)
 
 
 def bilm_links(config: ElmoConfig) -> list[Link]:
@@ -319,11 +297,27 @@ def _of_single_layer(link: Link) -> Link:
     return link._replace(foreign=link.foreign.replace("/MultiRNNCell/Cell0/", "/"))
 
 
-def _hint(found: Mapping[str, ArrayInfo]) -> str:
+def _hint(found: Mapping[str, ArrayInfo], config: ElmoConfig) -> str:
     keys = [key for key in found if key != "sentence_to_index"]
     if keys and all(key.isdecimal() for key in keys):
         return "This looks like a file of vectors that an ELMo computed for sentences, not like a file of its weights."
-    if "embedding" in found and "char_embed" not in found:
+    has_layers = any(key.startswith("RNN_0/") for key in found)
+    if (
+        config.character_inputs
+        and has_layers
+        and "char_embed" not in found
+        and {WORD_KEY, _OTHER_WORD_KEY} & set(found)
+    ):
+        return (
+            "The weights are of a model that reads words (embedding), but the options describe one that reads "
+            "characters (char_cnn): they do not belong together."
+        )
+    if not config.character_inputs and "char_embed" in found:
+        return (
+            "The weights are of a model that reads characters (char_embed), but the options have no char_cnn: they do "
+            "not belong together."
+        )
+    if WORD_KEY in found and "char_embed" not in found and not has_layers:
         return "This looks like a file of word vectors, which bilm-tf reads besides the weights, not instead of them."
     return ""
 
@@ -377,6 +371,17 @@ def _mixes(model: ElmoModel) -> Iterator[tuple[Tensor, Tensor]]:
     for mix in model.scalar_mixes:
         for name, value in mix.state_dict().items():
             yield value, start[name].to(value.dtype)
+
+
+def biases_with_forget_bias(config: ElmoConfig, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The biases of the LSTMs as formats hold them that imply a forget bias of 1: those that are to be changed."""
+    if config.forget_bias == 1.0:
+        return {}
+    return {
+        name: _with_forget_bias(value, config.forget_bias - 1.0)
+        for name, value in parameters.items()
+        if "bilstm." in name and name.endswith(".bias")
+    }
 
 
 def _with_forget_bias(bias: Tensor, addition: float) -> Tensor:

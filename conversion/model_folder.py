@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from safetensors import SafetensorError
 
 from ..hub.model_card import write_card
 from ..hub.published_models import Origin
-from ..model.modeling_elmo import ElmoModel, ElmoPreTrainedModel
+from ..model.modeling_elmo import ElmoForPreTraining, ElmoModel, ElmoPreTrainedModel
 from ..model.tokenization_elmo import SPECIAL_WORDS, ElmoTokenizer
 from ..whole_files import new_folder
 from .errors import ConversionError
 from .files import InputFile, check_new_folder, read_json_object
+
+_Model = TypeVar("_Model", ElmoModel, ElmoForPreTraining)
 
 
 def write_model_folder(
@@ -39,7 +42,9 @@ def write_model_folder(
     """
     if tokenizer is None:
         tokenizer = ElmoTokenizer.create(
-            vocabulary=vocabulary, max_characters_per_token=model.config.max_characters_per_token
+            vocabulary=vocabulary,
+            max_characters_per_token=model.config.max_characters_per_token,
+            reads_characters=model.config.character_inputs,
         )
     if len(tokenizer) != model.config.vocab_size:
         raise ConversionError(
@@ -65,14 +70,27 @@ def load_model_folder(source: str | Path) -> tuple[ElmoModel, list[str] | None]:
     Raises:
         ConversionError: if it is no such folder, or a file in it is damaged or incomplete.
     """
+    return _load(ElmoModel, source)
+
+
+def load_language_model_folder(source: str | Path) -> tuple[ElmoForPreTraining, list[str] | None]:
+    """Reads the language model of a model folder, softmax included, and the words of its tokenizer.
+
+    Raises:
+        ConversionError: as `load_model_folder`, and if there is no softmax.
+    """
+    return _load(ElmoForPreTraining, source)
+
+
+def _load(kind: type[_Model], source: str | Path) -> tuple[_Model, list[str] | None]:
     config = Path(source) / "config.json"
     if not config.is_file():
         raise ConversionError(f"{source} is not a model folder: there is no config.json in it.")
-    kind = read_json_object(InputFile.at(config)).get("model_type")
-    if kind != "elmo":
-        raise ConversionError(f"{config} describes a model of type {kind!r}, expected 'elmo'.")
+    model_type = read_json_object(InputFile.at(config)).get("model_type")
+    if model_type != "elmo":
+        raise ConversionError(f"{config} describes a model of type {model_type!r}, expected 'elmo'.")
     try:
-        model, report = ElmoModel.from_pretrained(
+        model, report = kind.from_pretrained(
             str(source), output_loading_info=True, local_files_only=True, use_safetensors=True
         )
         words = _words(Path(source))
@@ -80,6 +98,11 @@ def load_model_folder(source: str | Path) -> tuple[ElmoModel, list[str] | None]:
         raise ConversionError(f"{source} cannot be read: {error}") from error
     if report["missing_keys"]:
         missing = ", ".join(sorted(report["missing_keys"]))
+        if any(key.startswith("softmax.") for key in report["missing_keys"]):
+            raise ConversionError(
+                f"{source} is not a language model: it has no softmax ({missing}). Only models that came from a "
+                "checkpoint, or were trained here, have one."
+            )
         raise ConversionError(f"{source}: parameters are missing from model.safetensors: {missing}.")
     return model, words
 

@@ -15,20 +15,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ..hub.published_models import origin_of
 from ..model.configuration_elmo import ElmoConfig
 from ..model.modeling_elmo import ElmoForPreTraining
 from .bilm_files import OPTIONS_NAME, OptionsSource, VocabularySource
-from .bilm_hdf5 import bilm_links, initial_mixes, read_config, read_parameters
+from .bilm_hdf5 import WORD_KEY, bilm_links, initial_mixes, read_parameters
+from .bilm_options import config_of, read_options, vocabulary_name
 from .errors import ConversionError
 from .files import InputFile, check_new_folder, files_of_folder, paths_of
 from .key_map import SAME, ArrayInfo, Link, check_arrays, show_key
 from .model_folder import write_model_folder
-from .vocabulary import BILM_SPECIAL_WORDS, distinct_words, read_vocabulary_lines
+from .vocabulary import read_vocabulary_lines
+from .word_rows import check_lines, in_our_order, our_order, with_rows
 
-_STATE_NAME, _INDEX_SUFFIX = "checkpoint", ".index"
+STATE_NAME, _INDEX_SUFFIX = "checkpoint", ".index"
 _PART = re.compile(r"(?P<prefix>.+)\.(index|meta|data-\d{5}-of-\d{5})")
 _VOCABULARY_NAME = re.compile(r"vocab.*\.txt(\.gz)?")
 
@@ -44,6 +45,11 @@ _RENAMED = (
 # What training keeps beside the weights: one of these for each weight, under the weight's name, and single numbers.
 _SLOT = re.compile(r"(?P<weight>.+)/(?P<slot>Adagrad|Adam|Adam_1|Momentum)")
 _NUMBERS = {"global_step", "train_perplexity", "beta1_power", "beta2_power"}
+
+_SOFTMAX, _SOFTMAX_BIAS = "lm/softmax/W", "lm/softmax/b"
+_WORDS = f"lm/{WORD_KEY}"
+# A fork of bilm-tf makes the table of words in a scope of that name.
+_OTHER_WORDS = f"{_WORDS}/{WORD_KEY}"
 
 
 class _Checkpoint(NamedTuple):
@@ -68,9 +74,9 @@ def is_tf_checkpoint(source: str | Path) -> bool:
     """Whether a path looks like a checkpoint of TensorFlow, its folder, or one of its files."""
     source = Path(source)
     if source.is_dir():
-        return (source / _STATE_NAME).is_file() or any(source.glob(f"*{_INDEX_SUFFIX}"))
+        return (source / STATE_NAME).is_file() or any(source.glob(f"*{_INDEX_SUFFIX}"))
     if source.is_file():
-        return source.name == _STATE_NAME or _PART.fullmatch(source.name) is not None
+        return source.name == STATE_NAME or _PART.fullmatch(source.name) is not None
     return source.with_name(source.name + _INDEX_SUFFIX).is_file()
 
 
@@ -119,26 +125,34 @@ def _load(
     checkpoint: _Checkpoint, options: InputFile | Mapping[str, Any], vocabulary: InputFile | Sequence[str]
 ) -> tuple[ElmoForPreTraining, list[str]]:
     name = str(checkpoint.prefix)
-    reader, found = _open(name)
+    reader, found = open_checkpoint(name, name)
     if hint := _other_model(found):
         raise ConversionError(f"{name} {hint}")
     lines = read_vocabulary_lines(vocabulary) if isinstance(vocabulary, InputFile) else list(vocabulary)
-    vocabulary_name = str(vocabulary) if isinstance(vocabulary, InputFile) else "The vocabulary"
-    words, rows = _our_order(lines, vocabulary_name)
-    config = read_config(options, vocab_size=4 + len(words))
-    _check_length(name, found, len(lines), vocabulary_name, config)
-    links = _links(config, len(lines))
-    check_arrays(name, links, _without_training_state(name, found, links))
-    state = read_parameters(name, links, lambda key: _read(reader, name, key))
-    for key in ("softmax.weight", "softmax.bias"):
-        state[key] = _permuted(state[key], rows)
+    words, rows = our_order(lines, vocabulary_name(vocabulary))
+    config = config_of(*read_options(options), vocab_size=4 + len(words))
+    for key in (_SOFTMAX, _WORDS, _OTHER_WORDS):
+        shape = found[key].shape if key in found else None
+        check_lines(name, key, shape, len(lines), vocabulary_name(vocabulary), config)
+    links = checkpoint_links(config, len(lines))
+    if not config.character_inputs:
+        links = with_rows(links, _WORDS, _OTHER_WORDS if _OTHER_WORDS in found else _WORDS, len(lines), rows)
+    check_arrays(name, links, _without_training_state(name, found, links), hint=_hint(found, config))
+    state = read_parameters(name, links, lambda key: read_variable(reader, name, key))
+    if config.tie_word_embeddings:
+        state["softmax.weight"] = state["elmo.character_encoder.word_embedding.weight"]
+    else:
+        state["softmax.weight"] = in_our_order(state["softmax.weight"], rows)
+    state["softmax.bias"] = in_our_order(state["softmax.bias"], rows)
     state |= {f"elmo.{key}": value for key, value in initial_mixes(config).items()}
     # Training has 261 characters, prediction, with padding, 262; an options.json that is written one day is for that.
-    assert config.original_options is not None, "read_config keeps the options"
-    config.original_options["char_cnn"]["n_characters"] = 262
+    assert config.original_options is not None, "from_options keeps the options"
+    if config.character_inputs:
+        config.original_options["char_cnn"]["n_characters"] = 262
     with torch.device("meta"):
         model = ElmoForPreTraining(config)
     model.load_state_dict(state, strict=True, assign=True)
+    model.tie_weights()
     return model.eval(), words
 
 
@@ -171,20 +185,20 @@ def convert_tf_checkpoint(
 
 
 def _find(source: Path) -> _Checkpoint:
-    if source.is_dir() or source.name == _STATE_NAME:
+    if source.is_dir() or source.name == STATE_NAME:
         folder = source if source.is_dir() else source.parent
         files = files_of_folder(folder)
         present = [name.removesuffix(_INDEX_SUFFIX) for name in files if name.endswith(_INDEX_SUFFIX)]
-        latest = _latest(files[_STATE_NAME]) if _STATE_NAME in files else None
+        latest = _latest(files[STATE_NAME]) if STATE_NAME in files else None
         if latest not in present and len(present) != 1:
-            named = f"; its file {_STATE_NAME} names {latest!a}" if latest else ""
+            named = f"; its file {STATE_NAME} names {latest!a}" if latest else ""
             raise ConversionError(
                 f"{folder} has several checkpoints ({', '.join(present)}){named}: give one of them itself."
                 if present
                 else f"{folder} has no index of a checkpoint (model.ckpt-<step>{_INDEX_SUFFIX}){named}."
             )
         if latest not in present and latest is not None:
-            _warn(f"{files[_STATE_NAME]} names {latest!a}, which is not there; {present[0]} is, and is read.")
+            _warn(f"{files[STATE_NAME]} names {latest!a}, which is not there; {present[0]} is, and is read.")
         checkpoint = _Checkpoint(folder / (latest if latest in present else present[0]), files)
     else:
         found = _PART.fullmatch(source.name)
@@ -241,17 +255,35 @@ def _vocabulary(checkpoint: _Checkpoint, vocabulary: VocabularySource | None) ->
     return present[0]
 
 
-def _open(name: str) -> tuple[Any, dict[str, ArrayInfo]]:
-    """TensorFlow's reader of a checkpoint, and what there is to read."""
+def import_tensorflow(purpose: str) -> Any:
+    """TensorFlow.
+
+    Raises:
+        ConversionError: if it cannot be imported: `purpose`, why, and what to do.
+    """
     try:
         import tensorflow
     except ImportError as error:
         raise ConversionError(
-            f"{name} is a checkpoint of TensorFlow, which is needed to read it and cannot be imported ({error}). "
-            "Install it, as the extra `tf` of hf_elmo does; the converted folder does without."
+            f"{purpose} and cannot be imported ({error}). Install it, as the extra `tf` of hf_elmo does; converted "
+            "folders do without."
         ) from None
+    return tensorflow
+
+
+def open_checkpoint(prefix: str, name: str) -> tuple[Any, dict[str, ArrayInfo]]:
+    """TensorFlow's reader of a checkpoint, and what there is to read.
+
+    Args:
+        prefix: The checkpoint's path without endings.
+        name: What messages call it.
+
+    Raises:
+        ConversionError: if TensorFlow cannot be imported, or finds no index there.
+    """
+    tensorflow = import_tensorflow(f"{name} is a checkpoint of TensorFlow, which is needed to read it")
     try:
-        reader = tensorflow.train.load_checkpoint(name)
+        reader = tensorflow.train.load_checkpoint(prefix)
         dtypes = reader.get_variable_to_dtype_map()
         shapes = reader.get_variable_to_shape_map()
     # Whatever is wrong with a file; TensorFlow's errors have no common class but this.
@@ -260,9 +292,15 @@ def _open(name: str) -> tuple[Any, dict[str, ArrayInfo]]:
     return reader, {key: ArrayInfo(tuple(shape), dtypes[key].name) for key, shape in shapes.items()}
 
 
-def _read(reader: Any, name: str, key: str) -> np.ndarray:
+def read_variable(reader: Any, name: str, key: str) -> np.ndarray:
+    """The values of a variable.
+
+    Raises:
+        ConversionError: if they cannot be read.
+    """
     try:
-        return reader.get_tensor(key)
+        # Of a single number it gives one of NumPy's, which is no array.
+        return np.asarray(reader.get_tensor(key))
     except Exception as error:
         raise ConversionError(
             f"{name}: the values of {show_key(key)} cannot be read; are all its .data files there, and whole? ({error})"
@@ -270,67 +308,45 @@ def _read(reader: Any, name: str, key: str) -> np.ndarray:
 
 
 def _other_model(found: Mapping[str, ArrayInfo]) -> str:
-    """What kind of model it is, if no biLM over characters of bilm-tf."""
+    """What kind of model it is, if no biLM of bilm-tf."""
     if not any(key.startswith("lm/") for key in found):
         keys = ", ".join(show_key(key) for key in sorted(found)[:5])
         return f"is not from bilm-tf's training: no variable begins with lm/. There are {len(found)}: {keys} ..."
-    if "lm/char_embed" not in found and any(key.startswith("lm/embedding") for key in found):
-        return "holds a language model that reads words (lm/embedding), not characters: it is no ELMo."
     if any(key.startswith("lm/rnn/") for key in found):
         return "holds a language model of one direction (lm/rnn), not of two (lm/RNN_0, lm/RNN_1): it is no ELMo."
     return ""
 
 
-def _our_order(lines: Sequence[str], name: str) -> tuple[list[str], Tensor]:
-    """The words of our vocabulary, and which row of the softmax each has: `[UNK]`, `<S>`, `</S>`, words; int64."""
-    # A word that stands twice has its last row: so bilm-tf numbers its targets.
-    rows = {word: row for row, word in enumerate(lines)}
-    begin, end, unknown = BILM_SPECIAL_WORDS
-    if missing := [word for word in BILM_SPECIAL_WORDS if word not in rows]:
-        raise ConversionError(
-            f"{name} has no line {', '.join(missing)}, without which bilm-tf trains no model: expected the file of the "
-            "training, as it was, with one word per line."
-        )
-    words = distinct_words(lines, name)
-    order = [rows[word] for word in (unknown, begin, end, *words)]
-    if surplus := len(lines) - len(order):
-        _warn(
-            f"{name}: {surplus} of its {len(lines):,} lines are repeated, blank, or special words here ([PAD], [UNK]). "
-            "Their rows of the softmax are left out: probabilities are a little higher than they were."
-        )
-    return words, torch.tensor(order)
-
-
-def _check_length(
-    name: str, found: Mapping[str, ArrayInfo], lines: int, vocabulary_name: str, config: ElmoConfig
-) -> None:
-    """Compares the vocabulary with the softmax; a line too many shifts all words behind it."""
-    shape = found["lm/softmax/W"].shape if "lm/softmax/W" in found else None
-    if not shape:
-        return
-    of_training = (config.original_options or {}).get("n_tokens_vocab", shape[0])
-    if of_training != shape[0]:
-        raise ConversionError(
-            f"{name}: lm/softmax/W has {shape[0]:,} rows, but n_tokens_vocab in its options is {of_training!r}: they "
-            "are of different trainings."
-        )
-    if lines != shape[0]:
-        raise ConversionError(
-            f"{vocabulary_name} has {lines:,} lines, but lm/softmax/W in {name} has {shape[0]:,} rows: expected the "
-            "file of the training, as it was, with its special words (<S>, </S>, <UNK>) and without another line."
-        )
-
-
-def _links(config: ElmoConfig, lines: int) -> list[Link]:
+def checkpoint_links(config: ElmoConfig, lines: int) -> list[Link]:
+    """The variables of a model of this configuration, softmax included, for a vocabulary of so many lines."""
     links = [
         link._replace(foreign=_variable(link.foreign, config), ours=tuple(f"elmo.{name}" for name in link.ours))
         for link in bilm_links(config)
     ]
+    softmax = Link(_SOFTMAX, ("softmax.weight",), (lines, config.projection_dim), SAME)
     return [
         *links,
-        Link("lm/softmax/W", ("softmax.weight",), (lines, config.projection_dim), SAME),
-        Link("lm/softmax/b", ("softmax.bias",), (lines,), SAME),
+        *([] if config.tie_word_embeddings else [softmax]),
+        Link(_SOFTMAX_BIAS, ("softmax.bias",), (lines,), SAME),
     ]
+
+
+def _hint(found: Mapping[str, ArrayInfo], config: ElmoConfig) -> str:
+    reads_words = not {_WORDS, _OTHER_WORDS}.isdisjoint(found)
+    if config.character_inputs and reads_words and "lm/char_embed" not in found:
+        return (
+            f"The checkpoint is of a model that reads words ({_WORDS}), but its options describe one that reads "
+            "characters (char_cnn): they do not belong together."
+        )
+    if not config.character_inputs and "lm/char_embed" in found:
+        return (
+            "The checkpoint is of a model that reads characters (lm/char_embed), but its options have no char_cnn: "
+            "they do not belong together."
+        )
+    if reads_words and config.tie_word_embeddings is (_SOFTMAX in found):
+        says = "true" if config.tie_word_embeddings else "not true"
+        return f"share_embedding_softmax in the options is {says}; of such a model {_SOFTMAX} is what is told above."
+    return ""
 
 
 def _variable(key: str, config: ElmoConfig) -> str:
@@ -356,13 +372,6 @@ def _without_training_state(name: str, found: Mapping[str, ArrayInfo], links: Se
         counted = [f"{count} arrays of {slot}" for slot, count in slots.items()]
         _warn(f"{name}: left out, as training alone needs it: {', '.join(counted + numbers)}.")
     return left
-
-
-def _permuted(array: Tensor, rows: Tensor) -> Tensor:
-    """``(lines, ...)`` to ``(vocab_size, ...)``: a row of zeros for `[PAD]`, then the given rows."""
-    ours = array.new_zeros(1 + len(rows), *array.shape[1:])
-    torch.index_select(array, 0, rows, out=ours[1:])
-    return ours
 
 
 def _warn(message: str) -> None:

@@ -62,7 +62,8 @@ class ElmoGraph(nn.Module):
         """The inputs that the graph has; all are to be given."""
         reads_ids = getattr(self.model, "word_vectors", None) is not None
         further = ["hidden", "cell"] if self.with_state else ["token_type_ids"]
-        return [*(["input_ids"] if reads_ids else []), "character_ids", "attention_mask", *further]
+        words = ["character_ids"] if self.model.config.character_inputs else []
+        return [*(["input_ids"] if reads_ids or not words else []), *words, "attention_mask", *further]
 
     def forward(
         self,
@@ -76,8 +77,9 @@ class ElmoGraph(nn.Module):
         """Computes what the model does.
 
         Args:
-            input_ids: ``(batch, words)``, int64; read by token classifiers with word vectors only.
-            character_ids: ``(batch, words, chars)``, int64.
+            input_ids: ``(batch, words)``, int64; read by token classifiers with word vectors, and by models without
+                characters.
+            character_ids: ``(batch, words, chars)``, int64; read by all other models.
             attention_mask: ``(batch, words)``, int64, nonzero for words.
             token_type_ids: ``(batch, words)``, int64.
             hidden: ``(2, layers, batch, projection_dim)``, zeros to begin with.
@@ -88,7 +90,9 @@ class ElmoGraph(nn.Module):
             mixes, and `hidden_states`: all layers, ``(batch, num_layers + 1, words, dim)``; of a head its logits. With
             state also `new_hidden` and `new_cell`.
         """
-        inputs: dict[str, Any] = {"character_ids": character_ids, "attention_mask": attention_mask}
+        inputs: dict[str, Any] = {"attention_mask": attention_mask}
+        if character_ids is not None:
+            inputs["character_ids"] = character_ids
         if input_ids is not None:
             inputs["input_ids"] = input_ids
         if token_type_ids is not None:
@@ -332,7 +336,7 @@ def _code_for_inputs(graph: ElmoGraph, package: str) -> str:
     lines.append(f"inputs = {{name: encoded[name]{index}.astype(np.int64) for name in {names}}}")
     if graph.with_state:
         config = graph.model.config
-        lines.append('batch = len(inputs["character_ids"])')
+        lines.append('batch = len(inputs["attention_mask"])')
         for name, size in (("hidden", config.projection_dim), ("cell", config.cell_size)):
             shape = f"(2, {config.num_layers}, batch, {size})"
             lines.append(f"inputs[{name!r}] = np.zeros({shape}, dtype=np.{_dtype_name(graph.model.dtype)})")

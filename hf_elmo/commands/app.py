@@ -18,6 +18,7 @@ import typer
 from ..version import __version__
 from .card import card
 from .compare import compare
+from .console import in_options
 from .convert import convert
 from .demo import demo, space
 from .elmo import elmo
@@ -152,28 +153,10 @@ def _complain(message: str) -> None:
     typer.echo(f"hf-elmo: {message}", err=True)
 
 
-# What messages of the library call arguments, and what the command line calls them.
-_OPTIONS = {
-    "options=...": "--options",
-    "vocabulary=...": "--vocabulary",
-    "overwrite=True": "--force",
-    "max_line_bytes=...": "--max-line-bytes",
-    "on_bad_row='report'": "--bad-rows report",
-    "use_sentence_keys=False": "leave --use-sentence-keys out",
-}
-
-
 def _text(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
-    return _in_options(str(error))
-
-
-def _in_options(message: str) -> str:
-    """The message with the command line's options in place of the library's arguments."""
-    for argument, option in _OPTIONS.items():
-        message = message.replace(f"({argument})", f"({option})")
-    return message
+    return in_options(str(error))
 
 
 if __name__ == "__main__":

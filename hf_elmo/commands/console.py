@@ -8,6 +8,16 @@ from collections.abc import Iterable, Sequence
 
 import typer
 
+# What messages of the library call arguments, and what the command line calls them.
+_OPTIONS = {
+    "options=...": "--options",
+    "vocabulary=...": "--vocabulary",
+    "overwrite=True": "--force",
+    "max_line_bytes=...": "--max-line-bytes",
+    "on_bad_row='report'": "--bad-rows report",
+    "use_sentence_keys=False": "leave --use-sentence-keys out",
+}
+
 
 def say(line: str) -> None:
     """Prints a line of output.
@@ -25,7 +35,14 @@ def say(line: str) -> None:
 
 def note(message: str) -> None:
     """Says something beside the output, on stderr."""
-    typer.echo(f"hf-elmo: {message}", err=True)
+    typer.echo(f"hf-elmo: {in_options(message)}", err=True)
+
+
+def in_options(message: str) -> str:
+    """The message with the command line's options in place of the library's arguments."""
+    for argument, option in _OPTIONS.items():
+        message = message.replace(f"({argument})", f"({option})")
+    return message
 
 
 def printable(text: str, longest: int = 60) -> str:

@@ -264,6 +264,7 @@ def describe(folder: Path) -> dict[str, Any]:
 
 
 _SIZES_AND_SWITCHES = (
+    "character_inputs",
     "char_vocab_size",
     "byte_characters",
     "word_embed_dim",

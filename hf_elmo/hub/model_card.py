@@ -43,6 +43,8 @@ _FORMATS = {
     "bilm-hdf5": "HDF5 weights and options.json (bilm-tf, AllenNLP)",
     "bilm-tf-checkpoint": "a checkpoint of bilm-tf's training in TensorFlow",
     "allennlp-archive": "an archive of AllenNLP",
+    "allennlp-state-dict": "a state dict of AllenNLP's Elmo",
+    "tfhub-module": "a module of TensorFlow Hub",
     "elmoformanylangs": "ELMoForManyLangs",
 }
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..model.lstm.lstm_layer import ElmoState
+from ..model.word_encoder import rows_of
 from ..vectors.batching import evaluating, split_into_words
 from .scoring import check_language_model
 
@@ -51,7 +52,7 @@ class ForwardReader:
             [list(words)], is_split_into_words=True, add_special_tokens=False, truncation=False, return_tensors="pt"
         )
         with evaluating(self.model), torch.no_grad():
-            vectors = self.model.character_encoder(encoded["character_ids"][0].to(self.model.device))
+            vectors = self.model.character_encoder(rows_of(encoded)[0].to(self.model.device))
             layers, hidden, cell = self.model.bilstm.read_stack(
                 0, vectors, [1] * len(vectors), self.state.hidden[0], self.state.cell[0]
             )

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from ..model.word_encoder import rows_of
 from ..vectors.batching import BATCHES_PER_WINDOW, evaluating, similar_lengths, split_into_words, windows
 
 if TYPE_CHECKING:
@@ -277,7 +278,10 @@ def _score_part(
 def encode(
     model: ElmoPreTrainedModel, tokenizer: ElmoTokenizer, sentences: list[list[str]], add_special_tokens: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Sentences of words on the model's device: `input_ids`, `character_ids` and where there is no padding (bool)."""
+    """Sentences of words on the model's device: `input_ids`, what the model reads (`rows_of`), and where words are.
+
+    That is ``(batch, words)``, ``(batch, words, chars)``, and ``(batch, words)``, bool.
+    """
     encoded = tokenizer(
         sentences,
         is_split_into_words=True,
@@ -286,7 +290,7 @@ def encode(
         truncation=False,
         return_tensors="pt",
     ).to(model.device)
-    return encoded["input_ids"], encoded["character_ids"], encoded["attention_mask"] != 0
+    return encoded["input_ids"], rows_of(encoded), encoded["attention_mask"] != 0
 
 
 def _all_but_one(mask: Tensor) -> tuple[Tensor, Tensor]:

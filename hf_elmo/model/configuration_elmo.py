@@ -51,13 +51,17 @@ class ElmoConfig(PreTrainedConfig):
     Attributes:
         vocab_size: Size of the word vocabulary, four special words (`[PAD]`, `[UNK]`, `<S>`, `</S>`) included. The
             model reads characters: words serve as targets of the language model and as keys, and are read only where
-            `word_embed_dim` says so.
+            `word_embed_dim` or `character_inputs` says so.
+        character_inputs: Whether the model reads characters. False: it has no characters, and looks each word of the
+            vocabulary up in a table of `projection_dim` numbers a word (bilm-tf's word inputs, options without
+            `char_cnn`); the fields of the character CNN mean nothing then.
         char_vocab_size: Rows of the character embedding: 256 bytes, five marks and padding; or, around the same marks
             and padding, the characters of the tokenizer's dictionary.
         byte_characters: Whether characters are the bytes of UTF-8, as in bilm-tf and AllenNLP, or the Unicode
             characters of a dictionary that the tokenizer keeps, as in ELMoForManyLangs.
         word_embed_dim: Size of a trained vector for each word of the vocabulary, which stands before the features of
-            the character CNN when these are projected (ELMoForManyLangs); 0 for none.
+            the character CNN when these are projected (ELMoForManyLangs); 0 for none. Without characters it is the
+            word's vector, and is set to `projection_dim`.
         char_embed_dim: Size of a character's vector.
         filters: `[width, count]` of every convolution of the character CNN.
         num_highway_layers: Highway layers on top of the convolutions; 0 for none.
@@ -76,6 +80,8 @@ class ElmoConfig(PreTrainedConfig):
         num_negative_samples: How many words of the vocabulary, which then has to be sorted by falling frequency, the
             language model scores each word against while it is trained (bilm-tf's `n_negative_samples_batch`); `None`
             for all. Evaluation takes all in any case.
+        tie_word_embeddings: Whether the softmax of the language model is the table of words itself (bilm-tf's
+            `share_embedding_softmax`); only without characters.
         num_representations: Number of scalar mixes, each with weights of its own (AllenNLP's
             `num_output_representations`).
         do_layer_norm: Whether a mix first normalises each layer, with one mean and variance over all words of the
@@ -126,6 +132,7 @@ class ElmoConfig(PreTrainedConfig):
     keys_to_ignore_at_inference = ["past_key_values", "forward_loss", "backward_loss"]  # noqa: RUF012
 
     vocab_size: int = 4
+    character_inputs: bool = True
     char_vocab_size: int = 262
     byte_characters: bool = True
     word_embed_dim: int = 0
@@ -143,6 +150,7 @@ class ElmoConfig(PreTrainedConfig):
     forget_bias: float = 1.0
     dropout: float = 0.1
     num_negative_samples: int | None = None
+    tie_word_embeddings: bool = False
     num_representations: int = 1
     do_layer_norm: bool = False
     scalar_mix_parameters: list[float] | None = None
@@ -182,6 +190,8 @@ class ElmoConfig(PreTrainedConfig):
         _check_whole_number("num_labels", kwargs.get("num_labels") or 0, 0, _LARGEST_SIZE)
         if self.filters is None:  # null in a config.json stands for the default
             self.filters = copy.deepcopy(_ORIGINAL_FILTERS)
+        if not self.character_inputs and self.word_embed_dim == 0:
+            self.word_embed_dim = self.projection_dim
         super().__post_init__(**kwargs)
         self._check()
         if hidden_size is not None and hidden_size != self.hidden_size:
@@ -213,6 +223,8 @@ class ElmoConfig(PreTrainedConfig):
     @property
     def row_length(self) -> int:
         """Length of a word's row in `character_ids`: its characters, and its word id if there is a word embedding."""
+        if not self.character_inputs:
+            return 1
         return self.max_characters_per_token + (self.word_embed_dim > 0)
 
     @classmethod
@@ -236,7 +248,8 @@ class ElmoConfig(PreTrainedConfig):
         """Reads the content of an `options.json` as bilm-tf writes it (see its `bin/train_elmo.py`).
 
         Args:
-            options: The file's content. `n_characters` may be 261 (as training writes it) or 262.
+            options: The file's content. `n_characters` may be 261 (as training writes it) or 262. Without `char_cnn`
+                the model reads words.
             overrides: Fields to set otherwise.
 
         Raises:
@@ -244,10 +257,21 @@ class ElmoConfig(PreTrainedConfig):
         """
         if not isinstance(options, dict):
             raise ValueError(f"options.json must hold a JSON object, but holds {type(options).__name__}.")
+        # As bilm-tf tells the two apart.
+        character_inputs = "char_cnn" in options
         fields = {
-            name: _read_option(options, path, default) for path, name, default in _OPTIONS if name not in overrides
+            name: _read_option(options, path, default)
+            for path, name, default in _OPTIONS
+            if name not in overrides and (character_inputs or path[0] != "char_cnn")
         }
-        n_characters = _read_option(options, ("char_cnn", "n_characters"), 262)
+        is_shared = options.get("share_embedding_softmax", False)
+        if not isinstance(is_shared, bool) or (is_shared and character_inputs):
+            raise ValueError(
+                f"options.json: share_embedding_softmax is {is_shared!r}; expected true or false, and true only in a "
+                "model that reads words (without char_cnn)."
+            )
+        fields |= {"character_inputs": character_inputs, "tie_word_embeddings": is_shared}
+        n_characters = _read_option(options, ("char_cnn", "n_characters"), 262) if character_inputs else 262
         if n_characters not in _N_CHARACTERS:
             raise ValueError(
                 f"options.json: char_cnn.n_characters is {n_characters!r}; an ELMo of UTF-8 bytes has 261 (in "
@@ -266,9 +290,9 @@ class ElmoConfig(PreTrainedConfig):
         """The `options.json` of this configuration: the one that it was read from, if any, with the present values.
 
         Raises:
-            ValueError: if the model is not one of UTF-8 bytes, which is all that the format can say.
+            ValueError: if the model reads neither UTF-8 bytes nor words alone, which is all that the format can say.
         """
-        if self.char_vocab_size != 262 or not self.byte_characters or self.word_embed_dim:
+        if self.character_inputs and (self.char_vocab_size != 262 or not self.byte_characters or self.word_embed_dim):
             kind = "" if self.byte_characters else " of a dictionary"
             words = f", word vectors of {self.word_embed_dim}" if self.word_embed_dim else ""
             raise ValueError(
@@ -277,6 +301,8 @@ class ElmoConfig(PreTrainedConfig):
             )
         options = copy.deepcopy(self.original_options or {})
         for path, name, default in _OPTIONS:
+            if path[0] == "char_cnn" and not self.character_inputs:
+                continue
             value = getattr(self, name)
             section = options
             for key in path[:-1]:
@@ -284,7 +310,10 @@ class ElmoConfig(PreTrainedConfig):
             # What is absent means its default: only a value that differs from it has to be added.
             if path[-1] in section or default is _REQUIRED or value != default:
                 section[path[-1]] = copy.deepcopy(_as_written(section.get(path[-1]), value))
-        options["char_cnn"].setdefault("n_characters", 262)
+        if self.character_inputs:
+            options["char_cnn"].setdefault("n_characters", 262)
+        elif self.tie_word_embeddings or "share_embedding_softmax" in options:
+            options["share_embedding_softmax"] = self.tie_word_embeddings
         if options.get("dropout") is not None:
             options["dropout"] = _as_written(options["dropout"], self.dropout)
         if self.num_negative_samples != _negative_samples(options):
@@ -315,6 +344,7 @@ class ElmoConfig(PreTrainedConfig):
             ("char_lstm_size", 0, _LARGEST_SIZE),
         ):
             _check_whole_number(name, getattr(self, name), least, most)
+        self._check_word_inputs()
         if self.num_negative_samples is not None:
             _check_whole_number("num_negative_samples", self.num_negative_samples, 1, _MOST_WORDS)
         self.filters = self._checked_filters("filters")
@@ -370,6 +400,26 @@ class ElmoConfig(PreTrainedConfig):
             raise ValueError(
                 f"scalar_mix_parameters must be {self.num_layers + 1} numbers, one for the word layer and one for each "
                 f"of the {self.num_layers} biLSTM layers, was: {weights!r}."
+            )
+
+    def _check_word_inputs(self) -> None:
+        if self.character_inputs:
+            if self.tie_word_embeddings:
+                raise ValueError(
+                    "tie_word_embeddings is for models that read words: this one reads characters, and has no table of "
+                    "words to share with the softmax. Set it to False, or character_inputs to False."
+                )
+            return
+        if self.word_embed_dim != self.projection_dim:
+            raise ValueError(
+                f"Without characters (character_inputs is False) a word's vector has projection_dim "
+                f"({self.projection_dim}) numbers, but word_embed_dim is {self.word_embed_dim}: leave word_embed_dim "
+                "out."
+            )
+        if self.char_cnn_filters is not None or self.char_lstm_size or self.char_cnn_characters is not None:
+            raise ValueError(
+                "A network over characters beside ELMo (char_cnn_filters, char_lstm_size) has nothing to read where "
+                "the model reads words (character_inputs is False): leave it out."
             )
 
     def _checked_filters(self, name: str) -> list[list[int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Hashable, Iterable, Sequence
 from functools import lru_cache
 
@@ -19,10 +20,11 @@ class Fingerprint:
 
     It is where the parameters lie and how, torch's count of their changes, and some of their values, because a change
     of `.data` (as PEFT makes to merge an adapter) or through a numpy view is not counted. The values are those at
-    fixed, pseudo-random places, at least one in each row and each column of a matrix, or in each slice along each axis
-    of a larger tensor: `max(shape)` of them, so all values of a vector. A change of all the numbers of a row, a column
-    or a slice is seen with certainty. Of k numbers changed at random in a matrix of `rows` >= `columns`, none is seen
-    with a probability of about ``exp(-k / columns)``: after changing single numbers call `forget_weights`.
+    equal distances in memory, chosen such that some lie in each row and each column of a matrix, and in each slice
+    along each axis of a larger tensor: about `max(shape)` of them, so all values of a vector. A change of all the
+    numbers of a row, a column or a slice is seen with certainty. Of k numbers changed at random in a matrix of
+    `rows` >= `columns`, none is seen with a probability of about ``exp(-k / columns)``: after changing single numbers
+    call `forget_weights`. What it costs: docs/performance.md.
 
     While a CUDA graph is captured no value can be looked at. Then changes of `.data` are not seen.
 
@@ -35,7 +37,7 @@ class Fingerprint:
         parameters = list(parameters)
         self._settings = settings
         self._layouts = [layout_of(parameter) for parameter in parameters]
-        self._views = [_view(parameter) for parameter in parameters if parameter.device.type == "cpu"]
+        self._views = [_probed(parameter) for parameter in parameters if parameter.device.type == "cpu"]
         self._values = self._read(parameters)
 
     def matches(self, parameters: Iterable[Tensor], *settings: Hashable) -> bool:
@@ -56,15 +58,18 @@ class Fingerprint:
 
     __hash__ = None  # type: ignore[assignment]  # what is compared by value and holds no fixed value has no hash
 
-    def _read(self, parameters: Sequence[Tensor]) -> list[bytes] | Tensor | None:
+    def _read(self, parameters: Sequence[Tensor]) -> bytes | Tensor | None:
         """The values at the probed places: bytes on a CPU, one tensor elsewhere, None if they cannot be read."""
-        if self._views or not parameters:
-            return [view.tobytes() if places is None else view.take(places).tobytes() for view, places in self._views]
+        if self._views:
+            # One copy of all. Where integers of several sizes meet, the small ones become large, the same for the same.
+            return np.concatenate(self._views).tobytes()
+        if not parameters:
+            return b""
         device = parameters[0].device
         if device.type == "meta" or (device.type == "cuda" and torch.cuda.is_current_stream_capturing()):
             return None
         bits = [parameter.detach().view(_INTEGERS[parameter.element_size()]) for parameter in parameters]
-        return torch.cat([each.reshape(-1).index_select(0, _probes_on(each.shape, device)) for each in bits])
+        return torch.cat([each.reshape(-1)[:: _distance(each.shape)] for each in bits])
 
 
 def forget_weights(model: nn.Module) -> None:
@@ -115,42 +120,38 @@ def layout_of(parameter: Tensor) -> tuple[Hashable, ...]:
     return parameter.data_ptr(), version, parameter.dtype, parameter.shape, parameter.stride(), parameter.device
 
 
-def _view(parameter: Tensor) -> tuple[np.ndarray, np.ndarray | None]:
-    """The memory of a parameter on a CPU, as integers, and the places to look at; None: all.
+def _probed(parameter: Tensor) -> np.ndarray:
+    """The values of a parameter on a CPU that are looked at, as a view of its memory, as integers, ``(places,)``.
 
     The view does not keep the memory alive, as it would keep a copy of a model that has moved to another device.
     """
-    shape, stride = tuple(parameter.shape), parameter.stride()
-    size = parameter.element_size()
+    shape, stride, size = parameter.shape, parameter.stride(), parameter.element_size()
     length = 1 + sum((count - 1) * step for count, step in zip(shape, stride)) if parameter.numel() else 0
     memory = (ctypes.c_char * (length * size)).from_address(parameter.data_ptr()) if length else b""
-    return np.frombuffer(memoryview(memory), dtype=f"i{size}"), _probes(shape, stride)
+    values = np.frombuffer(memoryview(memory), dtype=f"i{size}")
+    # In the order of memory: where a matrix is transposed, its columns are taken for rows.
+    axes = sorted(((step, count) for count, step in zip(shape, stride) if count != 1), reverse=True)
+    counts = tuple(count for _, count in axes)
+    if any(step != math.prod(counts[number + 1 :]) for number, (step, _) in enumerate(axes)):
+        return values  # there are gaps: all values, and those in the gaps
+    return values[:: _distance(counts)]
 
 
 @lru_cache(maxsize=128)
-def _probes(shape: tuple[int, ...], stride: tuple[int, ...]) -> np.ndarray | None:
-    """The places of a tensor that are looked at, as distances from its first number, ``(max(shape),)``; None: all."""
-    longest = max(shape, default=1)
-    if 0 in shape or (longest == np.prod(shape) and stride[-1:] in ((), (1,))):
-        return None
-    generator, number = np.random.default_rng(0), np.arange(longest)
-    # Each axis is gone through in an order of its own, again and again until the longest axis has ended.
-    order = [generator.permutation(count)[number % count] for count in shape]
-    return sum(
-        (each * step for each, step in zip(order, stride)), np.zeros(longest if len(order) else 0, dtype=np.intp)
-    )
+def _distance(shape: tuple[int, ...]) -> int:
+    """Every how many numbers of a contiguous tensor one is looked at.
+
+    Taken as a matrix of ``(shape[0], others)``, each row has a place as the distance is at most its length. Each column
+    has one as the distance and the row's length have no common divisor, and there are as many places as columns.
+    """
+    columns = math.prod(shape[1:])
+    distance = max(1, min(shape[0], columns)) if len(shape) > 1 else 1
+    while math.gcd(distance, columns) > 1:
+        distance -= 1
+    return distance
 
 
-@lru_cache(maxsize=128)
-def _probes_on(shape: torch.Size, device: torch.device) -> Tensor:
-    """As `_probes` of a contiguous tensor, on a device."""
-    stride = torch.empty(shape, device="meta").stride()
-    places = _probes(tuple(shape), stride)
-    with torch.inference_mode(False):
-        return torch.from_numpy(np.arange(np.prod(shape, dtype=int)) if places is None else places).to(device)
-
-
-def _are_equal(one: list[bytes] | Tensor | None, other: list[bytes] | Tensor | None) -> bool:
+def _are_equal(one: bytes | Tensor | None, other: bytes | Tensor | None) -> bool:
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         return torch.equal(one, other)
     # While a CUDA graph is captured, there are no values to compare.

@@ -27,6 +27,7 @@ from .remote_code import add_remote_code
 from .sampled_softmax import LogUniformSampler, sampled_softmax_losses
 from .scalar_mix import ScalarMix
 from .tracing import is_traced_whole, read_layers_padded
+from .word_encoder import WordEncoder
 
 # `[PAD]`, `[UNK]`, `<S>` and `</S>` stand before all words.
 _NUM_SPECIAL_WORDS = 4
@@ -262,7 +263,8 @@ class ElmoPreTrainedModel(PreTrainedModel):
 
         ELMo reads the characters of words, so for most models this is no more than the count in the configuration. What
         has a row for each word gets rows, or loses its last ones: the softmax of `ElmoForPreTraining`, a word embedding
-        (`word_embed_dim`), and the word vectors of a tagger (`word_vector_size`).
+        (`word_embed_dim`, and that of a model without characters), and the word vectors of a tagger
+        (`word_vector_size`).
 
         Args:
             new_num_tokens: Words of the vocabulary, special words included: `len(tokenizer)`. None: as it is.
@@ -271,7 +273,7 @@ class ElmoPreTrainedModel(PreTrainedModel):
                 mean of the old ones, or else from that of a fresh layer.
 
         Returns:
-            The input embeddings, which are of characters, and not resized.
+            The input embeddings; those of characters are not resized.
 
         Raises:
             ValueError: for less than the special words, for rows beyond the vocabulary, and for parts that cannot be
@@ -292,18 +294,26 @@ class ElmoPreTrainedModel(PreTrainedModel):
         return cast("ElmoModel", super().base_model)
 
     def get_input_embeddings(self) -> nn.Embedding:
-        """The character embedding, ``(char_vocab_size, char_embed_dim)``."""
-        return self.base_model.character_encoder.char_embedding
+        """The character embedding, ``(char_vocab_size, char_embed_dim)``; without characters that of words.
+
+        That is ``(vocab_size, projection_dim)``.
+        """
+        encoder = self.base_model.character_encoder
+        return encoder.word_embedding if isinstance(encoder, WordEncoder) else encoder.char_embedding
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replaces the character embedding.
+        """Replaces the character embedding; without characters that of words.
 
         Raises:
             ValueError: for anything but an embedding.
         """
         if not isinstance(value, nn.Embedding):
-            raise ValueError(f"The characters' embedding must be a torch.nn.Embedding, was: {type(value).__name__}.")
-        self.base_model.character_encoder.char_embedding = value
+            raise ValueError(f"An embedding must be a torch.nn.Embedding, was: {type(value).__name__}.")
+        encoder = self.base_model.character_encoder
+        if isinstance(encoder, WordEncoder):
+            encoder.word_embedding = value
+        else:
+            encoder.char_embedding = value
 
     @property
     def device(self) -> torch.device:
@@ -340,7 +350,7 @@ class ElmoPreTrainedModel(PreTrainedModel):
         """As in `transformers.PreTrainedModel`; what is not to be trained is frozen."""
         super().post_init()
         # A model's own list: the library adds to it.
-        self.model_tags = list(self.model_tags)
+        self.model_tags = [tag for tag in self.model_tags if self.config.character_inputs or tag != "character-cnn"]
         self._freeze()
 
     def _freeze(self) -> None:
@@ -360,7 +370,9 @@ class ElmoPreTrainedModel(PreTrainedModel):
         # Only modules with parameters of their own come here: the library passes over those that hold others.
         config = self.config
         if isinstance(module, nn.Embedding):
-            init.uniform_(module.weight, -1.0, 1.0)
+            # Characters; or words, whose table bilm-tf leaves to TensorFlow, Glorot-uniform.
+            bound = 1.0 if config.character_inputs else math.sqrt(6 / sum(module.weight.shape))
+            init.uniform_(module.weight, -bound, bound)
             # The library also initialises embeddings of new words alone, none of which is padding.
             if module.padding_idx is not None and not getattr(module.weight, "_is_hf_initialized", False):
                 module.weight[module.padding_idx].zero_()
@@ -390,7 +402,9 @@ class ElmoPreTrainedModel(PreTrainedModel):
 
     @property
     def dummy_inputs(self) -> dict[str, Tensor]:
-        """Two short sentences, as `input_ids` and `character_ids`."""
+        """Two short sentences, as `input_ids` and, if the model reads characters, `character_ids`."""
+        if not self.config.character_inputs:
+            return {"input_ids": torch.ones(2, 3, dtype=torch.long)}
         characters = torch.full((2, 3, self.config.row_length), 1)
         return {"input_ids": torch.ones(2, 3, dtype=torch.long), "character_ids": characters}
 
@@ -409,7 +423,7 @@ class ElmoModel(ElmoPreTrainedModel):
 
     def __init__(self, config: ElmoConfig):
         super().__init__(config)
-        self.character_encoder = CharacterEncoder(config)
+        self.character_encoder = CharacterEncoder(config) if config.character_inputs else WordEncoder(config)
         self.bilstm = BiLstm(config)
         self.scalar_mixes = nn.ModuleList(
             ScalarMix(config.num_layers + 1, config.do_layer_norm, config.scalar_mix_parameters)
@@ -446,10 +460,13 @@ class ElmoModel(ElmoPreTrainedModel):
         """Reads a batch of sentences.
 
         Args:
-            input_ids: ``(batch, words)``, word ids. Not read, unless it comes as ``(batch, words, chars)``: then it is
-                taken for `character_ids` (AllenNLP's habit).
-            character_ids: ``(batch, words, chars)``, integers as `ElmoTokenizer` makes them; 0 is padding.
-            attention_mask: ``(batch, words)``, nonzero for words, in any place. None: every word that has characters.
+            input_ids: ``(batch, words)``, word ids. Not read, unless the model reads words (`character_inputs` is
+                False), or it comes as ``(batch, words, chars)``: then it is taken for `character_ids` (AllenNLP's
+                habit).
+            character_ids: ``(batch, words, chars)``, integers as `ElmoTokenizer` makes them; 0 is padding. A model that
+                reads words takes their ids here too, as ``(batch, words, 1)``.
+            attention_mask: ``(batch, words)``, nonzero for words, in any place. None: every word that has characters,
+                or an id other than 0.
             token_type_ids: ``(batch, words)``. Where it changes within a row a new sentence begins, with an LSTM state
                 of its own. None: each row is one sentence.
             layer_states: ``(batch, num_layers + 1, words, 2 * projection_dim)``: layers computed before, BOS and EOS
@@ -472,7 +489,7 @@ class ElmoModel(ElmoPreTrainedModel):
                 raise ValueError("layer_states are computed already: there is no LSTM state to start from or return.")
             layers = layer_states.to(self.dtype).unbind(dim=1)
         else:
-            characters = _character_ids(input_ids, character_ids)
+            characters = self.rows(input_ids, character_ids)
             layers, new_state = self.read(characters, mask, token_type_ids, state, return_state)
         representations = tuple(self.dropout(mix(layers, mask)) for mix in self.scalar_mixes)
         return ElmoModelOutput(
@@ -580,7 +597,7 @@ class ElmoModel(ElmoPreTrainedModel):
             input_ids=input_ids, character_ids=character_ids, attention_mask=attention_mask, layer_states=layer_states
         )
         if layer_states is None:
-            present = _character_ids(input_ids, character_ids) > 0
+            present = self.rows(input_ids, character_ids) > 0
         else:
             expected = (self.config.num_layers + 1, self.config.hidden_size)
             if layer_states.dim() != 4 or (layer_states.shape[1], layer_states.shape[3]) != expected:
@@ -597,6 +614,24 @@ class ElmoModel(ElmoPreTrainedModel):
                 f"{tuple(present.shape[:2])}."
             )
         return attention_mask != 0
+
+    def rows(self, input_ids: Tensor | None, character_ids: Tensor | None) -> Tensor:
+        """What is read of each word, ``(batch, words, chars)``; of a model without characters ``(batch, words, 1)``.
+
+        Raises:
+            ValueError: for missing or mis-shaped inputs.
+        """
+        if self.config.character_inputs:
+            return _character_ids(input_ids, character_ids)
+        if character_ids is None and input_ids is not None:
+            character_ids = input_ids.unsqueeze(-1) if input_ids.dim() == 2 else input_ids
+        if character_ids is None or character_ids.dim() != 3 or character_ids.shape[2] != 1:
+            given = "neither" if character_ids is None else f"{tuple(character_ids.shape)}"
+            raise ValueError(
+                f"This ELMo reads words (character_inputs is False): expected input_ids (batch, words), was: {given}. "
+                "Pass everything that its own tokenizer returns, as in model(**tokenizer(text, return_tensors='pt'))."
+            )
+        return character_ids
 
     def check_row_length(self, character_ids: Tensor) -> None:
         """Raises ValueError for character ids, ``(..., chars)``, whose rows are not of `config.row_length`."""
@@ -640,6 +675,8 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
     (`sampled_softmax.py`), which are not to be compared with those of the full one, taken otherwise.
     """
 
+    # Only where config.tie_word_embeddings says so.
+    _tied_weights_keys = {"softmax.weight": "elmo.character_encoder.word_embedding.weight"}  # noqa: RUF012
     # Without labels: which words are scored depends on their values.
     _can_compile_fullgraph = True
 
@@ -731,7 +768,7 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
         if backward_labels is not None and labels is None:
             raise ValueError("backward_labels came without labels: give both, or labels alone.")
         mask = self.elmo.word_mask(input_ids, character_ids, attention_mask)
-        character_ids = _character_ids(input_ids, character_ids)
+        character_ids = self.elmo.rows(input_ids, character_ids)
         layers, new_state = self.elmo.read(
             character_ids, mask, token_type_ids, state, return_state, backward_character_ids
         )
@@ -962,6 +999,8 @@ def _resize_word_vocabulary(
             resized = model._get_resized_lm_head(table, num_words, mean_resizing=mean_resizing)
             table.weight, table.bias, table.out_features = resized.weight, resized.bias, num_words
         table.requires_grad_(is_trained)
+    # The softmax that is the table of words was made anew, apart from it.
+    model.tie_weights()
     # Vectors of words that a model looks up would outlive the rows that they were computed from.
     model.base_model.character_encoder.cache = None
     model.config.vocab_size = num_words

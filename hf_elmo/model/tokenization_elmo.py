@@ -95,7 +95,8 @@ class ElmoTokenizer(TokenizersBackend):
 
     A tokenizer with `characters` (of a model that came from ELMoForManyLangs) reads Unicode characters in the place of
     bytes; there the id of a word that is cut is that of what is left of it. With `word_ids_in_rows` rows are one
-    longer, ``(batch, words, chars + 1)``, and end in the word's id.
+    longer, ``(batch, words, chars + 1)``, and end in the word's id. Without `reads_characters` (of a
+    model that reads words) there are no `character_ids`, and no word is cut.
 
     Make one with `create`, load one with `from_pretrained`. Calls leave the tokenizer as it is: threads may share it.
     """
@@ -113,6 +114,7 @@ class ElmoTokenizer(TokenizersBackend):
         characters: str | None = None,
         word_ids_in_rows: bool = False,
         lowercase_word_ids: bool = False,
+        reads_characters: bool = True,
         model_max_length: int | None = None,
         padding_side: str = "right",
         truncation_side: str = "right",
@@ -128,6 +130,7 @@ class ElmoTokenizer(TokenizersBackend):
             word_ids_in_rows: Put the word's id behind each row of characters, for models with a `word_embed_dim`.
             lowercase_word_ids: Look words up in the vocabulary in lower case; the characters stay as they are. (The
                 encodings of the Rust library keep the ids of the words as written.)
+            reads_characters: False: only ids of words are made, no rows of characters, for models that read words.
             model_max_length: Where `truncation=True` cuts, in words, `<S>` and `</S>` included. None: nowhere.
             padding_side: "right" or "left".
             truncation_side: "right" or "left".
@@ -135,9 +138,9 @@ class ElmoTokenizer(TokenizersBackend):
         Raises:
             TypeError: for a vocabulary that is one str, or has entries that are not str; for a length that is not an
                 integer, or characters that are not a str.
-            ValueError: for an empty word, a word that stands twice, a word that is not Unicode text (lone surrogates)
-                or has the noncharacter U+10FFFF, a row too short for any character, or characters that stand twice or
-                are lone surrogates.
+            ValueError: for characters of a tokenizer that reads none, an empty word, a word that stands twice, a word
+                that is not Unicode text (lone surrogates) or has the noncharacter U+10FFFF, a row too short for any
+                character, or characters that stand twice or are lone surrogates.
         """
         _check_length(max_characters_per_token)
         switches: dict[str, Any] = {}
@@ -148,6 +151,14 @@ class ElmoTokenizer(TokenizersBackend):
             switches["word_ids_in_rows"] = True
         if lowercase_word_ids:
             switches["lowercase_word_ids"] = True
+        if not reads_characters:
+            if characters is not None or word_ids_in_rows:
+                raise ValueError(
+                    "A tokenizer that reads no characters has no rows of them: leave characters and word_ids_in_rows "
+                    "out, or reads_characters."
+                )
+            switches["reads_characters"] = False
+            switches["model_input_names"] = [name for name in cls.model_input_names if name != "character_ids"]
         if isinstance(vocabulary, (str, bytes)):
             raise TypeError(
                 f"vocabulary must be words (a list, or lines of an open file without their ends), was one "
@@ -213,8 +224,15 @@ class ElmoTokenizer(TokenizersBackend):
         return bool(self.init_kwargs.get("lowercase_word_ids"))
 
     @property
+    def reads_characters(self) -> bool:
+        """Whether there are rows of characters; False: ids of words alone."""
+        return self.init_kwargs.get("reads_characters", True)
+
+    @property
     def row_length(self) -> int:
-        """Length of a word's row: its characters, and its id if that is wanted."""
+        """Length of a word's row: its characters, and its id if that is wanted; without characters the id alone."""
+        if not self.reads_characters:
+            return 1
         return self.max_characters_per_token + self.word_ids_in_rows
 
     def add_tokens(
@@ -267,9 +285,12 @@ class ElmoTokenizer(TokenizersBackend):
             if quickly is not None:
                 return quickly
         encoded, words = self._encode(text, text_pair, is_split_into_words, **kwargs)
-        rows, cut = self._rows(words, encoded[self.model_input_names[0]])
+        fields: dict[str, np.ndarray] = {}
+        if self.reads_characters:
+            fields["character_ids"], cut = self._rows(words, encoded[self.model_input_names[0]])
+        else:
+            cut = np.zeros(sum(map(len, words)), dtype=bool)
         self._mention_cut(cut, return_truncated_words)
-        fields = {"character_ids": rows}
         if return_truncated_words:
             fields["truncated_words"] = cut.astype(np.int64)
         lengths = [len(sentence) for sentence in words]
@@ -293,7 +314,7 @@ class ElmoTokenizer(TokenizersBackend):
         self, text: Any, return_tensors: Any, return_truncated_words: bool, arguments: dict[str, Any]
     ) -> BatchEncoding | None:
         """What `_encode_plus` gives for single sentences of words; None where that takes the Rust tokenizer."""
-        if self.characters is not None or self.word_ids_in_rows or self.lowercase_word_ids:
+        if not self.reads_characters or self.characters is not None or self.word_ids_in_rows or self.lowercase_word_ids:
             return None
         samples = _samples(text, None, True)
         if return_tensors not in (None, "pt", "np") or any(len(sample) > 1 for sample in samples):

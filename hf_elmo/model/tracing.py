@@ -19,6 +19,7 @@ from .character_encoder import CharacterEncoder
 from .lstm.bilstm import BiLstm
 from .lstm.highway_lstm import HighwayLstm
 from .lstm.lstm_layer import ElmoState, LstmLayer
+from .word_encoder import WordEncoder
 
 
 def is_traced_whole() -> bool:
@@ -165,8 +166,10 @@ def read_padded(
     return outputs, ElmoState(torch.stack(hidden, dim=1), torch.stack(cell, dim=1))
 
 
-def encode_padded(encoder: CharacterEncoder, character_ids: Tensor) -> Tensor:
-    """What `CharacterEncoder` computes, one computation per row: ``(..., chars)`` to ``(..., projection_dim)``."""
+def encode_padded(encoder: CharacterEncoder | WordEncoder, character_ids: Tensor) -> Tensor:
+    """What the encoder computes, one computation per row: ``(..., chars)`` to ``(..., projection_dim)``."""
+    if isinstance(encoder, WordEncoder):
+        return encoder.word_embedding(character_ids[..., 0].long())
     rows, word_ids = encoder._split(character_ids.flatten(0, -2).long())
     characters = encoder.char_embedding(rows)
     features = []
@@ -188,7 +191,7 @@ def encode_padded(encoder: CharacterEncoder, character_ids: Tensor) -> Tensor:
 
 
 def read_layers_padded(
-    encoder: CharacterEncoder,
+    encoder: CharacterEncoder | WordEncoder,
     bilstm: BiLstm,
     character_ids: Tensor,
     mask: Tensor,

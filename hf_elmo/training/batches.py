@@ -31,6 +31,7 @@ class WordTable:
 
     Attributes:
         character_ids: ``(2 + distinct words, chars)``, int16; int32 for other characters than bytes, and word ids.
+            ``(2 + distinct words, 1)``, int32, where only word ids are read.
         word_ids: ``(2 + distinct words,)``, int64: ids in the tokenizer's vocabulary.
     """
 
@@ -40,6 +41,9 @@ class WordTable:
     @classmethod
     def of(cls, lexicon: list[str], tokenizer: ElmoTokenizer) -> WordTable:
         """The table of a lexicon. Special words that stand in a text are words like others, outside the vocabulary."""
+        if not tokenizer.reads_characters:
+            ids = _word_ids(lexicon, tokenizer, None)
+            return cls(ids.astype(np.int32)[:, None], ids)
         length, characters = tokenizer.max_characters_per_token, tokenizer.characters
         boundaries, _ = character_rows([SPECIAL_WORDS[2], SPECIAL_WORDS[3]], length, characters=characters)
         are_bytes_alone = characters is None and not tokenizer.word_ids_in_rows
@@ -49,12 +53,8 @@ class WordTable:
         for begin in range(0, len(lexicon), 2**16):
             rows, _ = character_rows(lexicon[begin : begin + 2**16], length, boundaries={}, characters=characters)
             letters[_FIRST_WORD + begin : _FIRST_WORD + begin + len(rows), :length] = rows
-        numbers = tokenizer.get_vocab()
-        unknown = tokenizer.unk_token_id
         # Of characters as of bytes the model reads the first, but words are looked up as they are read by these alone.
-        end = None if characters is None else length - 2
-        words = (unknown if word[:end] in SPECIAL_WORDS else numbers.get(word[:end], unknown) for word in lexicon)
-        ids = np.fromiter((tokenizer.bos_token_id, tokenizer.eos_token_id, *words), dtype=np.int64)
+        ids = _word_ids(lexicon, tokenizer, None if characters is None else length - 2)
         if tokenizer.word_ids_in_rows:
             letters[:, -1] = ids
         return cls(letters, ids)
@@ -66,6 +66,13 @@ class WordTable:
     def characters(self, places: np.ndarray) -> Tensor:
         """``(..., chars)``, int64."""
         return torch.from_numpy(self.character_ids[places].astype(np.int64))
+
+
+def _word_ids(lexicon: list[str], tokenizer: ElmoTokenizer, end: int | None) -> np.ndarray:
+    """The ids of `<S>`, `</S>` and the words, ``(2 + distinct words,)``, int64; words are looked up up to `end`."""
+    numbers, unknown = tokenizer.get_vocab(), tokenizer.unk_token_id
+    words = (unknown if word[:end] in SPECIAL_WORDS else numbers.get(word[:end], unknown) for word in lexicon)
+    return np.fromiter((tokenizer.bos_token_id, tokenizer.eos_token_id, *words), dtype=np.int64)
 
 
 class EpochOrder:

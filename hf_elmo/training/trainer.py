@@ -347,10 +347,13 @@ def make_model(
         raise ValueError("Give either the sizes of a fresh model, or the folder of a model to train further.")
     words = list(vocabulary) if vocabulary is not None else corpus.vocabulary(vocabulary_size)
     if config is not None:
-        if not config.byte_characters:
+        if not config.byte_characters and config.character_inputs:
             raise ValueError("A fresh model reads bytes: set byte_characters to True.")
         tokenizer = ElmoTokenizer.create(
-            words, config.max_characters_per_token, word_ids_in_rows=config.word_embed_dim > 0
+            words,
+            config.max_characters_per_token,
+            word_ids_in_rows=config.character_inputs and config.word_embed_dim > 0,
+            reads_characters=config.character_inputs,
         )
         config.vocab_size = len(tokenizer)
         return ElmoForPreTraining(config), tokenizer

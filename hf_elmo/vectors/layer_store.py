@@ -131,9 +131,9 @@ def precompute_layers(
     bilm = getattr(model, "base_model", None)
     if bilm is None or not hasattr(bilm, "bilstm"):
         raise TypeError(f"model must be an ElmoModel or a head on top of one, was: {type(model).__name__}.")
-    _check_columns(dataset)
+    _check_columns(dataset, bilm.config.character_inputs)
     others = dataset.with_format(None)
-    if not keep_character_ids:
+    if not keep_character_ids and bilm.config.character_inputs:
         others = others.remove_columns("character_ids")
     decoder = LayerDecoder(bilm.config.num_layers + 1, bilm.config.hidden_size, dtype)
     if len(dataset) == 0:
@@ -258,8 +258,14 @@ class _Rows(NamedTuple):
         return characters, mask, segments
 
 
-def _check_columns(dataset: Dataset) -> None:
-    missing = [name for name in ("input_ids", "character_ids") if name not in dataset.column_names]
+def _check_columns(dataset: Dataset, character_inputs: bool) -> None:
+    needed = ("input_ids", "character_ids") if character_inputs else ("input_ids",)
+    missing = [name for name in needed if name not in dataset.column_names]
+    if not character_inputs and "character_ids" in dataset.column_names:
+        raise ValueError(
+            "The dataset has character_ids, but this model reads words: tokenise the text with the model's own "
+            "tokenizer."
+        )
     if missing:
         raise ValueError(
             f"The dataset has no {' and no '.join(missing)}, only {', '.join(dataset.column_names) or 'no columns'}: "
@@ -278,6 +284,10 @@ def _read(dataset: Dataset) -> Iterator[_Rows]:
     columns = dataset.select_columns([name for name in names if name in dataset.column_names]).with_format("arrow")
     first = 0
     for table in columns.iter(batch_size=_ROWS_PER_BLOCK):
+        if "character_ids" not in table.column_names:
+            yield _rows_of_words(table, first)
+            first += table.num_rows
+            continue
         lengths, words = _lists(table["character_ids"], "character_ids", first)
         widths, characters = _lists(words, "character_ids", first)
         if _is_list(characters.type):
@@ -292,19 +302,28 @@ def _read(dataset: Dataset) -> Iterator[_Rows]:
                 f"{int(widths[widths != chars][0])} characters: all must be as long, as ElmoTokenizer makes them."
             )
         characters = _integers(characters, "character_ids").reshape(len(widths), chars)
-        flat: dict[str, np.ndarray] = {}
-        for name in table.column_names:
-            if name != "character_ids":
-                found, values = _lists(table[name], name, first)
-                if (found != lengths).any():
-                    row = int((found != lengths).nonzero()[0][0])
-                    raise ValueError(
-                        f"Row {first + row} has {lengths[row]} words in character_ids, but {found[row]} in {name}."
-                    )
-                flat[name] = _integers(values, name)
-        mask = np.asarray(flat["attention_mask"] != 0 if "attention_mask" in flat else (characters > 0).any(axis=1))
-        yield _Rows(first, lengths, characters, mask, flat.get("token_type_ids", np.zeros(len(mask), np.int32)))
+        yield _with_masks(table, first, "character_ids", lengths, characters)
         first += len(lengths)
+
+
+def _rows_of_words(table: pa.Table, first: int) -> _Rows:
+    """The text of a model that reads words: each is a row of one number, its id."""
+    lengths, words = _lists(table["input_ids"], "input_ids", first)
+    return _with_masks(table, first, "input_ids", lengths, _integers(words, "input_ids").reshape(-1, 1))
+
+
+def _with_masks(table: pa.Table, first: int, read: str, lengths: np.ndarray, characters: np.ndarray) -> _Rows:
+    """What is read of each word, of the column `read`, with the other columns beside it."""
+    flat: dict[str, np.ndarray] = {}
+    for name in table.column_names:
+        if name != read:
+            found, values = _lists(table[name], name, first)
+            if (found != lengths).any():
+                row = int((found != lengths).nonzero()[0][0])
+                raise ValueError(f"Row {first + row} has {lengths[row]} words in {read}, but {found[row]} in {name}.")
+            flat[name] = _integers(values, name)
+    mask = np.asarray(flat["attention_mask"] != 0 if "attention_mask" in flat else (characters > 0).any(axis=1))
+    return _Rows(first, lengths, characters, mask, flat.get("token_type_ids", np.zeros(len(mask), np.int32)))
 
 
 def _lists(column: pa.ChunkedArray | pa.Array, name: str, first: int) -> tuple[np.ndarray, pa.Array]:

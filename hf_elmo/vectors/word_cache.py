@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..model.character_encoder import CharacterEncoder, VectorCache, cache_of_call, hash_factors, row_hashes
 from ..model.fingerprint import Fingerprint
+from ..model.word_encoder import WordEncoder, rows_of
 
 if TYPE_CHECKING:
     from ..model.modeling_elmo import ElmoPreTrainedModel
@@ -270,6 +271,8 @@ def cache_words(
     if not words:
         raise ValueError("There are no words to keep the vectors of.")
     encoder = model.base_model.character_encoder
+    if isinstance(encoder, WordEncoder):
+        raise ValueError("This model looks words up by itself (character_inputs is False): there is nothing to cache.")
     rows = torch.cat(list(_rows(tokenizer, words)))
     if vectors is None:
         vectors = torch.cat(list(word_vectors(model, tokenizer, words)))
@@ -300,6 +303,11 @@ def _rows(tokenizer: ElmoTokenizer, words: Sequence[str]) -> Iterator[Tensor]:
     remaining = iter(words)
     while batch := list(islice(remaining, _WORDS_PER_BATCH)):
         encoded = tokenizer(
-            [batch], is_split_into_words=True, add_special_tokens=False, truncation=False, return_truncated_words=True
+            [batch],
+            is_split_into_words=True,
+            add_special_tokens=False,
+            truncation=False,
+            return_truncated_words=True,
+            return_tensors="pt",
         )
-        yield torch.tensor(encoded["character_ids"][0])
+        yield rows_of(encoded)[0]

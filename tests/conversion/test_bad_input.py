@@ -306,7 +306,7 @@ class TestOptions:
             ("[" * 100_000, "nested too deeply"),
             (json.dumps(OPTIONS).replace('"cell_clip": 3', '"cell_clip": NaN'), "NaN is no number"),
             (json.dumps(OPTIONS).encode("utf-16").decode("latin-1"), "is no JSON file"),
-            ('{"lstm": {"dim": 20}}', "char_cnn.embedding.dim is missing"),
+            ('{"lstm": {"dim": 20}}', "has no char_cnn, but the weights"),
             ('{"lstm": 3, "char_cnn": {}}', "is missing"),
         ],
     )

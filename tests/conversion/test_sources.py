@@ -17,11 +17,11 @@ COMMANDS = [
 ]
 
 
-def test_every_section_but_one_has_its_command():
+def test_every_section_has_its_command():
     sections = re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:]
     without = [section.splitlines()[0] for section in sections if "```bash" not in section]
-    assert without == ["TF-Hub: google/elmo"]
-    assert len(COMMANDS) >= len(sections) - 1
+    assert not without
+    assert len(COMMANDS) >= len(sections)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

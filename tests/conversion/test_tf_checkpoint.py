@@ -11,7 +11,6 @@ import pytest
 import torch
 from numpy_elmo import NumpyElmo, random_weights
 from original_format import OPTIONS, options_with, read_arrays, write_arrays
-from tensorflow_process import PYTHON, TensorFlowProcess, find_python
 from transformers import AutoModel, AutoTokenizer
 from typer.testing import CliRunner
 
@@ -39,25 +38,6 @@ VARIANTS = {
     "tanh, no clips": {"activation": "tanh", "cell_clip": None, "proj_clip": ...},
     "characters as in prediction": {"n_characters": 262},
 }
-
-
-@pytest.fixture(scope="session")
-def process(tmp_path_factory):
-    """A process with TensorFlow."""
-    python = find_python()
-    if python is None:
-        pytest.skip(f"no TensorFlow: it is not installed here, and {PYTHON} names no Python that has it")
-    process = TensorFlowProcess(python, tmp_path_factory.mktemp("tensorflow"))
-    yield process
-    process.close()
-
-
-@pytest.fixture
-def tensorflow(process, monkeypatch):
-    """That process, which also reads for this one if it has no TensorFlow of its own."""
-    if find_python() != sys.executable:
-        monkeypatch.setitem(sys.modules, "tensorflow", process.stand_in())
-    return process
 
 
 def training_options(**changes):
@@ -579,7 +559,7 @@ class TestVariables:
             arrays["lm/embedding"] = np.zeros((12, 6), np.float32)
             del arrays["lm/char_embed"]
 
-        spoil(change, "reads words (lm/embedding), not characters")
+        spoil(change, "of a model that reads words (lm/embedding)", "char_cnn", "do not belong together")
 
     def test_one_direction(self, spoil):
         spoil(

@@ -14,7 +14,7 @@ from pathlib import Path
 from unittest.mock import MagicMock
 
 
-class _Absent:
+class Absent:
     """Stands in for packages that AllenNLP imports and that tagging does not need."""
 
     names = ("torchvision", "conllu", "word2number", "py_rouge", "rouge", "ftfy", "datasets")
@@ -33,7 +33,7 @@ class _Absent:
 
 
 def main(specification, folder):
-    sys.meta_path.insert(0, _Absent())
+    sys.meta_path.insert(0, Absent())
     import allennlp_models.tagging.models.crf_tagger  # noqa: F401 (registers the model)
     import torch
     from allennlp.common import Params

@@ -30,19 +30,23 @@ class NumpyElmo:
     Args:
         options: The content of an `options.json`.
         weights: Arrays by the keys of the HDF5 file.
+        lines: The vocabulary's lines, of a model that reads words.
 
     Attributes:
         cells: Every cell that was computed, ``(steps, dim)`` after `read`: to see whether the clip fired.
         projected: Likewise every projected output of an LSTM.
     """
 
-    def __init__(self, options, weights):
+    def __init__(self, options, weights, lines=()):
         self.options = options
+        self.rows = {line: row for row, line in enumerate(lines)}
         self.weights = {name: np.asarray(array, dtype=np.float64) for name, array in weights.items()}
         self.cells, self.projected = [], []
 
     def word_vector(self, word):
         """The context-free vector, ``(projection_dim,)``."""
+        if "char_cnn" not in self.options:
+            return self.weights["embedding"][self.rows.get(word, self.rows["<UNK>"])]
         cnn = self.options["char_cnn"]
         embedded = self.weights["char_embed"][characters(word, cnn["max_characters_per_token"])]
         squash = {"relu": lambda x: np.maximum(x, 0), "tanh": np.tanh}[cnn["activation"]]
@@ -117,28 +121,22 @@ class NumpyElmo:
         return outputs, (output, cell)
 
 
-def random_weights(options, seed):
+def random_weights(options, seed, lines=()):
     """Weights for `options`, float32, under which activations are of order 1 and both clips of 3 fire.
+
+    Of a model that reads words, `lines` are those of its vocabulary.
 
     Freshly initialised weights would pass any test: their cells stay near 0, where clips, gates and squashing functions
     do nothing. Here the biases drive cells towards their bound and the projection reaches beyond its own, while the
     recurrent part is small enough that rounding errors do not grow from word to word.
     """
     rng = np.random.default_rng(seed)
-    cnn, lstm = options["char_cnn"], options["lstm"]
-    dim, projection_dim, size = cnn["embedding"]["dim"], lstm["projection_dim"], lstm["dim"]
-    weights = {"char_embed": rng.uniform(-1, 1, (261, dim))}
-    for number, (width, count) in enumerate(cnn["filters"]):
-        weights[f"CNN/W_cnn_{number}"] = rng.normal(0, 1 / np.sqrt(width * dim), (1, width, dim, count))
-        weights[f"CNN/b_cnn_{number}"] = rng.normal(0, 0.5, count)
-    features = sum(count for _, count in cnn["filters"])
-    for number in range(cnn.get("n_highway") or 0):
-        for name in ("carry", "transform"):
-            weights[f"CNN_high_{number}/W_{name}"] = rng.normal(0, 1 / np.sqrt(features), (features, features))
-            weights[f"CNN_high_{number}/b_{name}"] = rng.normal(0, 0.5, features)
-    if features != projection_dim:
-        weights["CNN_proj/W_proj"] = rng.normal(0, 1.5 / np.sqrt(features), (features, projection_dim))
-        weights["CNN_proj/b_proj"] = rng.normal(0, 0.5, projection_dim)
+    lstm = options["lstm"]
+    projection_dim, size = lstm["projection_dim"], lstm["dim"]
+    if "char_cnn" in options:
+        weights = _random_encoder(options, rng)
+    else:
+        weights = {"embedding": rng.normal(0, 1.5, (len(lines), projection_dim))}
     for direction in (0, 1):
         for layer in range(lstm.get("n_layers") or 1):
             prefix = f"RNN_{direction}/RNN/MultiRNNCell/Cell{layer}/LSTMCell/"
@@ -156,6 +154,25 @@ def random_weights(options, seed):
             if projection_dim < size:
                 weights[prefix + "W_P_0"] = rng.normal(0, 3.5 / np.sqrt(size), (size, projection_dim))
     return {name: array.astype(np.float32) for name, array in weights.items()}
+
+
+def _random_encoder(options, rng):
+    """Weights of the character CNN."""
+    cnn, projection_dim = options["char_cnn"], options["lstm"]["projection_dim"]
+    dim = cnn["embedding"]["dim"]
+    weights = {"char_embed": rng.uniform(-1, 1, (261, dim))}
+    for number, (width, count) in enumerate(cnn["filters"]):
+        weights[f"CNN/W_cnn_{number}"] = rng.normal(0, 1 / np.sqrt(width * dim), (1, width, dim, count))
+        weights[f"CNN/b_cnn_{number}"] = rng.normal(0, 0.5, count)
+    features = sum(count for _, count in cnn["filters"])
+    for number in range(cnn.get("n_highway") or 0):
+        for name in ("carry", "transform"):
+            weights[f"CNN_high_{number}/W_{name}"] = rng.normal(0, 1 / np.sqrt(features), (features, features))
+            weights[f"CNN_high_{number}/b_{name}"] = rng.normal(0, 0.5, features)
+    if features != projection_dim:
+        weights["CNN_proj/W_proj"] = rng.normal(0, 1.5 / np.sqrt(features), (features, projection_dim))
+        weights["CNN_proj/b_proj"] = rng.normal(0, 0.5, projection_dim)
+    return weights
 
 
 def _sigmoid(x):

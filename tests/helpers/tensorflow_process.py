@@ -80,8 +80,22 @@ class TensorFlowProcess:
         module = types.ModuleType("tensorflow")
         # Libraries look whether there is one.
         module.__spec__ = importlib.machinery.ModuleSpec("tensorflow", None)
+
+        def save(prefix, tensor_names, shape_and_slices, tensors):
+            assert set(shape_and_slices) == {""}
+            np.savez(self.folder / "saved.npz", **{str(place): array for place, array in enumerate(tensors)})
+            ask("save", prefix=prefix, names=list(tensor_names), arrays=str(self.folder / "saved.npz"))
+
         module.train = types.SimpleNamespace(load_checkpoint=Reader)
+        module.raw_ops = types.SimpleNamespace(SaveV2=save)
         return module
+
+    def restore(self, folder, shapes):
+        """The values of variables, as a program of TensorFlow 1 restores them: `restore` below."""
+        path = str(self.folder / "restored.npz")
+        self.ask("restore", folder=str(folder), shapes=shapes, path=path)
+        with np.load(path) as file:
+            return {name: file[str(place)] for place, name in enumerate(shapes)}
 
     def close(self):
         self.process.stdin.close()
@@ -158,8 +172,56 @@ def read(prefix, key, path):
     np.save(path, tf.train.load_checkpoint(prefix).get_tensor(key))
 
 
+def save(prefix, names, arrays):
+    """What `tf.raw_ops.SaveV2` does with arrays of an .npz file, one after the other."""
+    import tensorflow as tf
+
+    with np.load(arrays) as file:
+        tensors = [file[str(place)] for place in range(len(names))]
+    tf.raw_ops.SaveV2(prefix=prefix, tensor_names=names, shape_and_slices=[""] * len(names), tensors=tensors)
+
+
+def restore(folder, shapes, path):
+    """Restores variables into a graph, as bilm-tf's programs do, and writes their values to an .npz file.
+
+    Args:
+        folder: The checkpoint's folder, whose file `checkpoint` names it.
+        shapes: Shapes by the variables' names.
+        path: Of the .npz file.
+    """
+    import tensorflow.compat.v1 as tf
+
+    tf.disable_resource_variables()
+    with tf.Graph().as_default():
+        made = [tf.get_variable(name, shape, dtype=tf.float32) for name, shape in shapes.items()]
+        with tf.Session() as session:
+            tf.train.Saver().restore(session, tf.train.latest_checkpoint(folder))
+            values = session.run(made)
+    np.savez(path, **{str(place): value for place, value in enumerate(values)})
+
+
+def export(folder, arrays):
+    """Writes a SavedModel with the variables of an .npz file, as a module of TensorFlow Hub has them.
+
+    Args:
+        folder: Of the module.
+        arrays: Path of the .npz file.
+    """
+    import tensorflow.compat.v1 as tf
+
+    tf.disable_resource_variables()
+    with np.load(arrays) as file, tf.Graph().as_default():
+        variables = {name: tf.get_variable(name, file[name].shape, dtype=tf.float32) for name in file}
+        with tf.Session() as session:
+            for name, variable in variables.items():
+                variable.load(file[name], session)
+            builder = tf.saved_model.Builder(folder)
+            builder.add_meta_graph_and_variables(session, [])
+            builder.save()
+
+
 def main():
-    functions = {"write": write, "variables": variables, "read": read}
+    functions = {each.__name__: each for each in (write, variables, read, save, restore, export)}
     for line in sys.stdin:
         request = json.loads(line)
         try:

@@ -191,7 +191,6 @@ def test_round_trip_of_any_options(values):
 @pytest.mark.parametrize(
     "path",
     [
-        "char_cnn",
         "lstm",
         "char_cnn.embedding",
         "char_cnn.embedding.dim",

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from low_precision import assert_as_near, double
 from small_models import fill, mask_of, random_words, small_config
 from torch.func import functional_call
 
@@ -397,9 +398,14 @@ class TestLayerStates:
 
     def test_of_another_precision(self):
         model, ids = small_model(), random_words([4, 2])
-        output = model(layer_states=layers_of(model, character_ids=ids).half())
+        layers = layers_of(model, character_ids=ids)
+        output = model(layer_states=layers.half())
         assert output.last_hidden_state.dtype == torch.float32
-        assert_same(output.last_hidden_state, model(character_ids=ids).last_hidden_state, atol=0.01)
+        exact, rounded = (
+            double(model)(layer_states=each.double()).last_hidden_state for each in (layers, layers.half())
+        )
+        assert_as_near(output.last_hidden_state, rounded, exact)
+        assert_same(output.last_hidden_state.double(), rounded)
 
     @pytest.mark.parametrize("shape", [(2, 2, 4, 10), (2, 3, 4, 5), (3, 4, 10), (4, 10)])
     def test_of_another_shape(self, shape):

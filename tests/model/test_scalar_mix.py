@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from low_precision import assert_as_near, assert_as_near_on_average, double
 from small_models import mask_of
 from torch.func import functional_call
 
@@ -84,10 +85,13 @@ def test_layer_norm_in_half_precision(dtype):
     """A batch has more elements than float16 can count to (65,504)."""
     layers, mask = random_layers(3, (4, 40, 512), torch.float32), mask_of([40, 30, 40, 1])
     mix = ScalarMix(3, do_layer_norm=True)
-    expected = mix(layers, mask)
+    exact = double(mix)(double(layers), mask)
+    # What the rounding of the layers and of the result costs by themselves.
+    cost = double(mix)([layer.to(dtype).double() for layer in layers], mask).to(dtype)
     mixed = mix.to(dtype)([layer.to(dtype) for layer in layers], mask)
     assert mixed.dtype == dtype
-    torch.testing.assert_close(mixed.float(), expected, rtol=0.02, atol=0.02)
+    assert_as_near(mixed, cost, exact)
+    assert_as_near_on_average(mixed, cost, exact)
 
 
 def test_errors():

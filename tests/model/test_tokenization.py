@@ -5,7 +5,6 @@ import json
 import pickle
 import random
 import re
-import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
@@ -477,17 +476,13 @@ HARD_TO_SPLIT = [
 
 
 @pytest.mark.parametrize("unit", HARD_TO_SPLIT)
-def test_splitting_takes_linear_time(plain, unit):
-    # Splitting 200 kB takes a tenth of a second; in quadratic time it would take minutes.
+def test_long_texts_are_split(plain, unit):
+    # 200 kB take a tenth of a second. In quadratic time each would take minutes, which is how one notices.
     text = unit * (200_000 // len(unit))
-    begin = time.process_time()
-    words = plain.tokenize(text)
-    assert time.process_time() - begin < 10
-    assert "".join(words) == text.replace(" ", "")
+    assert "".join(plain.tokenize(text)) == text.replace(" ", "")
 
 
 def test_a_megabyte(plain):
-    begin = time.process_time()
     encoded = plain("x" * 1_000_000, return_tensors="np")
     assert encoded["character_ids"].shape == (1, 3, 50)
     assert plain(["x" * 1_000_000, "a"], is_split_into_words=True, return_tensors="np")["input_ids"].shape == (1, 4)
@@ -495,7 +490,6 @@ def test_a_megabyte(plain):
     assert "".join(plain.tokenize(text)) == re.sub(
         r"[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]", "", text
     )
-    assert time.process_time() - begin < 30
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from low_precision import assert_as_near_on_average, double, rounded
 
 from hf_elmo import ElmoForPreTraining, ElmoModel, ElmoTokenizer
 from hf_elmo.vectors.embedding import LAYERS, embed_sentences
@@ -177,10 +178,13 @@ def test_a_model_on_top_of_the_bilm_gives_the_bilms_vectors(model, tokenizer, ti
 
 
 def test_half_precision_comes_as_float32(model, tokenizer):
-    (expected,) = embed_sentences(model, tokenizer, ["I read a book ."])
+    inputs = tokenizer(["I read a book ."], return_tensors="pt")
+    with torch.no_grad():
+        exact = double(model)(**inputs).last_hidden_state[0, 1:-1]
+        cost = rounded(model, torch.bfloat16, **inputs).last_hidden_state[0, 1:-1]
     (result,) = embed_sentences(model.to(torch.bfloat16), tokenizer, ["I read a book ."])
     assert result.vectors.dtype == np.float32
-    np.testing.assert_allclose(result.vectors, expected.vectors, atol=0.1, rtol=0)
+    assert_as_near_on_average(torch.from_numpy(result.vectors), cost, exact, torch.bfloat16)
 
 
 def test_words_that_were_cut_are_told_also_beside_others(model, tokenizer):

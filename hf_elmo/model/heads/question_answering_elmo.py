@@ -188,6 +188,8 @@ class ElmoForQuestionAnswering(ElmoPreTrainedModel):
         """
         if character_ids is None and input_ids is not None and input_ids.dim() == 3:
             character_ids = input_ids
+        if character_ids is not None and not self.config.character_inputs:
+            input_ids, character_ids = character_ids[..., 0], None
         if character_ids is not None:
             kinds = character_ids[..., 1]
             starts, ends = kinds == BEGIN_SENTENCE, kinds == END_SENTENCE

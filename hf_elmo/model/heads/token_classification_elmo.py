@@ -360,6 +360,8 @@ def _boundaries(
     """
     first = _begins(mask, segments)
     last = _begins(mask.flip(1), None if segments is None else segments.flip(1)).flip(1)
+    if character_ids is not None and not config.character_inputs:
+        input_ids, character_ids = character_ids[..., 0], None
     if character_ids is not None:
         kinds = character_ids[..., 1]
         return (first & (kinds == BEGIN_SENTENCE)) | (last & (kinds == END_SENTENCE))

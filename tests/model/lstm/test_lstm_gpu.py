@@ -148,7 +148,8 @@ def test_tf32_where_the_user_allows_it():
             errors = [error(x, y) for x, y in zip(got(inputs), exact, strict=True)]
         finally:
             torch.backends.cuda.matmul.allow_tf32 = False
-    assert all(1e-6 < e < 3e-3 for e in errors), errors
+    # TF32 has the 10 bits of float16 behind the point: some, and at most three roundings of them.
+    assert all(1e-6 < e < 3 * 2**-10 for e in errors), errors
 
 
 @needs_triton
@@ -160,9 +161,11 @@ def test_autocast(sizes):
     # The interpreter takes bfloat16 operands of a product for whole numbers.
     with torch.no_grad(), torch.autocast(DEVICE, dtype=torch.float16 if INTERPRETED else torch.bfloat16):
         ours, plain = got(inputs), expected(inputs)
-    for x, y in zip(ours, plain, strict=True):
+    with torch.no_grad():
+        exact = expected(double(inputs))
+    for x, y, z in zip(ours, plain, exact, strict=True):
         assert x.dtype == y.dtype
-        assert error(x, y.double()) < 3e-2
+        assert error(x, z) < 1.5 * error(y, z) + 1e-3
 
 
 @needs_triton
