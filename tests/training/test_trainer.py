@@ -5,9 +5,11 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 import warm
@@ -236,6 +238,40 @@ def test_two_processes_have_rows_of_their_own(tmp_path):
     assert files == ["lstm_state_0.safetensors", "lstm_state_1.safetensors"]
     with pytest.raises(ValueError, match=r"processes was 2, now 1.* Resume with the values of before"):
         small_training(folder, **options, per_device_train_batch_size=2)
+
+
+def torchrun(folder, *options):
+    """Starts the training in two processes with two rows each."""
+    folder.mkdir()
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *options]
+    arguments = [str(SCRIPT), str(folder), json.dumps({"per_device_train_batch_size": 2})]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(folder / "cache")}
+    return subprocess.Popen([*command, *arguments], env=environment, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+def test_a_process_of_two_is_killed(tmp_path):
+    """torchrun ends the other one, too, and starts both again; they go on from the last checkpoint."""
+    undisturbed = torchrun(tmp_path / "whole")
+    _, said = undisturbed.communicate(timeout=900)
+    assert undisturbed.returncode == 0, said[-3000:]
+    process = torchrun(tmp_path / "killed", "--max-restarts", "1")
+    out = tmp_path / "killed" / "out"
+    while not (out / "checkpoint-4").exists():
+        time.sleep(0.002)
+        assert process.poll() is None, process.communicate()[1][-3000:]
+    workers = [child for child in psutil.Process(process.pid).children() if str(SCRIPT) in child.cmdline()]
+    assert len(workers) == 2
+    workers[1].kill()
+    _, said = process.communicate(timeout=900)
+    assert not workers[1].is_running()
+    assert "Signal 9 (SIGKILL)" in said
+    assert process.returncode == 0, said[-3000:]
+    assert sha256(out / "model.safetensors") == sha256(tmp_path / "whole" / "out" / "model.safetensors")
+    checkpoints = [
+        sorted(path.name for path in folder.glob("checkpoint-*")) for folder in (out, tmp_path / "whole" / "out")
+    ]
+    assert checkpoints[0] == checkpoints[1]
 
 
 def test_another_text_or_shape_cannot_be_resumed(uninterrupted, tmp_path):
