@@ -50,11 +50,12 @@ class ElmoEncoderDecoderModel(EncoderDecoderModel):
     """
 
     if TYPE_CHECKING:
-        config: ElmoEncoderDecoderConfig
+        # Not the library's, which its configuration cannot be a subclass of.
+        config: ElmoEncoderDecoderConfig  # type: ignore[assignment]
         encoder: ElmoModel
-        decoder: PreTrainedModel
+        decoder: Any
 
-    config_class = ElmoEncoderDecoderConfig
+    config_class: type[PreTrainedConfig] | None = ElmoEncoderDecoderConfig
     # Without this, `Trainer` would look into the signature; the loss below does use `num_items_in_batch`.
     accepts_loss_kwargs = True
 
@@ -325,7 +326,7 @@ class ElmoEncoderDecoderModel(EncoderDecoderModel):
                 f"cut targets (max_length={self.max_target_length}, truncation=True; max_target_length of the example "
                 "scripts), or take a decoder with more positions."
             )
-        outputs = super().forward(
+        written = super().forward(
             input_ids=input_ids,
             attention_mask=attention_mask,
             decoder_input_ids=decoder_input_ids,
@@ -337,6 +338,7 @@ class ElmoEncoderDecoderModel(EncoderDecoderModel):
             return_dict=True,
             **kwargs,
         )
+        outputs = cast("Seq2SeqLMOutput", written)
         if labels is not None:
             outputs.loss = token_loss(outputs.logits, labels, num_items_in_batch)
         return outputs
