@@ -250,12 +250,12 @@ class ElmoEncoderDecoderModel(EncoderDecoderModel):
 
     def resize_token_embeddings(
         self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
-    ) -> nn.Module:
+    ) -> nn.Embedding:
         """Makes the decoder's vocabulary larger or smaller, as after `add_tokens` of the target tokenizer."""
         return self.decoder.resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
 
     @can_return_tuple
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         input_ids: Tensor | None = None,
         character_ids: Tensor | None = None,
@@ -340,7 +340,7 @@ class ElmoEncoderDecoderModel(EncoderDecoderModel):
         )
         outputs = cast("Seq2SeqLMOutput", written)
         if labels is not None:
-            outputs.loss = token_loss(outputs.logits, labels, num_items_in_batch)
+            outputs.loss = token_loss(cast("Tensor", outputs.logits), labels, num_items_in_batch)
         return outputs
 
     def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
@@ -374,7 +374,8 @@ class ElmoEncoderDecoderModel(EncoderDecoderModel):
             # Generation would take the source's ids of the target's padding for padding.
             kwargs["attention_mask"] = mask.long()
             check_sources(mask)
-        return super().generate(inputs, *args, **kwargs)
+        # The library's annotation wants a class that it knows alone.
+        return cast("Any", super()).generate(inputs, *args, **kwargs)
 
     def _check_length(self, generation_config: Any, options: dict[str, Any]) -> None:
         """Raises ValueError if generation may go beyond the decoder's positions."""
