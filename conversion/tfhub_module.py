@@ -25,6 +25,7 @@ from .bilm_hdf5 import bilm_links, initial_mixes, read_parameters
 from .bilm_options import read_options
 from .errors import ConversionError
 from .files import InputFile, check_new_folder, paths_of
+from .foreign_files import describe_dtypes
 from .key_map import SAME, ArrayInfo, Link, Transform, check_arrays, show_key
 from .model_folder import write_model_folder
 from .tar_archive import first_name, is_tar, unpacked_tar
@@ -175,7 +176,7 @@ def _load(module: _Module, options: OptionsSource | None) -> ElmoModel:
         for link in bilm_links(config)
     ]
     mixes = _mix_links(found, config)
-    check_arrays(module.name, [*links, *mixes], found)
+    check_arrays(module.name, [*links, *mixes], found, hint=describe_dtypes(info.dtype for info in found.values()))
     state = read_parameters(module.name, [*links, *mixes], lambda key: read_variable(reader, module.name, key))
     if states:
         warnings.warn(
