@@ -28,8 +28,8 @@ _BEGINNINGS = (
 # Programs whose saved models are pickles of their own classes, with an ELMo inside or without.
 _PROGRAMS = {
     "flair": (
-        "It is a model of Flair, which saves its own classes: Flair's ELMos are AllenNLP's published ones, so take those "
-        "(conversion/SOURCES.md)."
+        "It is a model of Flair, which saves its own classes: Flair's ELMos are AllenNLP's published ones, so take "
+        "those (conversion/SOURCES.md)."
     ),
     "allennlp": "It is a whole object of AllenNLP: save its state_dict() there, which is read here.",
     "elmoformanylangs": "It is a whole object of ELMoForManyLangs: give the folder of the model.",

@@ -50,7 +50,7 @@ _MIX = {
     "gamma": re.compile(r"aggregation/(scaling|\w*ELMo_gamma)"),
 }
 # Of all modules that were published.
-_PUBLISHED = {"activation": "relu", "cell_clip": 3.0, "proj_clip": 3.0, "use_skip_connections": True}
+_PUBLISHED: dict[str, Any] = {"activation": "relu", "cell_clip": 3.0, "proj_clip": 3.0, "use_skip_connections": True}
 
 _NUMBER = Transform(lambda gamma: (gamma.reshape(1),), lambda gamma: gamma.reshape(1))
 
@@ -152,15 +152,15 @@ def _opened(source: Path) -> Iterator[_Module]:
                 file.path.rename(Path(folder) / PurePosixPath(path).name)
             yield _Module(str(source), Path(folder) / _NAME, [InputFile(Path(folder) / _NAME, str(source))])
         return
-    folder = source if source.is_dir() else source.parent
+    place = source if source.is_dir() else source.parent
     if source.is_dir() and (source / _FOLDER).is_dir():
-        folder = source / _FOLDER
-    files = [InputFile.at(path) for path in sorted(folder.glob(f"{_NAME}.*")) if _PART.fullmatch(path.name)]
-    if not any(file.path.suffix == ".index" for file in files):
+        place = source / _FOLDER
+    parts = [InputFile.at(path) for path in sorted(place.glob(f"{_NAME}.*")) if _PART.fullmatch(path.name)]
+    if not any(part.path.suffix == ".index" for part in parts):
         raise ConversionError(
             f"{source} has no {_FOLDER}/{_NAME}.index, where a module of TensorFlow Hub has its weights: is it whole?"
         )
-    yield _Module(str(folder / _NAME), folder / _NAME, files)
+    yield _Module(str(place / _NAME), place / _NAME, parts)
 
 
 def _load(module: _Module, options: OptionsSource | None) -> ElmoModel:
