@@ -67,7 +67,7 @@ def measure(row: Row, kind: str, work: Path, threads: int) -> dict:
         for batch in batches if row.task != "corpus" else []:
             getattr(contestant, DOES.get(row.task, "read"))(batch)
 
-    fastest = Machine([BLOCK]).measure()["operations"][kind]
+    fastest = Machine([BLOCK], [kind]).measure()["operations"][kind]
     getattr(contestant, DOES.get(row.task, "read"))(others)
     with profile(activities=[ProfilerActivity.CPU]) as profiled:
         begin = time.perf_counter()

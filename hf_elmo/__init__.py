@@ -5,7 +5,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from . import commands, compat, explore, hub, language_model, model, training, vectors
+from . import commands, compat, explore, hub, integrations, language_model, model, training, vectors
 from .registration import register
 from .version import __version__ as __version__
 
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from .model.quantization import quantize
     from .model.tokenization_elmo import ElmoTokenizer
     from .training.trainer import LanguageModelTrainer, LanguageModelTrainingArguments, train
+    from .vectors.bulk.bulk_embedding import embed_corpus
+    from .vectors.documents import embed_document
+    from .vectors.embedder import Embedder
     from .vectors.embedding import embed_sentences
     from .vectors.layer_store import precompute_layers
     from .vectors.word_cache import remember_words
@@ -48,11 +51,14 @@ _MODULES = {
     "ElmoQuestionAnsweringPipeline": "model.heads.question_answering_pipeline",
     "ElmoState": "model.lstm.lstm_layer",
     "ElmoTokenizer": "model.tokenization_elmo",
+    "Embedder": "vectors.embedder",
     "ForwardReader": "language_model.generation",
     "LanguageModelTrainer": "training.trainer",
     "LanguageModelTrainingArguments": "training.trainer",
     "Perplexity": "language_model.scoring",
     "bundled": "hub.folders",
+    "embed_corpus": "vectors.bulk.bulk_embedding",
+    "embed_document": "vectors.documents",
     "embed_sentences": "vectors.embedding",
     "forget_weights": "model.fingerprint",
     "generate": "language_model.generation",
@@ -66,7 +72,7 @@ _MODULES = {
     "train": "training.trainer",
 }
 # Rooms whose own import takes no time, though that of their modules does; the others are imported when asked for.
-_ROOMS = (commands, compat, explore, hub, language_model, model, training, vectors)
+_ROOMS = (commands, compat, explore, hub, integrations, language_model, model, training, vectors)
 _LATER = ("conversion", "export", "model_cards")
 
 register()
@@ -117,11 +123,14 @@ __all__ = [
     "ElmoQuestionAnsweringPipeline",
     "ElmoState",
     "ElmoTokenizer",
+    "Embedder",
     "ForwardReader",
     "LanguageModelTrainer",
     "LanguageModelTrainingArguments",
     "Perplexity",
     "bundled",
+    "embed_corpus",
+    "embed_document",
     "embed_sentences",
     "forget_weights",
     "generate",

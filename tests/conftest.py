@@ -1,5 +1,6 @@
 """What all tests share: how they run, where the data is, and small models."""
 
+import functools
 import os
 import random
 import zlib
@@ -12,6 +13,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 import torch
+import typer.testing
 from hypothesis import settings
 from transformers.utils import logging
 
@@ -22,6 +24,9 @@ import hf_elmo
 settings.register_profile("fixed", derandomize=True, database=None, deadline=None)
 settings.register_profile("explore", derandomize=False, deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
+
+# Hundreds of tests run commands in this process, each of which would make all commands from their functions anew.
+typer.testing._get_command = functools.cache(typer.testing._get_command)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,10 @@ from hf_elmo.explore.word_comparison import compare_words
 
 #: The functions that people call most. Each has an example.
 FUNCTIONS = [
+    hf_elmo.Embedder,
     hf_elmo.bundled,
+    hf_elmo.embed_corpus,
+    hf_elmo.embed_document,
     hf_elmo.embed_sentences,
     hf_elmo.generate,
     hf_elmo.perplexity,

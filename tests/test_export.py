@@ -108,7 +108,9 @@ def needs_onnx():
 
 
 # The others are tested through ONNX, whose exporter makes such a program first.
-@pytest.mark.parametrize("name", ["tags from highways", "choices", "neighbours"])
+@pytest.mark.parametrize(
+    "name", ["tags from highways", *(pytest.param(name, marks=pytest.mark.slow) for name in ("choices", "neighbours"))]
+)
 def test_programs_of_heads(name):
     model = make_head(name).train()
     program, names = export_program(model).module(), ElmoGraph(model).input_names
@@ -251,10 +253,11 @@ def test_onnx_of_the_bundled_model(tmp_path, needs_onnx):
         assert_close(found, expected(model, batch))
 
 
-def test_the_command_exports_heads_or_the_vectors_below(tmp_path, tiny_model_folder, monkeypatch):
+def test_the_command_exports_heads_or_the_vectors_below(tmp_path, monkeypatch):
     folder = tmp_path / "classifier"
-    hf_elmo.ElmoForSequenceClassification.from_pretrained(tiny_model_folder, num_labels=2).save_pretrained(folder)
-    ElmoTokenizer.from_pretrained(tiny_model_folder).save_pretrained(folder)
+    config = small_config(num_layers=1, num_highway_layers=0, num_labels=2, task_encoder_layers=0)
+    fill(hf_elmo.ElmoForSequenceClassification(config)).save_pretrained(folder)
+    ElmoTokenizer.create(max_characters_per_token=config.max_characters_per_token).save_pretrained(folder)
     result = CliRunner().invoke(app, ["export", "--program", str(folder), str(tmp_path / "graph")])
     assert result.exit_code == 0, result.output
     assert "ElmoForSequenceClassification, model.pt2" in result.stderr

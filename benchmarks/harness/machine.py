@@ -22,7 +22,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 # Of the processor's many flags those that matrix products make use of.
@@ -71,18 +71,21 @@ class Machine:
 
     Args:
         blocks: Bytes of the blocks that are read.
+        kinds: The kinds of numbers that are multiplied.
     """
 
-    def __init__(self, blocks: list[int]):
+    def __init__(self, blocks: list[int], kinds: Sequence[str] = ("fp32", "bf16", "int8")):
         import torch
 
         torch.manual_seed(0)
         square = torch.randn(2048, 2048)
         weight, inputs = torch.randn(16384, 512), [torch.randn(rows, 512) for rows in (32, 128, 256)]
-        self.products = {"fp32": _products(weight, inputs, square)}
-        halves = [each.bfloat16() for each in inputs]
-        self.products["bf16"] = _products(weight.bfloat16(), halves, square.bfloat16())
-        self.products["int8"] = _int8_products(weight.shape, [len(each) for each in inputs])
+        makers = {
+            "fp32": lambda: _products(weight, inputs, square),
+            "bf16": lambda: _products(weight.bfloat16(), [each.bfloat16() for each in inputs], square.bfloat16()),
+            "int8": lambda: _int8_products(weight.shape, [len(each) for each in inputs]),
+        }
+        self.products = {kind: makers[kind]() for kind in kinds}
         memory = torch.ones(max(blocks) // 4)
         self.blocks = [memory[: max(size // 4, 1)] for size in blocks]
 

@@ -23,6 +23,7 @@ from .convert import convert
 from .demo import demo, space
 from .elmo import elmo
 from .embed import embed
+from .embed_corpus import embed_corpus
 from .embed_vocabulary import embed_vocabulary
 from .export import export
 from .info import info
@@ -86,6 +87,7 @@ def _group(
 
 
 app.command()(embed)
+app.command()(embed_corpus)
 app.command()(embed_vocabulary)
 app.command()(elmo)
 app.command()(compare)

@@ -14,6 +14,7 @@ _OPTIONS = {
     "vocabulary=...": "--vocabulary",
     "overwrite=True": "--force",
     "max_line_bytes=...": "--max-line-bytes",
+    "on_bad_row='report'": "--bad-rows report",
     "use_sentence_keys=False": "leave --use-sentence-keys out",
 }
 

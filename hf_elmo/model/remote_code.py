@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import functools
 import os
 import re
 from collections.abc import Iterable
@@ -77,12 +78,18 @@ def flattened(text: str) -> str:
 
 def imported_files(source: Path) -> list[Path]:
     """The files that a module imports by relative imports, wherever in the module they stand."""
-    files = []
-    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            folder = source.parents[node.level - 1]
-            files.append(folder.joinpath(*(node.module or "").split(".")).with_suffix(".py"))
-    return files
+    return [
+        source.parents[level - 1].joinpath(*name.split(".")).with_suffix(".py")
+        for level, name in _relative_imports(source.read_text(encoding="utf-8"))
+    ]
+
+
+# Every checkpoint of a training has the code; to parse all of it takes longer than to write a small model.
+@functools.cache
+def _relative_imports(text: str) -> tuple[tuple[int, str], ...]:
+    """The number of dots, and the name after them, of the relative imports of a module."""
+    nodes = ast.walk(ast.parse(text))
+    return tuple((node.level, node.module or "") for node in nodes if isinstance(node, ast.ImportFrom) and node.level)
 
 
 def add_remote_code(config: PreTrainedConfig, folder: str | os.PathLike, class_names: Iterable[str]) -> None:

@@ -133,7 +133,7 @@ def _embed_batch(
     truncated = encoded.pop("truncated_words").numpy() != 0
     with evaluating(model), remembering(model.character_encoder, recent), torch.inference_mode():
         output = model(**encoded.to(model.device), output_hidden_states=layers != "mix")
-        vectors = _choose(output, layers).float().cpu().numpy()
+        vectors = choose_layers(output, layers).float().cpu().numpy()
     masks = encoded["attention_mask"].cpu().numpy() != 0
     boundaries = tokenizer.bos_token, tokenizer.eos_token
     for words, rows, mask, flags in zip(batch, vectors, masks, truncated, strict=True):
@@ -146,8 +146,8 @@ def _embed_batch(
         yield EmbeddedSentence(words, rows[..., place, :], cut)
 
 
-def _choose(output: ElmoModelOutput, layers: str) -> Tensor:
-    """``(batch, words, dim)``, or ``(batch, layers, words, dim)`` for all layers."""
+def choose_layers(output: ElmoModelOutput, layers: str) -> Tensor:
+    """What `layers` names of a model's output: ``(batch, words, dim)``, or ``(batch, layers, words, dim)`` for all."""
     if layers == "mix":
         assert output.last_hidden_state is not None, "the model always returns it"
         return output.last_hidden_state

@@ -39,11 +39,13 @@ class TextFile:
         stream: Its bytes, unpacked.
         name: What messages call it.
         is_packed: Whether it is unpacked while it is read, so that the size of the file is not that of the text.
+        source: Its bytes as they are in the file, if there is one.
     """
 
     stream: BinaryIO
     name: str
     is_packed: bool
+    source: BinaryIO | None = None
 
     def lines(
         self, on_bytes: Callable[[int], object] = lambda size: None, max_line_bytes: int = MAX_LINE_BYTES
@@ -58,9 +60,18 @@ class TextFile:
             ValueError: where it is not UTF-8 text, holds a zero byte or a longer line, with the line; and where it
                 cannot be unpacked.
         """
+        for line in self.lines_or_errors(on_bytes, max_line_bytes):
+            if isinstance(line, ValueError):
+                raise line
+            yield line
+
+    def lines_or_errors(
+        self, on_bytes: Callable[[int], object] = lambda size: None, max_line_bytes: int = MAX_LINE_BYTES
+    ) -> Iterator[str | ValueError]:
+        """As `lines`, with the error in the place of a line that is not UTF-8, holds a zero byte or is too long."""
         if max_line_bytes < 1:
             raise ValueError(f"max_line_bytes must be at least 1, was: {max_line_bytes}.")
-        number, rest, is_first = 0, b"", True
+        number, rest, is_first, is_too_long = 0, b"", True, False
         while True:
             # Two bytes more for what ends the line.
             data = self.stream.readline(max_line_bytes + 2)
@@ -71,12 +82,26 @@ class TextFile:
             data = rest + data
             lines, rest = _split(data, is_whole)
             for line in lines:
-                number += 1
-                self._check_length(line, number, max_line_bytes)
-                yield self._decoded(line, number)
+                # What belongs to a line that was reported already is left out.
+                if not is_too_long:
+                    number += 1
+                    yield self._line(line, number, max_line_bytes)
+                is_too_long = False
             if not data:
                 return
-            self._check_length(rest.removesuffix(b"\r"), number + 1, max_line_bytes)
+            if is_too_long or len(rest.removesuffix(b"\r")) > max_line_bytes:
+                if not is_too_long:
+                    number, is_too_long = number + 1, True
+                    yield self._line(rest.removesuffix(b"\r"), number, max_line_bytes)
+                # A carriage return at the end is perhaps half of an end of the line.
+                rest = rest[-1:] if rest.endswith(b"\r") else b""
+
+    def _line(self, line: bytes, number: int, most: int) -> str | ValueError:
+        try:
+            self._check_length(line, number, most)
+            return self._decoded(line, number)
+        except ValueError as error:
+            return error
 
     def _check_length(self, line: bytes, number: int, most: int) -> None:
         if len(line) > most:
@@ -146,14 +171,14 @@ def _unpacked(stream: BinaryIO, name: str, expected: bytes | None = None) -> Tex
     if expected is not None and head and kind != expected:
         raise ValueError(f"{name} is not a sound {_KINDS[expected]} file: it does not begin as one.")
     if kind is None:
-        return TextFile(stream, name, False)
+        return TextFile(stream, name, False, stream)
     if kind == _GZIP:
         unpacking = gzip.GzipFile(fileobj=stream)
     else:
         import pyarrow
 
         unpacking = pyarrow.CompressedInputStream(stream, "zstd")
-    return TextFile(io.BufferedReader(_Unpacking(unpacking, name, _KINDS[kind]), 2**20), name, True)
+    return TextFile(io.BufferedReader(_Unpacking(unpacking, name, _KINDS[kind]), 2**20), name, True, stream)
 
 
 def _head(stream: BinaryIO) -> bytes:

@@ -2,9 +2,12 @@
 
 import json
 import os
+import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+import warm
 from places import CHECKOUT
 
 sys.path.insert(0, str(CHECKOUT))
@@ -31,7 +34,9 @@ def check(results, contestants):
         assert row["gradients_differ_by"] < 1e-5
 
 
-def test_three_ways_to_one_gradient(tmp_path, capsys):
+def test_three_ways_to_one_gradient(tmp_path, capsys, monkeypatch):
+    processes = SimpleNamespace(Popen=lambda command, **o: warm.Popen(command[1:], **o), PIPE=subprocess.PIPE)
+    monkeypatch.setattr(training_step, "subprocess", processes)
     check(run(tmp_path, "mini", *OWN), OWN)
     assert "checkpointing" in capsys.readouterr().out
 

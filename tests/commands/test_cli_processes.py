@@ -45,7 +45,7 @@ def test_a_failure_has_status_1_and_one_line(tmp_path, tiny_model_folder):
     """An ASCII terminal cannot show the name of the folder, which is no reason to fail otherwise."""
     folder = tmp_path / "Ärger"
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    done = run("embed", "a", "-m", tiny_model_folder, "-o", folder / "v.npz", env=environment, start=run_anew)
+    done = run("embed", "a", "-m", tiny_model_folder, "-o", folder / "v.npz", env=environment)
     assert (done.returncode, done.stdout) == (1, "")
     assert "Traceback" not in done.stderr
     assert "there is no folder" in done.stderr
@@ -63,7 +63,7 @@ def test_a_traceback_is_that_of_the_error(tmp_path, wanted):
 
 
 def test_the_package_does_not_import_the_command_line():
-    names = ["hf_elmo.commands.app", "hf_elmo.commands", "hf_elmo.vectors.embedding", "nupunkt", "h5py"]
+    names = ["hf_elmo.commands.app", "typer", "hf_elmo.vectors.embedding", "nupunkt", "h5py"]
     code = f"import sys, hf_elmo; print([name for name in {names} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout == "[]\n"
@@ -89,16 +89,8 @@ def test_a_reader_that_goes_away(tiny_model_folder, tmp_path):
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a disk that is always full")
 def test_standard_output_that_is_full(tiny_model_folder):
     with open("/dev/full", "w", encoding="utf-8") as full:
-        done = run(
-            "embed",
-            "a",
-            "-m",
-            tiny_model_folder,
-            stdout=full,
-            stderr=subprocess.PIPE,
-            capture_output=False,
-            start=run_anew,
-        )
+        options = {"stdout": full, "stderr": subprocess.PIPE, "capture_output": False}
+        done = run("embed", "a", "-m", tiny_model_folder, start=run_anew, **options)
     assert done.returncode == 1
     assert done.stderr == "hf-elmo: Standard output cannot be written: No space left on device\n"
 

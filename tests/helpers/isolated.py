@@ -1,10 +1,16 @@
 """Python processes in which hf_elmo cannot be found, however it is installed: what users of remote code have."""
 
+import atexit
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
+
+import warm
 
 # What comes with hf_elmo, but with neither transformers nor torch, and none of what models may use where it is.
 WITH_HF_ELMO = ("h5py", "nupunkt", "datasets", "pyarrow", "accelerate", "peft")
@@ -38,10 +44,7 @@ def isolated_environment(folder: Path, also: Sequence[str] = (), **variables: st
         variables: More of them.
     """
     hidden = folder / "hidden"
-    hidden.mkdir(parents=True, exist_ok=True)
-    names = {"hf_elmo", *WITH_HF_ELMO} - set(also)
-    hook = _HIDE.replace("HIDDEN", repr(sorted(names)))
-    (hidden / "sitecustomize.py").write_text(hook, encoding="utf-8")
+    _write_hook(hidden, also)
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(("HF_", "PYTHON", "TRANSFORMERS_"))
     }
@@ -53,6 +56,27 @@ def isolated_environment(folder: Path, also: Sequence[str] = (), **variables: st
         "TOKENIZERS_PARALLELISM": "false",
     }
     return {**kept, **own, **variables}
+
+
+def _write_hook(hidden: Path, also: Sequence[str] = ()) -> None:
+    hidden.mkdir(parents=True, exist_ok=True)
+    names = {"hf_elmo", *WITH_HF_ELMO} - set(also)
+    hook = _HIDE.replace("HIDDEN", repr(sorted(names)))
+    (hidden / "sitecustomize.py").write_text(hook, encoding="utf-8")
+
+
+@cache
+def _path_without_hf_elmo() -> str:
+    """PYTHONPATH under which nothing finds hf_elmo, nor what comes with it."""
+    folder = tempfile.mkdtemp(prefix="hidden-")
+    atexit.register(shutil.rmtree, folder)
+    _write_hook(Path(folder))
+    return folder
+
+
+def run_warm_without_hf_elmo(arguments: list, **options) -> subprocess.CompletedProcess:
+    """`subprocess.run` of Python in an `isolated_environment`: a process that starts at once, see `warm`."""
+    return warm.run(arguments, warm.BELOW, _path_without_hf_elmo(), **options)
 
 
 def run_isolated(
@@ -72,14 +96,12 @@ def run_isolated(
         check: Whether it must not fail.
         also: As for `isolated_environment`, as are `variables`.
     """
-    process = subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        cwd=folder,
-        env=isolated_environment(folder, also, **variables),
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
+    options = {"cwd": folder, "env": isolated_environment(folder, also, **variables), "timeout": timeout}
+    options |= {"capture_output": True, "text": True}
+    if also:
+        process = subprocess.run([sys.executable, *map(str, arguments)], **options)
+    else:
+        process = run_warm_without_hf_elmo(arguments, **options)
     assert process.returncode == 0 or not check, (
         f"exit status {process.returncode}\n{process.stdout[-3000:]}\n{process.stderr[-6000:]}"
     )

@@ -5,10 +5,11 @@ model and its seed are always the same.
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
-import torch
+import datasets
 
 from hf_elmo import ElmoConfig
 from hf_elmo.training.trainer import train
@@ -71,7 +72,8 @@ def small_training(folder: Path, **arguments):
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(2)
+    # It was read when the library was imported, which may be before this process had its variables.
+    datasets.config.HF_DATASETS_CACHE = Path(os.environ["HF_DATASETS_CACHE"])
     options = json.loads(sys.argv[2])
     if limit := options.pop("largest_file", None):
         # Python ignores the signal, so that a longer file is an error, as on a full disk.

@@ -35,6 +35,17 @@ def streams(environment):
     return result
 
 
+def see(path):
+    """Does what Python does with PYTHONPATH when it starts, but for what the server has there as well."""
+    folders = [folder for folder in path.split(os.pathsep) if folder]
+    sys.path[1:1] = folders
+    for folder in folders:
+        hook = os.path.join(folder, "sitecustomize.py")
+        if os.path.exists(hook):
+            runpy.run_path(hook)
+            break
+
+
 def become(request, descriptors):
     """Makes this process the one that was asked for."""
     for number, descriptor in enumerate(descriptors):
@@ -47,6 +58,7 @@ def become(request, descriptors):
     signal.signal(signal.SIGINT, handler)
     sys.stdin, sys.stdout, sys.stderr = streams(request["environment"])
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
+    see(request["environment"].get("PYTHONPATH", ""))
     first, *others = request["arguments"]
     if first == "-m":
         sys.argv, sys.path[0] = others, request["folder"]

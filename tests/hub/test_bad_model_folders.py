@@ -27,9 +27,9 @@ COUNTS = {
     "vocab_size": 10**12,
     "char_vocab_size": 10**12,
     "num_labels": 10**9,
-    "filters": [[1, 1]] * 10**6,
+    "filters": [[1, 1]] * 10**5,
     "char_cnn_filters": [[1, 10**9]],
-    "task_feedforward_sizes": [1] * 10**6,
+    "task_feedforward_sizes": [1] * 10**5,
 }
 
 
@@ -78,6 +78,21 @@ def test_counts_that_are_not_those_of_the_weights(folder, few_bytes, fields):
     change(folder / "config.json", **fields)
     with pytest.raises(ValueError, match=r"are not those of its config\.json: [0-9]+ are missing or of another shape"):
         load(str(folder))
+
+
+@pytest.mark.parametrize("model_class", [ElmoModel, ElmoForTokenClassification])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"num_layers": 999, "cell_size": 10**6},
+        {"cell_size": 10**6},
+        {"filters": [[1, 10**6]]},
+    ],
+)
+def test_from_pretrained_compares_sizes_before_memory_is_asked_for(folder, few_bytes, model_class, fields):
+    change(folder / "config.json", **fields)
+    with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):
+        model_class.from_pretrained(folder)
 
 
 NESTED = "[" * 100_000

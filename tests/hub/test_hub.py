@@ -3,14 +3,14 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+import warm
 from hub_server import HubServer
 from hub_storage import TOKEN
-from isolated import isolated_environment
+from isolated import isolated_environment, run_warm_without_hf_elmo
 from places import HELPERS
 from saved_code import assert_same, code_of, model_code
 
@@ -42,16 +42,14 @@ def hub_environment(hub, folder, with_package, **variables):
     return environment
 
 
-def run(arguments, environment, folder, status=0):
-    done = subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        cwd=folder,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+def run_on_top(arguments, **options):
+    """A process in which what transformers imports is imported, and transformers is not."""
+    return warm.run(arguments, warm.BELOW, **options)
+
+
+def run(arguments, environment, folder, status=0, start=run_on_top):
+    options = {"cwd": folder, "env": environment, "stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
+    done = start(arguments, timeout=300, **options)
     assert done.returncode == status, f"exit status {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
     assert TOKEN not in done.stdout + done.stderr
     return done
@@ -80,9 +78,10 @@ def left_by_user(published, tmp_path_factory):
     hub, _ = published
     first, second = tmp_path_factory.mktemp("user"), tmp_path_factory.mktemp("friend")
     environment = hub_environment(hub, first, with_package=False)
-    run([HELPERS / "hub_user.py", "remote", first, *NAMES], environment, first)
+    run([HELPERS / "hub_user.py", "remote", first, *NAMES], environment, first, start=run_warm_without_hf_elmo)
     saved = [first / name for name in ("base", "tagger", "reader", "classifier", "words")]
-    run([HELPERS / "hub_user.py", "remote", second, *saved], isolated_environment(second), second)
+    arguments = [HELPERS / "hub_user.py", "remote", second, *saved]
+    run(arguments, isolated_environment(second), second, start=run_warm_without_hf_elmo)
     return first, second
 
 

@@ -485,10 +485,14 @@ class TestModel:
         model.zero_grad()
         low = model.bfloat16()(**inputs).loss
         low.backward()
+        finite = all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+        # What it costs to round the weights alone: the lower loss rounds everything else, too.
+        torch.manual_seed(0)
+        cost = abs(model.float()(**inputs).loss.item() - exact.item())
         for loss in (mixed, low):
             assert loss.dtype == torch.float32
-            assert loss.item() == pytest.approx(exact.item(), rel=0.03)
-        assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+            assert abs(loss.item() - exact.item()) <= 3 * cost + torch.finfo(torch.bfloat16).eps * exact.item()
+        assert finite
 
     @pytest.mark.parametrize(
         ("fields", "message"),

@@ -9,12 +9,14 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 import warm
 from language_model_training import STEPS, small_training, write_text
 from places import HELPERS
 from safetensors.torch import load_file
+from torch.distributed import TCPStore
 
 from hf_elmo import ElmoConfig, ElmoForPreTraining, ElmoModel, ElmoTokenizer
 from hf_elmo.language_model.scoring import perplexity
@@ -59,11 +61,12 @@ def uninterrupted(tmp_path_factory):
     return folder / "out"
 
 
-def start(folder: Path, **options) -> warm.Popen:
+def start(folder: Path, variables: dict[str, str] | None = None, /, **options) -> warm.Popen:
     folder.mkdir(exist_ok=True)
     return warm.Popen(
         [SCRIPT, folder, json.dumps(options)],
-        env={**os.environ, "HF_DATASETS_CACHE": str(folder / "cache")},
+        warm.TRAINING,
+        env={**os.environ, "HF_DATASETS_CACHE": str(folder / "cache"), **(variables or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -196,9 +199,10 @@ def test_a_resumed_run_across_the_end_of_an_epoch(tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     for folder in (whole, parts):
         folder.mkdir()
-    batches = len(small_training(whole, max_steps=2).batches)
+    short = {"unroll_steps": 28, "lr_scheduler_type": "constant"}
+    batches = len(small_training(whole, max_steps=2, **short).batches)
     shutil.rmtree(whole / "out")
-    options = {"max_steps": batches + 6, "save_steps": batches + 3, "lr_scheduler_type": "constant"}
+    options = {"max_steps": batches + 6, "save_steps": batches + 3, **short}
     small_training(whole, **options)
     small_training(parts, **options)
     shutil.rmtree(parts / "out" / f"checkpoint-{batches + 6}")
@@ -215,12 +219,15 @@ def test_two_processes_have_rows_of_their_own(tmp_path):
     one = small_training(tmp_path / "one", **options)
     folder = tmp_path / "two"
     folder.mkdir()
-    # `accelerate launch --cpu --num_processes 2` of accelerate 1.15 starts one process only, whatever it is told.
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(SCRIPT)]
-    arguments = [str(folder), json.dumps({**options, "per_device_train_batch_size": 2})]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(folder / "cache")}
-    process = subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, timeout=900)
-    assert process.returncode == 0, process.stderr[-3000:]
+    # What torchrun does, but for the time that it and two processes take to start.
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
+    common |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
+    ranks = ({**common, "RANK": rank, "LOCAL_RANK": rank} for rank in "01")
+    processes = [start(folder, rank, **options, per_device_train_batch_size=2) for rank in ranks]
+    for process in processes:
+        output, _ = process.communicate(timeout=900)
+        assert process.returncode == 0, output[-3000:]
     state = json.loads((folder / "out" / "trainer_state.json").read_text(encoding="utf-8"))
     losses = [entry["loss"] for entry in state["log_history"] if "loss" in entry]
     assert losses == pytest.approx(losses_of(one), abs=1e-4)
@@ -231,6 +238,40 @@ def test_two_processes_have_rows_of_their_own(tmp_path):
     assert files == ["lstm_state_0.safetensors", "lstm_state_1.safetensors"]
     with pytest.raises(ValueError, match=r"processes was 2, now 1.* Resume with the values of before"):
         small_training(folder, **options, per_device_train_batch_size=2)
+
+
+def torchrun(folder, *options):
+    """Starts the training in two processes with two rows each."""
+    folder.mkdir()
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *options]
+    arguments = [str(SCRIPT), str(folder), json.dumps({"per_device_train_batch_size": 2})]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(folder / "cache")}
+    return subprocess.Popen([*command, *arguments], env=environment, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+def test_a_process_of_two_is_killed(tmp_path):
+    """torchrun ends the other one, too, and starts both again; they go on from the last checkpoint."""
+    undisturbed = torchrun(tmp_path / "whole")
+    _, said = undisturbed.communicate(timeout=900)
+    assert undisturbed.returncode == 0, said[-3000:]
+    process = torchrun(tmp_path / "killed", "--max-restarts", "1")
+    out = tmp_path / "killed" / "out"
+    while not (out / "checkpoint-4").exists():
+        time.sleep(0.002)
+        assert process.poll() is None, process.communicate()[1][-3000:]
+    workers = [child for child in psutil.Process(process.pid).children() if str(SCRIPT) in child.cmdline()]
+    assert len(workers) == 2
+    workers[1].kill()
+    _, said = process.communicate(timeout=900)
+    assert not workers[1].is_running()
+    assert "Signal 9 (SIGKILL)" in said
+    assert process.returncode == 0, said[-3000:]
+    assert sha256(out / "model.safetensors") == sha256(tmp_path / "whole" / "out" / "model.safetensors")
+    checkpoints = [
+        sorted(path.name for path in folder.glob("checkpoint-*")) for folder in (out, tmp_path / "whole" / "out")
+    ]
+    assert checkpoints[0] == checkpoints[1]
 
 
 def test_another_text_or_shape_cannot_be_resumed(uninterrupted, tmp_path):

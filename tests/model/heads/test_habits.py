@@ -68,7 +68,7 @@ def test_in_bfloat16(name, tiny_model_folder, tokenizer):
     assert error <= 2 * rounding + 4 * torch.finfo(torch.bfloat16).eps * right.loss.abs()
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", [HEADS[0], *(pytest.param(name, marks=pytest.mark.slow) for name in HEADS[1:])])
 def test_accumulated_gradients_and_workers(name, tiny_model_folder, tokenizer, tmp_path):
     """One step of two halves is the step of the whole; predictions that are moved away at once are all there."""
     batch = batch_for(name, tokenizer)

@@ -356,6 +356,7 @@ def squad_examples(shared_data, count):
         yield {"question": question["question"], "context": paragraph["context"], **question["answers"][0]}
 
 
+@pytest.mark.slow
 def test_a_handful_of_real_questions_is_learnt_by_heart(tiny_model_folder, shared_data, tmp_path):
     tokenizer = ElmoTokenizer.from_pretrained(tiny_model_folder)
     examples = list(squad_examples(shared_data, 8))

@@ -205,7 +205,8 @@ def watch_graphs(trainer):
     return after_steps, lengths
 
 
-@pytest.mark.parametrize("fields", [{}, pytest.param({"freeze_bilm": False}, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("fields", [{}, {"freeze_bilm": False}])
 def test_compiled_training_is_the_same_and_makes_no_graph_per_length(make_trainer, sst, monkeypatch, fields):
     # Trainer sets these, and leaves them.
     monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "no")

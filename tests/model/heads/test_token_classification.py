@@ -478,6 +478,7 @@ def training(base_folder, wnut, tmp_path):
     return make
 
 
+@pytest.mark.slow
 def test_stock_training_learns_entities(training, wnut, tmp_path):
     """Memorises sentences of WNUT-17; the biLM stays as it was, and the optimizer knows the mix and the head only."""
     names = training.names
