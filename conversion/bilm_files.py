@@ -66,10 +66,10 @@ def bilm_files(
         folder = source.parent
         weights = InputFile.at(source)
         with source.open("rb") as stream:
-            known = describe_beginning(stream.read(64))
-        if known:
+            begin = stream.read(24)
+        if known := describe_beginning(begin):
             # Before anything beside it is asked for.
-            raise ConversionError(f"{source} is not an HDF5 file of weights. {known}")
+            raise ConversionError(f"{source} is not an HDF5 file: it begins with {begin!r}. {known}")
         yield _complete(folder, source.name, weights, lambda name: _beside(folder, name), options, vocabulary)
 
 
