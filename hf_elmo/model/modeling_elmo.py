@@ -427,7 +427,11 @@ class ElmoModel(ElmoPreTrainedModel):
 
     def __init__(self, config: ElmoConfig):
         super().__init__(config)
-        self.character_encoder = CharacterEncoder(config) if config.character_inputs else WordEncoder(config)
+        if config.character_inputs:
+            self.character_encoder = CharacterEncoder(config)
+        else:
+            # It has what is asked of an encoder beyond its own class.
+            self.character_encoder = cast("CharacterEncoder", WordEncoder(config))
         self.bilstm = BiLstm(config)
         self.scalar_mixes = nn.ModuleList(
             ScalarMix(config.num_layers + 1, config.do_layer_norm, config.scalar_mix_parameters)
