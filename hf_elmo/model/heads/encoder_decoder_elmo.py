@@ -50,8 +50,8 @@ class ElmoEncoderDecoderModel(EncoderDecoderModel):
     """
 
     if TYPE_CHECKING:
-        # Not the library's, which its configuration cannot be a subclass of.
-        config: ElmoEncoderDecoderConfig  # type: ignore[assignment]
+        # An ElmoEncoderDecoderConfig, which is not a subclass of the library's.
+        config: Any
         encoder: ElmoModel
         decoder: Any
 
