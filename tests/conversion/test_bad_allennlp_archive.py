@@ -286,7 +286,7 @@ UNSUPPORTED = {
     "an unknown option": ({"model__surprise": 1}, "options that are not known here", "surprise"),
     "an encoder": (
         {"model__encoder__type": "alternating_lstm"},
-        "model.encoder.type is 'alternating_lstm'",
+        "type is 'alternating_lstm'",
         "supported are 'lstm'",
     ),
     "no encoder": ({"model__encoder": ...}, "the key model.encoder is missing"),
