@@ -12,6 +12,7 @@ import h5py
 
 from .errors import ConversionError
 from .files import InputFile, files_of_folder, unpacked_zip
+from .foreign_files import describe_beginning
 from .hdf5_arrays import DAMAGE, opened_hdf5
 from .tar_archive import first_name, is_tar, unpacked_tar
 
@@ -64,6 +65,11 @@ def bilm_files(
     else:
         folder = source.parent
         weights = InputFile.at(source)
+        with source.open("rb") as stream:
+            begin = stream.read(24)
+        if known := describe_beginning(begin):
+            # Before anything beside it is asked for.
+            raise ConversionError(f"{source} is not an HDF5 file: it begins with {begin!r}. {known}")
         yield _complete(folder, source.name, weights, lambda name: _beside(folder, name), options, vocabulary)
 
 
@@ -112,8 +118,10 @@ def _weights(place: Path, files: Mapping[str, InputFile]) -> tuple[str, InputFil
         raise ConversionError(
             f"{place} has several files that may hold the weights: {', '.join(candidates)}. Give the right one itself."
         )
+    saved = [name for name in files if name.endswith((".th", ".pt", ".pth"))]
     raise ConversionError(
         f"{place} has no file of weights ({WEIGHTS_NAME}, or another .hdf5). It has: {_named(files) or 'no file'}."
+        + (f" If {saved[0]} is a state dict of AllenNLP's Elmo, give it itself." if saved else "")
     )
 
 

@@ -35,6 +35,7 @@ from .bilm_files import (
 from .bilm_options import config_of, options_of, read_options, vocabulary_name
 from .errors import ConversionError
 from .files import InputFile, check_new_folder, paths_of
+from .foreign_files import describe_dtypes
 from .hdf5_arrays import list_arrays, opened_hdf5, read_float32
 from .key_map import (
     TOO_LARGE,
@@ -319,7 +320,7 @@ def _hint(found: Mapping[str, ArrayInfo], config: ElmoConfig) -> str:
         )
     if WORD_KEY in found and "char_embed" not in found and not has_layers:
         return "This looks like a file of word vectors, which bilm-tf reads besides the weights, not instead of them."
-    return ""
+    return describe_dtypes(info.dtype for info in found.values())
 
 
 def read_parameters(file: object, links: Sequence[Link], read: Callable[[str], np.ndarray]) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from .errors import ConversionError
 from .files import InputFile
+from .foreign_files import describe_beginning
 from .key_map import ArrayInfo, show_key
 
 #: What h5py raises for damaged files.
@@ -30,8 +31,10 @@ def opened_hdf5(file: InputFile) -> Iterator[h5py.File]:
     if not h5py.is_hdf5(file.path):
         with file.path.open("rb") as stream:
             begin = stream.read(24)
+        if not begin:
+            raise ConversionError(f"{file} is empty.")
         raise ConversionError(
-            f"{file} is not an HDF5 file: it begins with {begin!r}." if begin else f"{file} is empty."
+            f"{file} is not an HDF5 file: it begins with {begin!r}. {describe_beginning(begin)}".strip()
         )
     try:
         opened = h5py.File(file.path, "r")

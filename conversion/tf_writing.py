@@ -68,7 +68,7 @@ def save_tf_checkpoint(model: ElmoForPreTraining, destination: str | Path, *, vo
             link = link._replace(transform=ROWS_OF_WORDS)
         arrays[link.foreign] = to_foreign(link, state).numpy()
     slots = {f"{name}/Adagrad": np.full_like(array, _INITIAL_ACCUMULATOR) for name, array in arrays.items()}
-    numbers = {"global_step": np.float32(0), "train_perplexity": np.float32(0)}
+    numbers = {name: np.zeros((), np.float32) for name in ("global_step", "train_perplexity")}
     with new_folder(check_new_folder(destination)) as folder:
         _save(tensorflow, folder / _NAME, arrays | slots | numbers)
         lines = (f'{key}: "{_NAME}"\n' for key in ("model_checkpoint_path", "all_model_checkpoint_paths"))

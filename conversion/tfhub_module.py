@@ -25,6 +25,7 @@ from .bilm_hdf5 import bilm_links, initial_mixes, read_parameters
 from .bilm_options import read_options
 from .errors import ConversionError
 from .files import InputFile, check_new_folder, paths_of
+from .foreign_files import describe_dtypes
 from .key_map import SAME, ArrayInfo, Link, Transform, check_arrays, show_key
 from .model_folder import write_model_folder
 from .tar_archive import first_name, is_tar, unpacked_tar
@@ -49,7 +50,7 @@ _MIX = {
     "gamma": re.compile(r"aggregation/(scaling|\w*ELMo_gamma)"),
 }
 # Of all modules that were published.
-_PUBLISHED = {"activation": "relu", "cell_clip": 3.0, "proj_clip": 3.0, "use_skip_connections": True}
+_PUBLISHED: dict[str, Any] = {"activation": "relu", "cell_clip": 3.0, "proj_clip": 3.0, "use_skip_connections": True}
 
 _NUMBER = Transform(lambda gamma: (gamma.reshape(1),), lambda gamma: gamma.reshape(1))
 
@@ -151,15 +152,15 @@ def _opened(source: Path) -> Iterator[_Module]:
                 file.path.rename(Path(folder) / PurePosixPath(path).name)
             yield _Module(str(source), Path(folder) / _NAME, [InputFile(Path(folder) / _NAME, str(source))])
         return
-    folder = source if source.is_dir() else source.parent
+    place = source if source.is_dir() else source.parent
     if source.is_dir() and (source / _FOLDER).is_dir():
-        folder = source / _FOLDER
-    files = [InputFile.at(path) for path in sorted(folder.glob(f"{_NAME}.*")) if _PART.fullmatch(path.name)]
-    if not any(file.path.suffix == ".index" for file in files):
+        place = source / _FOLDER
+    parts = [InputFile.at(path) for path in sorted(place.glob(f"{_NAME}.*")) if _PART.fullmatch(path.name)]
+    if not any(part.path.suffix == ".index" for part in parts):
         raise ConversionError(
             f"{source} has no {_FOLDER}/{_NAME}.index, where a module of TensorFlow Hub has its weights: is it whole?"
         )
-    yield _Module(str(folder / _NAME), folder / _NAME, files)
+    yield _Module(str(place / _NAME), place / _NAME, parts)
 
 
 def _load(module: _Module, options: OptionsSource | None) -> ElmoModel:
@@ -175,7 +176,7 @@ def _load(module: _Module, options: OptionsSource | None) -> ElmoModel:
         for link in bilm_links(config)
     ]
     mixes = _mix_links(found, config)
-    check_arrays(module.name, [*links, *mixes], found)
+    check_arrays(module.name, [*links, *mixes], found, hint=describe_dtypes(info.dtype for info in found.values()))
     state = read_parameters(module.name, [*links, *mixes], lambda key: read_variable(reader, module.name, key))
     if states:
         warnings.warn(

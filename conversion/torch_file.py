@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .errors import ConversionError
 from .files import ZIP_DAMAGE, InputFile
+from .foreign_files import describe_beginning, describe_class
 from .key_map import ArrayInfo
 
 
@@ -31,17 +32,26 @@ def load_tensors(file: InputFile) -> dict[str, object]:
         # The library's own message goes on to tell how to run what is in there.
         if wanted := re.search(r"GLOBAL (\S+)|whitelist (\S+)|Trying to (?:load|instantiate) (\S+)", str(error)):
             name = next(filter(None, wanted.groups()))
+            advice = describe_class(name) or "Do not trust it."
             raise ConversionError(
-                f"{file} holds more than tensors: it wants to call {name!a}, which was not done. Do not trust it."
+                f"{file} holds more than tensors: it wants to call {name!a}, which was not done. {advice}"
             ) from None
-        raise ConversionError(f"{file} is not a whole file of torch.save.") from None
+        raise ConversionError(f"{file} is not a whole file of torch.save. {_what_it_is(file)}".strip()) from None
     # The library promises no kinds of errors for damaged files, and raises all.
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ConversionError(f"{file} is not a whole file of torch.save ({reason[:200]}).") from None
+        message = f"{file} is not a whole file of torch.save ({reason[:200]}). {_what_it_is(file)}"
+        raise ConversionError(message.strip()) from None
     if not isinstance(content, Mapping):
         raise ConversionError(f"{file} must hold a state dict, tensors by name, but holds a {type(content).__name__}.")
     return {key if isinstance(key, str) else repr(key): value for key, value in content.items()}
+
+
+def _what_it_is(file: InputFile) -> str:
+    with file.path.open("rb") as stream:
+        begin = stream.read(64)
+    # A pickle or a zip is what such a file is to be.
+    return "" if begin.startswith((b"\x80", b"PK")) else describe_beginning(begin)
 
 
 def tensor_info(value: object) -> ArrayInfo:

@@ -20,14 +20,19 @@ if TYPE_CHECKING:
     from .language_model.substitution import substitutes
     from .model.configuration_elmo import ElmoConfig
     from .model.fingerprint import forget_weights
+    from .model.heads.configuration_encoder_decoder_elmo import ElmoEncoderDecoderConfig
+    from .model.heads.encoder_decoder_elmo import ElmoEncoderDecoderModel
     from .model.heads.question_answering_elmo import ElmoForQuestionAnswering
     from .model.heads.question_answering_pipeline import ElmoQuestionAnsweringPipeline
     from .model.heads.sequence_classification_elmo import ElmoForMultipleChoice, ElmoForSequenceClassification
+    from .model.heads.text_to_text_pipeline import ElmoTextToTextPipeline
     from .model.heads.token_classification_elmo import ElmoForTokenClassification
     from .model.lstm.lstm_layer import ElmoState
     from .model.modeling_elmo import ElmoForPreTraining, ElmoModel, ElmoPreTrainedModel
     from .model.quantization import quantize
     from .model.tokenization_elmo import ElmoTokenizer
+    from .model.tokenization_encoder_decoder_elmo import ElmoEncoderDecoderTokenizer
+    from .training.target_tokenizer import train_target_tokenizer
     from .training.trainer import LanguageModelTrainer, LanguageModelTrainingArguments, train
     from .vectors.bulk.bulk_embedding import embed_corpus
     from .vectors.documents import embed_document
@@ -40,6 +45,9 @@ if TYPE_CHECKING:
 # together take seconds, and nobody needs all.
 _MODULES = {
     "ElmoConfig": "model.configuration_elmo",
+    "ElmoEncoderDecoderConfig": "model.heads.configuration_encoder_decoder_elmo",
+    "ElmoEncoderDecoderModel": "model.heads.encoder_decoder_elmo",
+    "ElmoEncoderDecoderTokenizer": "model.tokenization_encoder_decoder_elmo",
     "ElmoFillMaskPipeline": "language_model.fill_mask_pipeline",
     "ElmoForMultipleChoice": "model.heads.sequence_classification_elmo",
     "ElmoForPreTraining": "model.modeling_elmo",
@@ -50,6 +58,7 @@ _MODULES = {
     "ElmoPreTrainedModel": "model.modeling_elmo",
     "ElmoQuestionAnsweringPipeline": "model.heads.question_answering_pipeline",
     "ElmoState": "model.lstm.lstm_layer",
+    "ElmoTextToTextPipeline": "model.heads.text_to_text_pipeline",
     "ElmoTokenizer": "model.tokenization_elmo",
     "Embedder": "vectors.embedder",
     "ForwardReader": "language_model.generation",
@@ -70,6 +79,7 @@ _MODULES = {
     "stream": "language_model.generation",
     "substitutes": "language_model.substitution",
     "train": "training.trainer",
+    "train_target_tokenizer": "training.target_tokenizer",
 }
 # Rooms whose own import takes no time, though that of their modules does; the others are imported when asked for.
 _ROOMS = (commands, compat, explore, hub, integrations, language_model, model, training, vectors)
@@ -112,6 +122,9 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "ElmoConfig",
+    "ElmoEncoderDecoderConfig",
+    "ElmoEncoderDecoderModel",
+    "ElmoEncoderDecoderTokenizer",
     "ElmoFillMaskPipeline",
     "ElmoForMultipleChoice",
     "ElmoForPreTraining",
@@ -122,6 +135,7 @@ __all__ = [
     "ElmoPreTrainedModel",
     "ElmoQuestionAnsweringPipeline",
     "ElmoState",
+    "ElmoTextToTextPipeline",
     "ElmoTokenizer",
     "Embedder",
     "ForwardReader",
@@ -142,4 +156,5 @@ __all__ = [
     "stream",
     "substitutes",
     "train",
+    "train_target_tokenizer",
 ]

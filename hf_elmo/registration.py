@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .model.heads import encoder_decoder_elmo as encoder_decoder_elmo
     from .model.heads import question_answering_elmo as question_answering_elmo
     from .model.heads import sequence_classification_elmo as sequence_classification_elmo
     from .model.heads import token_classification_elmo as token_classification_elmo
@@ -25,9 +26,22 @@ MODELS = {
     "AutoModelForMultipleChoice": ("model.heads.sequence_classification_elmo", "ElmoForMultipleChoice"),
     "AutoModelForPreTraining": ("model.modeling_elmo", "ElmoForPreTraining"),
     "AutoModelForQuestionAnswering": ("model.heads.question_answering_elmo", "ElmoForQuestionAnswering"),
+    "AutoModelForSeq2SeqLM": ("model.heads.encoder_decoder_elmo", "ElmoEncoderDecoderModel"),
     "AutoModelForSequenceClassification": ("model.heads.sequence_classification_elmo", "ElmoForSequenceClassification"),
     "AutoModelForTokenClassification": ("model.heads.token_classification_elmo", "ElmoForTokenClassification"),
 }
+
+# Where the configurations, and the tokenizers, of sources and targets are one. Both modules import the part of
+# transformers that is to know them.
+_TWO_CONFIGURATIONS = f"{__package__}.model.heads.configuration_encoder_decoder_elmo"
+_TWO_TOKENIZERS = f"{__package__}.model.tokenization_encoder_decoder_elmo"
+
+# Where our pipelines are.
+_PIPELINES = (
+    "model.heads.question_answering_pipeline",
+    "model.heads.text_to_text_pipeline",
+    "language_model.fill_mask_pipeline",
+)
 
 # Modules that are there, though Python has not quite done with their import.
 _EXECUTED: set[str] = set()
@@ -42,10 +56,11 @@ def register() -> None:
         "transformers.models.auto.modeling_auto": _register_models,
         "transformers.pipelines": _register_pipelines,
         f"{__package__}.model.tokenization_elmo": _name_auto_tokenizer,
+        _TWO_CONFIGURATIONS: _register_two_configurations,
+        _TWO_TOKENIZERS: _register_two_tokenizers,
         f"{__package__}.model.modeling_elmo": _fill_cards,
         # They import transformers.pipelines, which is told of them when they are there.
-        f"{__package__}.model.heads.question_answering_pipeline": _register_pipelines,
-        f"{__package__}.language_model.fill_mask_pipeline": _register_pipelines,
+        **{f"{__package__}.{module}": _register_pipelines for module in _PIPELINES},
     }
     for name, action in actions.items():
         if _is_imported(name):
@@ -60,6 +75,12 @@ def _is_imported(name: str) -> bool:
     """Whether a module is there, and not just being imported."""
     module = sys.modules.get(name)
     return module is not None and (name in _EXECUTED or not getattr(module.__spec__, "_initializing", False))
+
+
+def _import_unless_under_way(name: str) -> None:
+    """Imports a module that registers itself; one that is just being imported does so when it is there."""
+    if name not in sys.modules or _is_imported(name):
+        import_module(name)
 
 
 class _AfterImport:
@@ -96,6 +117,15 @@ def _register_configuration() -> None:
     from .model.configuration_elmo import ElmoConfig
 
     AutoConfig.register("elmo", ElmoConfig)
+    _import_unless_under_way(_TWO_CONFIGURATIONS)
+
+
+def _register_two_configurations() -> None:
+    from transformers.models.auto.configuration_auto import AutoConfig
+
+    from .model.heads.configuration_encoder_decoder_elmo import ElmoEncoderDecoderConfig
+
+    AutoConfig.register(ElmoEncoderDecoderConfig.model_type, ElmoEncoderDecoderConfig)
 
 
 def _register_tokenizer() -> None:
@@ -105,6 +135,7 @@ def _register_tokenizer() -> None:
     from .model.tokenization_elmo import ElmoTokenizer
 
     AutoTokenizer.register(ElmoConfig, tokenizer_class=ElmoTokenizer)
+    _import_unless_under_way(_TWO_TOKENIZERS)
 
 
 def _name_auto_tokenizer() -> None:
@@ -112,6 +143,16 @@ def _name_auto_tokenizer() -> None:
 
     # Folders that it is saved to then hold its code, for trust_remote_code=True.
     ElmoTokenizer.register_for_auto_class()
+
+
+def _register_two_tokenizers() -> None:
+    from transformers.models.auto.tokenization_auto import AutoTokenizer
+
+    from .model.heads.configuration_encoder_decoder_elmo import ElmoEncoderDecoderConfig
+    from .model.tokenization_encoder_decoder_elmo import ElmoEncoderDecoderTokenizer
+
+    ElmoEncoderDecoderTokenizer.register_for_auto_class()
+    AutoTokenizer.register(ElmoEncoderDecoderConfig, tokenizer_class=ElmoEncoderDecoderTokenizer)
 
 
 def _fill_cards() -> None:
@@ -139,9 +180,8 @@ def _register_models() -> None:
 
 
 def _register_model(auto: Any, module: str, name: str) -> None:
-    from .model.configuration_elmo import ElmoConfig
-
-    auto.register(ElmoConfig, getattr(import_module(f".{module}", __package__), name), exist_ok=True)
+    model_class = getattr(import_module(f".{module}", __package__), name)
+    auto.register(model_class.config_class, model_class, exist_ok=True)
 
 
 class _Content(dict[Any, Any]):
@@ -191,17 +231,22 @@ class _Content(dict[Any, Any]):
 
 
 def _register_pipelines() -> None:
-    ours = f"{__package__}.model.heads.question_answering_pipeline", f"{__package__}.language_model.fill_mask_pipeline"
+    ours = [f"{__package__}.{module}" for module in _PIPELINES]
     if not _is_imported("transformers.pipelines") or any(
         name in sys.modules and not _is_imported(name) for name in ours
     ):
         # What is being imported comes here when it is there.
         return
-    from transformers.models.auto.modeling_auto import AutoModelForPreTraining, AutoModelForQuestionAnswering
+    from transformers.models.auto.modeling_auto import (
+        AutoModelForPreTraining,
+        AutoModelForQuestionAnswering,
+        AutoModelForSeq2SeqLM,
+    )
     from transformers.pipelines import PIPELINE_REGISTRY
 
     from .language_model.fill_mask_pipeline import ElmoFillMaskPipeline
     from .model.heads.question_answering_pipeline import ElmoQuestionAnsweringPipeline
+    from .model.heads.text_to_text_pipeline import ElmoTextToTextPipeline
 
     # Asked after these imports, which come here themselves when they are done.
     if "elmo-fill-mask" in PIPELINE_REGISTRY.supported_tasks:
@@ -217,3 +262,7 @@ def _register_pipelines() -> None:
     PIPELINE_REGISTRY.register_pipeline(
         "elmo-fill-mask", pipeline_class=ElmoFillMaskPipeline, pt_model=AutoModelForPreTraining, type="text"
     )
+    for task in ("elmo-translation", "elmo-summarization"):
+        PIPELINE_REGISTRY.register_pipeline(
+            task, pipeline_class=ElmoTextToTextPipeline, pt_model=AutoModelForSeq2SeqLM, type="text"
+        )

@@ -101,3 +101,16 @@ def test_convert_and_publish(example, tiny_model_folder, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "same numbers as the original file: True" in printed
     assert "not sent to user/my-elmo: give --push" in printed
+
+
+def test_translate(example, tiny_model_folder, tmp_path):
+    pairs = ["--model", tiny_model_folder, "--output", tmp_path / "translator", "--steps", 2, "--vocabulary", 300]
+    translations = example("translate", *pairs)
+    assert len(translations) == 2
+    assert all(isinstance(text, str) for text in translations)
+
+
+def test_write_headlines(example, tiny_model_folder, tmp_path):
+    pairs = ["--model", tiny_model_folder, "--output", tmp_path / "writer", "--steps", 2, "--vocabulary", 300]
+    (headline,) = example("write_headlines", *pairs)
+    assert isinstance(headline, str)

@@ -83,9 +83,11 @@ def test_importing_is_light():
         "import hf_elmo",
         "import hf_elmo; from transformers import pipeline",
         "import hf_elmo.model.heads.question_answering_pipeline",
+        "from hf_elmo import ElmoEncoderDecoderConfig",
         "from hf_elmo import *",
         pytest.param("from hf_elmo import ElmoModel", marks=pytest.mark.slow),
         pytest.param("import hf_elmo.model.elmo_models", marks=pytest.mark.slow),
+        pytest.param("from hf_elmo import ElmoEncoderDecoderTokenizer", marks=pytest.mark.slow),
         "from transformers import AutoModel, AutoTokenizer, pipeline; import hf_elmo",
     ],
 )

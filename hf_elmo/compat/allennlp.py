@@ -17,8 +17,9 @@ with AllenNLP is loaded as it is.
 
 from __future__ import annotations
 
+import inspect
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, cast
@@ -37,12 +38,40 @@ from ..model.lstm.packing import Packing
 from ..model.modeling_elmo import ElmoModel
 from ..model.tokenization_elmo import BOS, EOS, character_rows
 from ..vectors.batching import check_words
+from .allennlp_inputs import (
+    ELMoCharacterMapper,
+    ELMoTokenCharactersIndexer,
+    add_sentence_boundary_token_ids,
+    remove_sentence_boundaries,
+    with_boundaries,
+)
 from .elmo_file import FORMATS, write_elmo_file
 from .loading import load_model
+
+__all__ = [
+    "DEFAULT_BATCH_SIZE",
+    "DEFAULT_OPTIONS_FILE",
+    "DEFAULT_WEIGHT_FILE",
+    "ELMoCharacterMapper",
+    "ELMoTokenCharactersIndexer",
+    "Elmo",
+    "ElmoEmbedder",
+    "ElmoTokenEmbedder",
+    "ScalarMix",
+    "add_sentence_boundary_token_ids",
+    "batch_to_ids",
+    "remove_sentence_boundaries",
+]
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_BATCH_SIZE = 64
+#: Where AllenNLP took the original English model from. Nothing is downloaded here: who gives these as files is told so.
+DEFAULT_OPTIONS_FILE = (
+    "https://allennlp.s3.amazonaws.com/models/elmo/2x4096_512_2048cnn_2xhighway/"
+    "elmo_2x4096_512_2048cnn_2xhighway_options.json"
+)
+DEFAULT_WEIGHT_FILE = DEFAULT_OPTIONS_FILE.replace("options.json", "weights.hdf5")
 
 # How many words of a vocabulary are computed at once: bounds the memory.
 _CACHED_AT_ONCE = 1024
@@ -127,6 +156,26 @@ class Elmo(nn.Module):
                 trainable=scalar_mix_parameters is None,
             )
             self.add_module(f"scalar_mix_{number}", mix)
+
+    @classmethod
+    def from_params(cls, params: Mapping[str, Any], **more: Any) -> Elmo:
+        """Makes one of the part of a configuration that AllenNLP calls its parameters.
+
+        Args:
+            params: Arguments by name; a dict, or AllenNLP's `Params` (whose `as_dict()` is taken).
+            more: Further arguments.
+
+        Raises:
+            ValueError: for names that are no arguments of `Elmo`; and as `Elmo`.
+        """
+        as_dict = getattr(params, "as_dict", None)
+        arguments = {**(as_dict() if as_dict is not None else params), **more}
+        known = set(inspect.signature(cls.__init__).parameters) - {"self"}
+        # What AllenNLP's registry reads, not the class.
+        arguments.pop("type", None)
+        if unknown := sorted(set(arguments) - known):
+            raise ValueError(f"Elmo has no argument {', '.join(unknown)}; it has {', '.join(sorted(known))}.")
+        return cls(**arguments)
 
     def get_output_dim(self) -> int:
         """Size of a representation, `2 * projection_dim`."""
@@ -223,6 +272,41 @@ class ElmoTokenEmbedder(nn.Module):
         return vectors if self._projection is None else self._projection(vectors)
 
 
+class _ElmoCharacterEncoder(nn.Module):
+    """The context-free vectors alone; arguments as of `Elmo`."""
+
+    def __init__(
+        self,
+        options_file: str | Path | None,
+        weight_file: str | Path | ElmoModel | None,
+        requires_grad: bool = False,
+    ):
+        super().__init__()
+        model = load_model(weight_file, options_file)
+        self._token_embedder = model.character_encoder.requires_grad_(requires_grad)
+        self._max_characters_per_token = model.config.max_characters_per_token
+        self.output_dim = model.config.projection_dim
+
+    def get_output_dim(self) -> int:
+        """Size of a word's vector, `projection_dim`."""
+        return self.output_dim
+
+    def forward(self, inputs: Tensor) -> dict[str, Tensor]:
+        """Reads words.
+
+        Args:
+            inputs: ``(batch, words, 50)``, as `batch_to_ids` gives them.
+
+        Returns:
+            `token_embedding` ``(batch, words + 2, projection_dim)``, boundaries included, zeros for padding, and
+            `mask` ``(batch, words + 2)``, bool.
+        """
+        rows, _ = character_rows([BOS, EOS], self._max_characters_per_token)
+        begin, end = torch.from_numpy(rows).to(inputs.device)
+        characters, mask = with_boundaries(inputs, (inputs > 0).any(dim=-1), begin, end)
+        return {"token_embedding": self._token_embedder(characters) * mask.unsqueeze(-1), "mask": mask}
+
+
 class _ElmoBiLm(nn.Module):
     """The biLM alone; arguments as of `Elmo`.
 
@@ -285,7 +369,7 @@ class _ElmoBiLm(nn.Module):
             check_row_length(inputs, self._row_length, self._row_length > self.max_characters_per_token)
         cached = self._cached_vectors(inputs, word_inputs)
         if cached is not None:
-            rows, mask = _with_boundaries(*cached, self._bos_embedding, self._eos_embedding)
+            rows, mask = with_boundaries(*cached, self._bos_embedding, self._eos_embedding)
         else:
             if inputs is None or inputs.dim() != 3:
                 raise ValueError(
@@ -293,7 +377,7 @@ class _ElmoBiLm(nn.Module):
                     f"{None if inputs is None else tuple(inputs.shape)}."
                 )
             boundaries, _ = character_rows([BOS, EOS], inputs.shape[-1])
-            rows, mask = _with_boundaries(inputs, (inputs > 0).any(-1), *torch.from_numpy(boundaries).to(inputs))
+            rows, mask = with_boundaries(inputs, (inputs > 0).any(-1), *torch.from_numpy(boundaries).to(inputs))
         packing = Packing.from_mask(mask)
         words = packing.pack(rows)
         if cached is None:
@@ -520,31 +604,3 @@ class ElmoEmbedder:
                 yield each
 
         write_elmo_file(output_file_path, lines, layers(), output_format, forget_sentences, use_sentence_keys)
-
-
-def _with_boundaries(rows: Tensor, mask: Tensor, begin: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
-    """Puts a row before each sentence and one behind it: ``(batch, words, n)`` and ``(batch, words)``, two words more.
-
-    Raises:
-        ValueError: if there is padding elsewhere than behind a sentence.
-    """
-    batch, words = mask.shape
-    lengths = mask.sum(dim=1)
-    place = torch.arange(words + 2, device=mask.device)
-    if not torch.equal(mask, place[:words] < lengths.unsqueeze(1)):
-        raise ValueError("There is padding (a row of zeros) before a word or between words: it belongs behind them.")
-    longer = rows.new_zeros(batch, words + 2, rows.shape[-1])
-    longer[:, 1:-1] = rows
-    longer[:, 0] = begin
-    longer[torch.arange(batch, device=mask.device), lengths + 1] = end
-    return longer, place < (lengths + 2).unsqueeze(1)
-
-
-def remove_sentence_boundaries(tensor: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Takes `<S>` and `</S>` off: ``(batch, words + 2, dim)`` and ``(batch, words + 2)`` to two words fewer.
-
-    Returns:
-        The rest, zeros behind each sentence, and the mask, bool.
-    """
-    kept = mask[:, 2:] != 0
-    return tensor[:, 1:-1] * kept.unsqueeze(-1), kept

@@ -46,6 +46,7 @@ class ElmoModelOutput(ModelOutput):
         hidden_states: With `output_hidden_states`: the `num_layers + 1` layers, each of that shape. The first is the
             context-free word vector, twice side by side, so that all layers are of one size.
         state: With `return_state`: the LSTM state after the last word of each row.
+        attentions: None: an LSTM has none. `EncoderDecoderModel` reads this of every encoder.
     """
 
     last_hidden_state: Tensor | None = None
@@ -53,6 +54,7 @@ class ElmoModelOutput(ModelOutput):
     further_representations: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     state: ElmoState | None = None
+    attentions: tuple[Tensor, ...] | None = None
 
     @property
     def elmo_representations(self) -> tuple[Tensor, ...]:
@@ -75,6 +77,7 @@ class ElmoForPreTrainingOutput(ModelOutput):
         backward_logits: Likewise, scores of the previous word.
         hidden_states: With `output_hidden_states`, as in `ElmoModelOutput`.
         state: With `return_state`, as in `ElmoModelOutput`.
+        attentions: None, as in `ElmoModelOutput`.
     """
 
     loss: Tensor | None = None
@@ -84,6 +87,7 @@ class ElmoForPreTrainingOutput(ModelOutput):
     backward_logits: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     state: ElmoState | None = None
+    attentions: tuple[Tensor, ...] | None = None
 
 
 class ElmoPreTrainedModel(PreTrainedModel):
@@ -423,7 +427,11 @@ class ElmoModel(ElmoPreTrainedModel):
 
     def __init__(self, config: ElmoConfig):
         super().__init__(config)
-        self.character_encoder = CharacterEncoder(config) if config.character_inputs else WordEncoder(config)
+        if config.character_inputs:
+            self.character_encoder = CharacterEncoder(config)
+        else:
+            # It has what is asked of an encoder beyond its own class.
+            self.character_encoder = cast("CharacterEncoder", WordEncoder(config))
         self.bilstm = BiLstm(config)
         self.scalar_mixes = nn.ModuleList(
             ScalarMix(config.num_layers + 1, config.do_layer_norm, config.scalar_mix_parameters)

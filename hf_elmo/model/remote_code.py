@@ -24,7 +24,13 @@ AUTO_MAP = {
     "AutoModelForTokenClassification": "elmo_models.ElmoForTokenClassification",
 }
 
-# The library removed its own pipeline of this name in version 5.3. Folders of question answerers alone have the entry
+# Folders of models that write are not base models' folders too.
+ENCODER_DECODER_AUTO_MAP = {
+    "AutoConfig": "configuration_encoder_decoder_elmo.ElmoEncoderDecoderConfig",
+    "AutoModelForSeq2SeqLM": "elmo_models.ElmoEncoderDecoderModel",
+}
+
+# The library removed its own pipelines for these tasks in version 5.3. A folder has the entries for its own model alone
 # (`custom_pipelines`): without a task, pipeline() takes the one that it finds there.
 CUSTOM_PIPELINES: dict[str, dict[str, Any]] = {
     "question-answering": {
@@ -32,10 +38,26 @@ CUSTOM_PIPELINES: dict[str, dict[str, Any]] = {
         "pt": ["AutoModelForQuestionAnswering"],
     },
 }
+ENCODER_DECODER_PIPELINES: dict[str, dict[str, Any]] = {
+    task: {"impl": "text_to_text_pipeline.ElmoTextToTextPipeline", "pt": ["AutoModelForSeq2SeqLM"]}
+    for task in ("translation", "summarization")
+}
+
+_ALL_CLASSES = {**AUTO_MAP, **ENCODER_DECODER_AUTO_MAP}
+
+
+def auto_map(class_names: Iterable[str]) -> dict[str, str]:
+    """The classes that a model's folder names: those for its kind of configuration.
+
+    Args:
+        class_names: As in `custom_pipelines`.
+    """
+    writes = {place.rpartition(".")[2] for place in ENCODER_DECODER_AUTO_MAP.values()}
+    return dict(ENCODER_DECODER_AUTO_MAP if writes & set(class_names) else AUTO_MAP)
 
 
 def custom_pipelines(class_names: Iterable[str]) -> dict[str, dict]:
-    """The entries of `CUSTOM_PIPELINES` that are for a model.
+    """The pipelines (`CUSTOM_PIPELINES`, `ENCODER_DECODER_PIPELINES`) that are for a model.
 
     Args:
         class_names: Names of the model's class and, if any, of its bases; `architectures` of a configuration.
@@ -43,8 +65,8 @@ def custom_pipelines(class_names: Iterable[str]) -> dict[str, dict]:
     names = set(class_names)
     return {
         task: copy.deepcopy(entry)
-        for task, entry in CUSTOM_PIPELINES.items()
-        if names & {AUTO_MAP[auto_class].rpartition(".")[2] for auto_class in entry["pt"]}
+        for task, entry in {**CUSTOM_PIPELINES, **ENCODER_DECODER_PIPELINES}.items()
+        if names & {_ALL_CLASSES[auto_class].rpartition(".")[2] for auto_class in entry["pt"]}
     }
 
 
@@ -101,7 +123,8 @@ def add_remote_code(config: PreTrainedConfig, folder: str | os.PathLike, class_n
         folder: Made if it is missing.
         class_names: As in `custom_pipelines`.
     """
-    config.auto_map = dict(AUTO_MAP)
+    class_names = list(class_names)
+    config.auto_map = auto_map(class_names)
     # What is there may be another model's: that of the checkpoint, or a pipeline's that is just being saved.
     vars(config).pop("custom_pipelines", None)
     if pipelines := custom_pipelines(class_names):

@@ -21,8 +21,9 @@ class WordEncoder(nn.Module):
     """The vectors of words by their ids; a stand-in for `CharacterEncoder` where there are no characters."""
 
     # What the encoder of characters has, by which others go through its parts.
-    highways = ()
+    highways: tuple[nn.Module, ...] = ()
     is_quantized = False
+    activation = None
 
     def __init__(self, config: ElmoConfig):
         super().__init__()

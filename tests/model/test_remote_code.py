@@ -14,6 +14,7 @@ import transformers
 from isolated import TRAINING, WITH_HF_ELMO, isolated_environment, run_isolated
 from places import HELPERS
 from saved_code import MODEL, assert_same, code_of, model_code
+from small_translator import save_translator, small_translator, two_tokenizers
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -131,12 +132,18 @@ def test_a_pipeline_without_a_task_takes_question_answerers_alone_for_such(tiny_
 def test_every_model_of_the_package_is_named(tiny_model_folder):
     """A class that `Auto*` knows here must be found there."""
     config = AutoConfig.from_pretrained(tiny_model_folder)
-    known = {}
+    known, writers = {}, {}
     for name in dir(transformers):
         auto_class = getattr(transformers, name) if name.startswith("AutoModel") else None
         mapping = getattr(auto_class, "_model_mapping", None)
         if mapping is not None and type(config) in mapping._extra_content:
             known[name] = f"elmo_models.{mapping[type(config)].__name__}"
+        if mapping is not None and hf_elmo.ElmoEncoderDecoderConfig in mapping._extra_content:
+            writers[name] = f"elmo_models.{mapping[hf_elmo.ElmoEncoderDecoderConfig].__name__}"
+    both = {**known, **writers}
+    named = {**remote_code.AUTO_MAP, **remote_code.ENCODER_DECODER_AUTO_MAP}
+    assert both == {name: entry for name, entry in named.items() if name.startswith("AutoModel")}
+    assert writers.keys() == {"AutoModelForSeq2SeqLM"}
     assert known == {name: entry for name, entry in remote_code.AUTO_MAP.items() if name.startswith("AutoModel")}
     assert "AutoModelForSequenceClassification" in known
 
@@ -179,7 +186,9 @@ def test_base_names_are_unique():
 
 def test_what_the_library_copies_raw_imports_only_what_lies_beside_it():
     """transformers copies the file of a tokenizer or a pipeline as it is, nested imports and all."""
-    raw = {"tokenization_elmo", *(entry["impl"].partition(".")[0] for entry in remote_code.CUSTOM_PIPELINES.values())}
+    pipelines = {**remote_code.CUSTOM_PIPELINES, **remote_code.ENCODER_DECODER_PIPELINES}
+    raw = {"tokenization_elmo", "tokenization_encoder_decoder_elmo"}
+    raw |= {entry["impl"].partition(".")[0] for entry in pipelines.values()}
     raw |= {place.partition(".")[0] for auto, place in remote_code.AUTO_MAP.items() if "Tokenizer" in auto}
     files = {path.stem: path for path in MODEL.rglob("*.py")}
     waiting = list(raw)
@@ -206,6 +215,31 @@ def test_vectors_and_answers_are_those_of_the_package(tiny_model_folder, left_by
         own_task = "elmo-question-answering" if task == "question-answering" else task
         own = pipeline(own_task, str(left_by_user / "first" / answer["head"]))(answer["argument"])
         assert_same(json.loads(json.dumps(own, default=float)), answer["result"])
+
+
+def test_a_model_that_writes(tmp_path):
+    """Its folder works by itself, and so does what is saved from there."""
+    save_translator(tmp_path / "model")
+    run_isolated([HELPERS / "remote_code_writer.py", tmp_path / "model", tmp_path, PACKAGE], tmp_path)
+    left = json.loads((tmp_path / "texts.json").read_text(encoding="utf-8"))
+    inputs = two_tokenizers()(TEXTS, padding=True, return_tensors="pt")
+    written = small_translator().generate(**inputs, num_beams=3, max_new_tokens=8)
+    assert left["ids"] == written.tolist()
+    texts = [text.strip() for text in two_tokenizers().batch_decode(written, skip_special_tokens=True)]
+    assert left["texts"]["translation"] == [{"translation_text": text} for text in texts]
+    assert left["texts"]["summarization"] == [{"summary_text": text} for text in texts]
+    pipelines = {
+        task: {"impl": "text_to_text_pipeline.ElmoTextToTextPipeline", "pt": ["AutoModelForSeq2SeqLM"]}
+        for task in ("translation", "summarization")
+    }
+    tokenizers = {"tokenization_elmo", "tokenization_fast_path", "tokenization_encoder_decoder_elmo"}
+    expected = {f"{name}.py" for name in tokenizers} | set(remote_code.code())
+    for name in ("model", "again", "pipeline"):
+        config = json.loads((tmp_path / name / "config.json").read_text(encoding="utf-8"))
+        assert config["auto_map"] == remote_code.ENCODER_DECODER_AUTO_MAP
+        assert config["custom_pipelines"] == pipelines
+        assert set(code_of(tmp_path / name)) == expected
+        assert code_of(tmp_path / name) == code_of(tmp_path / "model")
 
 
 @pytest.mark.parametrize("trust", [{}, {"trust_remote_code": True}])
