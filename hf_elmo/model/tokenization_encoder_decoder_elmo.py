@@ -64,7 +64,7 @@ class ElmoEncoderDecoderTokenizer(PreTrainedTokenizerBase):
             raise TypeError(f"The source's tokenizer must be an ElmoTokenizer, was: {type(source).__name__}.")
         if not isinstance(target, PreTrainedTokenizerBase):
             raise TypeError(f"The target's tokenizer must be one of transformers, was: {type(target).__name__}.")
-        special = dict(target.special_tokens_map)
+        special: dict[str, Any] = dict(target.special_tokens_map)
         special.setdefault("bos_token", special.get("cls_token"))
         special.setdefault("eos_token", special.get("sep_token"))
         special.pop("extra_special_tokens", None)
@@ -102,7 +102,7 @@ class ElmoEncoderDecoderTokenizer(PreTrainedTokenizerBase):
                 f"model would never learn to stop: set target.add_eos_token = True, where it has that. {remedy}"
             )
 
-    def __call__(  # type: ignore[override]
+    def __call__(
         self,
         text: Any = None,
         text_pair: Any = None,
@@ -169,10 +169,10 @@ class ElmoEncoderDecoderTokenizer(PreTrainedTokenizerBase):
         """The words of a source."""
         return self.source.tokenize(text, *args, **kwargs)
 
-    def _encode_plus(self, *args: Any, **kwargs: Any) -> BatchEncoding:  # type: ignore[override]
+    def _encode_plus(self, *args: Any, **kwargs: Any) -> BatchEncoding:
         return self.source._encode_plus(*args, **kwargs)
 
-    def pad(self, encoded_inputs: Any, *args: Any, **kwargs: Any) -> BatchEncoding:  # type: ignore[override]
+    def pad(self, encoded_inputs: Any, *args: Any, **kwargs: Any) -> BatchEncoding:
         """Pads sources, as `ElmoTokenizer.pad` does; what has no characters is taken for targets."""
         first = encoded_inputs if hasattr(encoded_inputs, "keys") else encoded_inputs[0] if encoded_inputs else {}
         is_source = "character_ids" in first or "layer_states" in first
@@ -233,7 +233,7 @@ class ElmoEncoderDecoderTokenizer(PreTrainedTokenizerBase):
                 self._special_tokens_map[name] = str(token)
         return count
 
-    def save_pretrained(  # type: ignore[override]
+    def save_pretrained(
         self,
         save_directory: str | os.PathLike,
         legacy_format: bool | None = None,
@@ -263,7 +263,7 @@ class ElmoEncoderDecoderTokenizer(PreTrainedTokenizerBase):
         return tuple(files)
 
     @classmethod
-    def from_pretrained(  # type: ignore[override]
+    def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any
     ) -> ElmoEncoderDecoderTokenizer:
         """Loads what `save_pretrained` saved.

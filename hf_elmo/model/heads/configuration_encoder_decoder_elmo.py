@@ -39,8 +39,9 @@ class ElmoEncoderDecoderConfig(PreTrainedConfig):
         ),
     }
 
-    encoder: PreTrainedConfig | dict | None = None
-    decoder: PreTrainedConfig | dict | None = None
+    # Given as configurations or dictionaries; configurations once this is made.
+    encoder: Any = None
+    decoder: Any = None
     pad_token_id: int | None = None
     decoder_start_token_id: int | None = None
     eos_token_id: int | list[int] | None = None

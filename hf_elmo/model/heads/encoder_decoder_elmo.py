@@ -50,11 +50,12 @@ class ElmoEncoderDecoderModel(EncoderDecoderModel):
     """
 
     if TYPE_CHECKING:
-        config: ElmoEncoderDecoderConfig
+        # Not the library's, which its configuration cannot be a subclass of.
+        config: ElmoEncoderDecoderConfig  # type: ignore[assignment]
         encoder: ElmoModel
-        decoder: PreTrainedModel
+        decoder: Any
 
-    config_class = ElmoEncoderDecoderConfig
+    config_class: type[PreTrainedConfig] | None = ElmoEncoderDecoderConfig
     # Without this, `Trainer` would look into the signature; the loss below does use `num_items_in_batch`.
     accepts_loss_kwargs = True
 
@@ -249,12 +250,12 @@ class ElmoEncoderDecoderModel(EncoderDecoderModel):
 
     def resize_token_embeddings(
         self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
-    ) -> nn.Module:
+    ) -> nn.Embedding:
         """Makes the decoder's vocabulary larger or smaller, as after `add_tokens` of the target tokenizer."""
         return self.decoder.resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
 
     @can_return_tuple
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         input_ids: Tensor | None = None,
         character_ids: Tensor | None = None,
@@ -325,7 +326,7 @@ class ElmoEncoderDecoderModel(EncoderDecoderModel):
                 f"cut targets (max_length={self.max_target_length}, truncation=True; max_target_length of the example "
                 "scripts), or take a decoder with more positions."
             )
-        outputs = super().forward(
+        written = super().forward(
             input_ids=input_ids,
             attention_mask=attention_mask,
             decoder_input_ids=decoder_input_ids,
@@ -337,8 +338,9 @@ class ElmoEncoderDecoderModel(EncoderDecoderModel):
             return_dict=True,
             **kwargs,
         )
+        outputs = cast("Seq2SeqLMOutput", written)
         if labels is not None:
-            outputs.loss = token_loss(outputs.logits, labels, num_items_in_batch)
+            outputs.loss = token_loss(cast("Tensor", outputs.logits), labels, num_items_in_batch)
         return outputs
 
     def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
@@ -372,7 +374,8 @@ class ElmoEncoderDecoderModel(EncoderDecoderModel):
             # Generation would take the source's ids of the target's padding for padding.
             kwargs["attention_mask"] = mask.long()
             check_sources(mask)
-        return super().generate(inputs, *args, **kwargs)
+        # The library's annotation wants a class that it knows alone.
+        return cast("Any", super()).generate(inputs, *args, **kwargs)
 
     def _check_length(self, generation_config: Any, options: dict[str, Any]) -> None:
         """Raises ValueError if generation may go beyond the decoder's positions."""
