@@ -427,9 +427,9 @@ def _character_encoder(
     return count * len(widths), links, {"char_cnn_filters": [[width, count] for width in widths]}
 
 
-def _lstm_shapes(read: int, size: int) -> list[tuple[str, tuple[int, ...]]]:
-    shapes = [("weight_ih", (4 * size, read)), ("weight_hh", (4 * size, size))]
-    return [*shapes, ("bias_ih", (4 * size,)), ("bias_hh", (4 * size,))]
+def _lstm_shapes(read: int, size: int, gates: int = 4) -> list[tuple[str, tuple[int, ...]]]:
+    shapes = [("weight_ih", (gates * size, read)), ("weight_hh", (gates * size, size))]
+    return [*shapes, ("bias_ih", (gates * size,)), ("bias_hh", (gates * size,))]
 
 
 def _rows_link(archive: Archive, key: str, ours: str, rows: Tensor, least: int, size: int) -> Link:
@@ -447,6 +447,9 @@ def _rows_link(archive: Archive, key: str, ours: str, rows: Tensor, least: int, 
 
 # --- what reads them ---
 
+# The layers of torch that there are, and how many blocks of rows their matrices have.
+_GATES = {"lstm": 4, "gru": 3, "rnn": 1}
+
 
 def _encoder(
     archive: Archive, section: Section, parts: Sequence[_Part], width: int, dropout: float
@@ -457,21 +460,24 @@ def _encoder(
         section.expect("input_dim", width)
         section.close()
         return [], {"task_encoder_layers": 0, "task_dropout": dropout}, {}
-    if kind not in ("lstm", "stacked_bidirectional_lstm"):
+    if kind not in (*_GATES, "stacked_bidirectional_lstm"):
         raise ConversionError(
             f"{section.file}: {section.path}.type is {kind!r}, of which there is nothing here that computes the same; "
-            "supported are 'lstm', 'stacked_bidirectional_lstm' and 'pass_through'. (The ELMo alone can be taken: "
-            "only_elmo, --only-elmo.)"
+            "supported are 'lstm', 'gru', 'rnn', 'stacked_bidirectional_lstm' and 'pass_through'. (The ELMo alone can "
+            "be taken: only_elmo, --only-elmo.)"
         )
     section.expect("input_size", width)
     section.expect("stateful", False)
     size, layers = section.take("hidden_size", int), section.take("num_layers", int, 1)
     fields = {"task_encoder_layers": layers, "task_encoder_size": size, "task_encoder_bidirectional": True}
-    if kind == "lstm":
+    if kind in _GATES:
+        fields["task_encoder_kind"] = kind
         fields["task_encoder_bidirectional"] = section.take("bidirectional", bool, False)
+        if kind == "rnn":
+            section.expect("nonlinearity", "tanh")
         section.expect("bias", True)
         own_dropout = section.take("dropout", float, 0.0)
-        links = _lstm_links(width, size, layers, fields["task_encoder_bidirectional"], _columns(parts))
+        links = _torch_links(_GATES[kind], width, size, layers, fields["task_encoder_bidirectional"], _columns(parts))
         zeros: dict[str, Tensor] = {}
     else:
         fields["task_encoder_highways"] = section.take("use_highway", bool, True)
@@ -547,13 +553,15 @@ def _stacked_links(
 _HIGHWAY_NAMES = ("weight_ih", "weight_hh", "bias")
 
 
-def _lstm_links(width: int, size: int, layers: int, is_bidirectional: bool, columns: Transform) -> list[Link]:
+def _torch_links(
+    gates: int, width: int, size: int, layers: int, is_bidirectional: bool, columns: Transform
+) -> list[Link]:
     links = []
     output = (1 + is_bidirectional) * size
     for layer in range(layers):
         for suffix in ("", "_reverse")[: 1 + is_bidirectional]:
             read = width if layer == 0 else output
-            for name, shape in _lstm_shapes(read, size):
+            for name, shape in _lstm_shapes(read, size, gates):
                 key = f"{name}_l{layer}{suffix}"
                 transform = columns if name == "weight_ih" and layer == 0 else SAME
                 links.append(Link(f"encoder._module.{key}", (f"task_encoder.lstm.{key}",), shape, transform))

@@ -93,6 +93,8 @@ class ElmoConfig(PreTrainedConfig):
         task_encoder_layers: biLSTM layers between ELMo and a task head; 0 for none.
         task_encoder_size: Size of their output per direction.
         task_encoder_bidirectional: False: in `ElmoForTokenClassification` they read forward only.
+        task_encoder_kind: `"lstm"`; or, in `ElmoForTokenClassification`, torch's `"gru"`, or its `"rnn"` with tanh
+            (AllenNLP's encoders of these names) in their place.
         task_encoder_highways: Whether, in `ElmoForTokenClassification`, a highway leads around each of them (AllenNLP's
             `stacked_bidirectional_lstm`).
         task_feedforward_sizes: Sizes of further layers between them and the scores of tags (AllenNLP's `feedforward`).
@@ -159,6 +161,7 @@ class ElmoConfig(PreTrainedConfig):
     task_encoder_layers: int = 2
     task_encoder_size: int = 200
     task_encoder_bidirectional: bool = True
+    task_encoder_kind: str = "lstm"
     task_encoder_highways: bool = False
     task_feedforward_sizes: list[int] | None = None
     task_feedforward_activation: str = "relu"
@@ -357,6 +360,13 @@ class ElmoConfig(PreTrainedConfig):
         if self.task_feedforward_activation not in ("relu", "tanh"):
             raise ValueError(
                 f"task_feedforward_activation must be 'relu' or 'tanh', was: {self.task_feedforward_activation!r}."
+            )
+        if self.task_encoder_kind not in ("lstm", "gru", "rnn"):
+            raise ValueError(f"task_encoder_kind must be 'lstm', 'gru' or 'rnn', was: {self.task_encoder_kind!r}.")
+        if self.task_encoder_highways and self.task_encoder_kind != "lstm":
+            raise ValueError(
+                f"Highways lead around LSTMs alone, but task_encoder_kind is {self.task_encoder_kind!r}: set "
+                "task_encoder_highways to False."
             )
         if self.char_lstm_size and (self.char_cnn_filters is not None or self.char_cnn_characters is None):
             raise ValueError(

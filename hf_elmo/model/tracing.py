@@ -218,11 +218,11 @@ def read_layers_padded(
     return [torch.cat([words, backward], dim=-1), *layers], state
 
 
-def read_task_padded(lstm: nn.LSTM | HighwayLstm, vectors: Tensor, mask: Tensor, segments: Tensor | None) -> Tensor:
+def read_task_padded(lstm: nn.RNNBase | HighwayLstm, vectors: Tensor, mask: Tensor, segments: Tensor | None) -> Tensor:
     """What the LSTM of a `TaskEncoder` computes, for padded rows.
 
     Args:
-        lstm: The LSTM.
+        lstm: The LSTM, GRU or RNN of torch, or LSTM with highways.
         vectors: ``(batch, words, input_size)``, at least one word.
         mask: ``(batch, words)``, bool: true for words.
         segments: ``(batch, words)``, as in `reading_orders`.
@@ -232,19 +232,21 @@ def read_task_padded(lstm: nn.LSTM | HighwayLstm, vectors: Tensor, mask: Tensor,
     """
     orders = reading_orders(mask, segments)
     between = lstm.dropout.p if isinstance(lstm.dropout, nn.Dropout) else lstm.dropout
+    # The output, and of an LSTM the cell.
+    parts = 2 if isinstance(lstm, (nn.LSTM, HighwayLstm)) else 1
     x = vectors.transpose(0, 1)
     for depth, layers in enumerate(_task_layers(lstm)):
         if depth > 0:
             x = F.dropout(x, between, lstm.training)
         used = orders[: len(layers)]
         inputs = [project(each) for (project, _, _), each in zip(layers, (x, x.flip(0)))]
-        states = [tuple(x.new_zeros(mask.shape[0], size) for _ in range(2)) for _, _, size in layers]
+        states = [tuple(x.new_zeros(mask.shape[0], size) for _ in range(parts)) for _, _, size in layers]
         outputs, _ = scan_rows([step for _, step, _ in layers], inputs, used, states)
         x = torch.cat([each if direction == 0 else each.flip(0) for direction, each in enumerate(outputs)], dim=-1)
     return x.transpose(0, 1)
 
 
-def _task_layers(lstm: nn.LSTM | HighwayLstm) -> list[list[tuple]]:
+def _task_layers(lstm: nn.RNNBase | HighwayLstm) -> list[list[tuple]]:
     """Per layer and direction: inputs to each word's share of the work, the step of one word, the size of the state."""
     if isinstance(lstm, HighwayLstm):
         depths = zip(lstm.forward_layers, lstm.backward_layers) if lstm.backward_layers else zip(lstm.forward_layers)
@@ -253,10 +255,13 @@ def _task_layers(lstm: nn.LSTM | HighwayLstm) -> list[list[tuple]]:
     return [[_torch_layer(lstm, f"_l{depth}{suffix}") for suffix in suffixes] for depth in range(lstm.num_layers)]
 
 
-def _torch_layer(lstm: nn.LSTM, name: str) -> tuple:
+def _torch_layer(lstm: nn.RNNBase, name: str) -> tuple:
     weight_ih, weight_hh, bias_ih, bias_hh = (
         getattr(lstm, kind + name) for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     )
+
+    if not isinstance(lstm, nn.LSTM):
+        return _torch_layer_without_cell(lstm, weight_ih, weight_hh, bias_ih, bias_hh)
 
     def project(inputs: Tensor) -> tuple[Tensor]:
         return (F.linear(inputs, weight_ih, bias_ih + bias_hh),)
@@ -267,3 +272,22 @@ def _torch_layer(lstm: nn.LSTM, name: str) -> tuple:
         return torch.sigmoid(o) * torch.tanh(cell), cell
 
     return project, step, lstm.hidden_size
+
+
+def _torch_layer_without_cell(
+    rnn: nn.RNNBase, weight_ih: Tensor, weight_hh: Tensor, bias_ih: Tensor, bias_hh: Tensor
+) -> tuple:
+    def project(inputs: Tensor) -> tuple[Tensor]:
+        return (F.linear(inputs, weight_ih, bias_ih),)
+
+    def step_of_gru(shares: Tensor, hidden: Tensor) -> tuple[Tensor]:
+        own = F.linear(hidden, weight_hh, bias_hh)
+        (reset, update, new), (own_reset, own_update, own_new) = shares.chunk(3, dim=-1), own.chunk(3, dim=-1)
+        candidate = torch.tanh(new + torch.sigmoid(reset + own_reset) * own_new)
+        kept = torch.sigmoid(update + own_update)
+        return ((1 - kept) * candidate + kept * hidden,)
+
+    def step_of_rnn(shares: Tensor, hidden: Tensor) -> tuple[Tensor]:
+        return (torch.tanh(shares + F.linear(hidden, weight_hh, bias_hh)),)
+
+    return project, step_of_gru if isinstance(rnn, nn.GRU) else step_of_rnn, rnn.hidden_size

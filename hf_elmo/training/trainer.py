@@ -298,7 +298,9 @@ class LanguageModelTrainer(WholeCheckpoints, Trainer):
     def _stored_state(self, checkpoint: str) -> dict[str, torch.Tensor]:
         file = self._state_file(checkpoint)
         try:
-            with safe_open(file, framework="pt", device=str(self.args.device)) as stored:
+            # Of several processes on CPUs each has a number, which safetensors does not know.
+            device = "cpu" if self.args.device.type == "cpu" else str(self.args.device)
+            with safe_open(file, framework="pt", device=device) as stored:
                 stream = json.loads(stored.metadata()["stream"])
                 tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a mapping)
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import numpy as np
 import torch
@@ -86,13 +86,13 @@ def _words(
     tokenizer: ElmoTokenizer, document: _Text | Sequence[_Text], boundaries: str
 ) -> tuple[list[str], np.ndarray]:
     """All words, boundaries included, and which of them are these."""
-    is_text = isinstance(document, str)
     if boundaries == "sentences":
-        if is_text:
+        if isinstance(document, str):
             raise ValueError("The document is one text: for boundaries='sentences' give a list of sentences.")
         sentences = list(split_into_words(tokenizer, document))
     else:
-        sentences = list(split_into_words(tokenizer, [document]))
+        # Of lists of lists, which are no document, it says what is wrong.
+        sentences = list(split_into_words(tokenizer, [cast("_Text", document)]))
     words, flags = [], []
     for sentence in sentences:
         words += [tokenizer.bos_token, *sentence, tokenizer.eos_token]
@@ -118,13 +118,12 @@ def _windows(
             states.write(place, at_end)
             if place:
                 window = words[starts[place] : starts[place] + window_words]
-                at_end = reader.read(window, at_end, False)[0].state
+                at_end = _state_of(reader.read(window, at_end, False)[0])
         forward = reader.fresh_state()
         for place, start in enumerate(starts):
             window, flags = words[start : start + window_words], is_boundary[start : start + window_words]
             output, truncated = reader.read(window, _joined(forward, states.read(place)), layers != "mix")
-            assert output.state is not None, "it was asked for"
-            forward = output.state
+            forward = _state_of(output)
             vectors = choose_layers(output, layers)[0].float().cpu().numpy()
             if not np.isfinite(vectors).all():
                 raise ValueError(
@@ -134,6 +133,11 @@ def _windows(
             kept = np.flatnonzero(~flags | keep_boundaries)
             cut = [window[index] for index in kept if truncated[index]]
             yield EmbeddedSentence([window[index] for index in kept], vectors[..., kept, :], cut)
+
+
+def _state_of(output: ElmoModelOutput) -> ElmoState:
+    assert output.state is not None, "it was asked for"
+    return output.state
 
 
 class _Reader:

@@ -90,6 +90,13 @@ TAGGERS = {
     "no encoder": {"model__encoder": {"type": "pass_through", "input_dim": 25}},
     "simple": SIMPLE,
     "simple, forward only": {**SIMPLE, "model__encoder__bidirectional": ...},
+    "GRUs": {"model__encoder__type": "gru"},
+    "one GRU, forward only": {
+        "model__encoder__type": "gru",
+        "model__encoder__num_layers": 1,
+        "model__encoder__bidirectional": False,
+    },
+    "RNNs": {"model__encoder__type": "rnn"},
     "highways": {"model__encoder": STACKED},
     "stacked, without highways": {"model__encoder": {**STACKED, "use_highway": False}},
     "feed-forward layers": {"model__feedforward": FEEDFORWARD},
@@ -164,7 +171,11 @@ def test_raw_text_through_the_pipeline(tmp_path):
     assert {"Paris is naïve ."[entity["start"] : entity["end"]] for entity in entities} <= set(words)
 
 
-@pytest.mark.parametrize("changes", [{}, FINE_GRAINED], ids=["ner-elmo", "fine-grained-ner"])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, FINE_GRAINED, {"model__encoder__type": "gru"}, {"model__encoder__type": "rnn"}],
+    ids=["ner-elmo", "fine-grained-ner", "gru", "rnn"],
+)
 def test_the_original_program(tmp_path, shared_data, changes):
     """AllenNLP itself makes an archive, with ELMo's fixture in it, and tags: so does what the archive becomes."""
     python = os.environ.get("HF_ELMO_ALLENNLP_PYTHON")

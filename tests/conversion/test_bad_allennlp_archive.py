@@ -284,7 +284,11 @@ UNSUPPORTED = {
     ),
     "label_weights": ({"model__label_weights": {"O": 0.1}}, "model.label_weights"),
     "an unknown option": ({"model__surprise": 1}, "options that are not known here", "surprise"),
-    "an encoder": ({"model__encoder__type": "gru"}, "model.encoder.type is 'gru'", "supported are 'lstm'"),
+    "an encoder": (
+        {"model__encoder__type": "alternating_lstm"},
+        "type is 'alternating_lstm'",
+        "supported are 'lstm'",
+    ),
     "no encoder": ({"model__encoder": ...}, "the key model.encoder is missing"),
     "a stateful encoder": ({"model__encoder__stateful": True}, "model.encoder.stateful is True"),
     "an LSTM without bias": ({"model__encoder__bias": False}, "model.encoder.bias is False"),

@@ -17,6 +17,10 @@ BIO = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
 WORDS = ["the", "paris", "is", ".", "naïve", "<s>"]
 CHARACTERS = [*"aeisPrthnï日."]
 
+# Blocks of rows in the matrices of torch's recurrent layers.
+GATES = {"lstm": 4, "gru": 3, "rnn": 1}
+KINDS_OF_ARRAYS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+
 CONFIG = {
     "dataset_reader": {
         "type": "conll2003",
@@ -148,14 +152,14 @@ def tagger_state(config=CONFIG, labels=BIO, seed=9):
                 state[conv + "bias"] = rng.normal(0, 0.5, count)
     encoder = model["encoder"]
     output = encoder.get("input_dim")
-    if encoder["type"] == "lstm":
-        size, read = encoder["hidden_size"], encoder["input_size"]
+    if encoder["type"] in GATES:
+        size, read, gates = encoder["hidden_size"], encoder["input_size"], GATES[encoder["type"]]
         directions = ("", "_reverse") if encoder.get("bidirectional") else ("",)
         output = size * len(directions)
         for layer in range(encoder.get("num_layers", 1)):
             for direction in directions:
-                shapes = {"weight_ih": (4 * size, read), "weight_hh": (4 * size, size)}
-                for name, shape in (shapes | {"bias_ih": (4 * size,), "bias_hh": (4 * size,)}).items():
+                shapes = {"weight_ih": (gates * size, read), "weight_hh": (gates * size, size)}
+                for name, shape in (shapes | {"bias_ih": (gates * size,), "bias_hh": (gates * size,)}).items():
                     state[f"encoder._module.{name}_l{layer}{direction}"] = rng.normal(0, 0.6, shape)
             read = output
     elif encoder["type"] == "stacked_bidirectional_lstm":
@@ -266,10 +270,11 @@ class NumpyTagger:
                 forward = self._stacked(f"forward_layer_{layer}", vectors)
                 backward = self._stacked(f"backward_layer_{layer}", vectors[::-1])[::-1]
                 vectors = np.concatenate([forward, backward], axis=1)
-        for layer in range(encoder.get("num_layers", 1) if encoder["type"] == "lstm" else 0):
-            forward = self._lstm(f"l{layer}", vectors)
+        read = {"gru": self._gru, "rnn": self._rnn}.get(encoder["type"], self._lstm)
+        for layer in range(encoder.get("num_layers", 1) if encoder["type"] in GATES else 0):
+            forward = read(f"l{layer}", vectors)
             if encoder.get("bidirectional"):
-                backward = self._lstm(f"l{layer}_reverse", vectors[::-1])[::-1]
+                backward = read(f"l{layer}_reverse", vectors[::-1])[::-1]
                 forward = np.concatenate([forward, backward], axis=1)
             vectors = forward
         feedforward = self.config["model"].get("feedforward") or {"hidden_dims": []}
@@ -349,6 +354,27 @@ class NumpyTagger:
             if len(gates) > 4 * size:
                 share = _sigmoid(gates[4 * size :])
                 hidden = share * hidden + (1 - share) * projected[5 * size :]
+            outputs.append(hidden)
+        return np.array(outputs)
+
+    def _gru(self, suffix, inputs):
+        of = {name: self.state[f"encoder._module.{name}_{suffix}"] for name in KINDS_OF_ARRAYS}
+        hidden, outputs = np.zeros(of["weight_hh"].shape[1]), []
+        for x in inputs:
+            shares = of["weight_ih"] @ x + of["bias_ih"]
+            own = of["weight_hh"] @ hidden + of["bias_hh"]
+            (r, z, n), (own_r, own_z, own_n) = np.split(shares, 3), np.split(own, 3)
+            new = np.tanh(n + _sigmoid(r + own_r) * own_n)
+            kept = _sigmoid(z + own_z)
+            hidden = (1 - kept) * new + kept * hidden
+            outputs.append(hidden)
+        return np.array(outputs)
+
+    def _rnn(self, suffix, inputs):
+        of = {name: self.state[f"encoder._module.{name}_{suffix}"] for name in KINDS_OF_ARRAYS}
+        hidden, outputs = np.zeros(of["weight_hh"].shape[1]), []
+        for x in inputs:
+            hidden = np.tanh(of["weight_ih"] @ x + of["bias_ih"] + of["weight_hh"] @ hidden + of["bias_hh"])
             outputs.append(hidden)
         return np.array(outputs)
 

@@ -36,6 +36,13 @@ def test_sklearn(run):
     assert names == "['elmovectorizer0' 'elmovectorizer1' 'elmovectorizer2']"
 
 
+def test_sentence_transformers(run):
+    pytest.importorskip("sentence_transformers", reason="needs the extra sentence")
+    lines = run("sentence-transformers").splitlines()
+    assert len(lines) == 2
+    assert float(lines[0].rpartition(" ")[2]) >= float(lines[1].rpartition(" ")[2]) > 0
+
+
 def test_spacy(run):
     spacy = pytest.importorskip("spacy", reason="needs the extra spacy")
     if not spacy.Language.has_factory("elmo"):

@@ -240,22 +240,22 @@ def test_two_processes_have_rows_of_their_own(tmp_path):
         small_training(folder, **options, per_device_train_batch_size=2)
 
 
-def torchrun(folder, *options):
+def torchrun(folder):
     """Starts the training in two processes with two rows each."""
-    folder.mkdir()
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *options]
-    arguments = [str(SCRIPT), str(folder), json.dumps({"per_device_train_batch_size": 2})]
+    folder.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(SCRIPT)]
+    arguments = [str(folder), json.dumps({"per_device_train_batch_size": 2})]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(folder / "cache")}
     return subprocess.Popen([*command, *arguments], env=environment, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.slow
 def test_a_process_of_two_is_killed(tmp_path):
-    """torchrun ends the other one, too, and starts both again; they go on from the last checkpoint."""
+    """torchrun ends the other one, too; started again they go on from the last checkpoint, to the same weights."""
     undisturbed = torchrun(tmp_path / "whole")
     _, said = undisturbed.communicate(timeout=900)
     assert undisturbed.returncode == 0, said[-3000:]
-    process = torchrun(tmp_path / "killed", "--max-restarts", "1")
+    process = torchrun(tmp_path / "killed")
     out = tmp_path / "killed" / "out"
     while not (out / "checkpoint-4").exists():
         time.sleep(0.002)
@@ -263,15 +263,14 @@ def test_a_process_of_two_is_killed(tmp_path):
     workers = [child for child in psutil.Process(process.pid).children() if str(SCRIPT) in child.cmdline()]
     assert len(workers) == 2
     workers[1].kill()
-    _, said = process.communicate(timeout=900)
-    assert not workers[1].is_running()
-    assert "Signal 9 (SIGKILL)" in said
-    assert process.returncode == 0, said[-3000:]
+    process.communicate(timeout=900)
+    assert process.returncode != 0
+    assert not any(worker.is_running() for worker in workers)
+    assert not (out / "model.safetensors").exists()
+    again = torchrun(tmp_path / "killed")
+    _, said = again.communicate(timeout=900)
+    assert again.returncode == 0, said[-3000:]
     assert sha256(out / "model.safetensors") == sha256(tmp_path / "whole" / "out" / "model.safetensors")
-    checkpoints = [
-        sorted(path.name for path in folder.glob("checkpoint-*")) for folder in (out, tmp_path / "whole" / "out")
-    ]
-    assert checkpoints[0] == checkpoints[1]
 
 
 def test_another_text_or_shape_cannot_be_resumed(uninterrupted, tmp_path):

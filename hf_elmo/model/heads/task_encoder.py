@@ -10,6 +10,8 @@ from ..lstm.highway_lstm import HighwayLstm
 from ..lstm.packing import Packing
 from ..tracing import is_traced_whole, read_task_padded
 
+_KINDS: dict[str, type[nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+
 
 class TaskEncoder(nn.Module):
     """`num_layers` biLSTMs of `size` per direction, with dropout before, between and behind them.
@@ -22,6 +24,7 @@ class TaskEncoder(nn.Module):
         input_dropout: Share of the input's values dropped; None: as many. 0 for vectors that come with dropout.
         bidirectional: False for LSTMs that read forward only.
         highways: Whether a highway leads around each LSTM (`HighwayLstm`).
+        kind: `"lstm"`, `"gru"` or `"rnn"`: the recurrent layers, under the name `lstm` in any case.
     """
 
     def __init__(
@@ -33,13 +36,14 @@ class TaskEncoder(nn.Module):
         input_dropout: float | None = None,
         bidirectional: bool = True,
         highways: bool = False,
+        kind: str = "lstm",
     ):
         super().__init__()
         self.lstm = None
         if num_layers > 0:
             between = dropout if num_layers > 1 else 0.0
-            kind = HighwayLstm if highways else nn.LSTM
-            self.lstm = kind(input_size, size, num_layers, dropout=between, bidirectional=bidirectional)
+            layers = HighwayLstm if highways else _KINDS[kind]
+            self.lstm = layers(input_size, size, num_layers, dropout=between, bidirectional=bidirectional)
         self.input_dropout = nn.Dropout(dropout if input_dropout is None else input_dropout)
         self.dropout = nn.Dropout(dropout)
         self.output_size = input_size if self.lstm is None else (1 + bidirectional) * size

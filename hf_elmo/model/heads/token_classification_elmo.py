@@ -77,6 +77,7 @@ class ElmoForTokenClassification(ElmoPreTrainedModel):
             input_dropout=0.0 if comes_with_dropout else None,
             bidirectional=config.task_encoder_bidirectional,
             highways=config.task_encoder_highways,
+            kind=config.task_encoder_kind,
         )
         sizes = [self.task_encoder.output_size, *(config.task_feedforward_sizes or ())]
         self.feedforward = nn.ModuleList(nn.Linear(*pair) for pair in pairwise(sizes))
