@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(
 #: Most modules in a folder; of these, whose modules are a file per format and a file per command, more, and of the
 #: model, where tokenizers must lie side by side.
 MOST_MODULES = 16
-MOST_MODULES_OF = {"conversion": 24, "commands": 24, "model": 17}
+MOST_MODULES_OF = {"conversion": 24, "commands": 24}
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,9 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple, logging
 
-from .adapter_names import HeadForAdapters, named_stand_ins, second_names
 from .character_encoder import CharacterEncoder, ScaledLinear, check_row_length
 from .configuration_elmo import ElmoConfig
+from .heads.adapter_names import HeadForAdapters, named_stand_ins, second_names
 from .lstm.bilstm import BiLstm
 from .lstm.lstm_layer import ElmoState, LstmLayer, is_quantized
 from .lstm.packing import Packing, Words
