@@ -16,17 +16,17 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple, logging
 
+from .adapter_names import HeadForAdapters, named_stand_ins, second_names
 from .character_encoder import CharacterEncoder, ScaledLinear, check_row_length
 from .configuration_elmo import ElmoConfig
-from .heads.adapter_names import HeadForAdapters, named_stand_ins, second_names
 from .lstm.bilstm import BiLstm
 from .lstm.lstm_layer import ElmoState, LstmLayer, is_quantized
 from .lstm.packing import Packing, Words
+from .lstm.tracing import is_traced_whole, read_layers_padded
 from .model_files import check_local_weights
 from .remote_code import add_remote_code
 from .sampled_softmax import LogUniformSampler, sampled_softmax_losses
 from .scalar_mix import ScalarMix
-from .tracing import is_traced_whole, read_layers_padded
 from .word_encoder import WordEncoder
 
 # `[PAD]`, `[UNK]`, `<S>` and `</S>` stand before all words.

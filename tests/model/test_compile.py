@@ -11,7 +11,7 @@ from small_models import fill, mask_of, random_batch, random_options, random_wor
 from torch._dynamo.testing import CompileCounter
 
 from hf_elmo import ElmoForPreTraining, ElmoForSequenceClassification, ElmoModel, ElmoState
-from hf_elmo.model.tracing import begins
+from hf_elmo.model.lstm.tracing import begins
 
 # More than any model here needs; were there a graph per length, all tests would fail by their counts.
 GRAPHS = 64

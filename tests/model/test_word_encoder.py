@@ -22,7 +22,7 @@ from hf_elmo import (
 )
 from hf_elmo.commands.app import app
 from hf_elmo.export import ElmoGraph, export_program
-from hf_elmo.model.tracing import encode_padded
+from hf_elmo.model.lstm.tracing import encode_padded
 from hf_elmo.vectors.word_cache import cache_words
 
 WORDS = ["the", "cat", "sat", ".", "naïve", "on", "mat", "a"]

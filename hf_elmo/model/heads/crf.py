@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers.utils import logging
 
 from ..lstm.packing import Packing
-from ..tracing import is_traced_whole, reading_orders, scan_rows
+from ..lstm.tracing import is_traced_whole, reading_orders, scan_rows
 
 logger = logging.get_logger(__name__)
 

@@ -13,9 +13,9 @@ from transformers.modeling_outputs import QuestionAnsweringModelOutput
 from transformers.utils import can_return_tuple, logging
 
 from ..configuration_elmo import ElmoConfig
+from ..lstm.tracing import is_traced_whole
 from ..modeling_elmo import ElmoModel, ElmoPreTrainedModel, check_finite, check_tensors, loss_divisor
 from ..tokenization_elmo import BEGIN_SENTENCE, END_SENTENCE
-from ..tracing import is_traced_whole
 from .attention_flow import AttentionFlow, SelfAttention, TrilinearSimilarity
 from .task_encoder import TaskEncoder
 

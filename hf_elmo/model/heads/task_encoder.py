@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from ..lstm.highway_lstm import HighwayLstm
 from ..lstm.packing import Packing
-from ..tracing import is_traced_whole, read_task_padded
+from ..lstm.tracing import is_traced_whole, read_task_padded
 
-_KINDS: dict[str, type[nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+_KINDS: dict[str, Callable[..., nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
 
 class TaskEncoder(nn.Module):

@@ -18,10 +18,10 @@ from transformers.utils import can_return_tuple
 from ..character_encoder import ACTIVATIONS, CharacterEncoder, CharacterSizes
 from ..configuration_elmo import ElmoConfig
 from ..lstm.highway_lstm import HighwayLstmLayer
+from ..lstm.tracing import begins, encode_padded, is_traced_whole
 from ..modeling_elmo import ElmoModel, ElmoPreTrainedModel, check_finite, check_tensors, label_count, loss_divisor
 from ..scalar_mix import ScalarMix
 from ..tokenization_elmo import BEGIN_SENTENCE, END_SENTENCE, SPECIAL_WORDS
-from ..tracing import begins, encode_padded, is_traced_whole
 from .crf import LinearChainCrf, TagConstraints, tag_constraints
 from .glove import look_up, read_word_vectors
 from .task_encoder import TaskEncoder

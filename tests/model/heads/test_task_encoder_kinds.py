@@ -6,7 +6,7 @@ from small_models import fill, small_config
 
 from hf_elmo import ElmoForTokenClassification
 from hf_elmo.model.heads.task_encoder import TaskEncoder
-from hf_elmo.model.tracing import _task_layers
+from hf_elmo.model.lstm.tracing import _task_layers
 
 WORDS = torch.randn(1, 5, 4, generator=torch.Generator().manual_seed(1))
 

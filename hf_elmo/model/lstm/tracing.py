@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .character_encoder import CharacterEncoder
-from .lstm.bilstm import BiLstm
-from .lstm.highway_lstm import HighwayLstm
-from .lstm.lstm_layer import ElmoState, LstmLayer
-from .word_encoder import WordEncoder
+from ..character_encoder import CharacterEncoder
+from ..word_encoder import WordEncoder
+from .bilstm import BiLstm
+from .highway_lstm import HighwayLstm
+from .lstm_layer import ElmoState, LstmLayer
 
 
 def is_traced_whole() -> bool:
