@@ -21,7 +21,7 @@ NO_TEXT_OF_OURS = ("/proc/", "archive.open", "opened.open", "self.log.read_text"
 # Where they may be absent, they are not needed: torch brings Triton for the GPUs that have it, type checkers _typeshed.
 OPTIONAL = {"triton", "_typeshed"}
 # What a module is installed as, if not by its name.
-INSTALLED_AS = {"umap": "umap_learn", "yaml": "pyyaml"}
+INSTALLED_AS = {"sklearn": "scikit_learn", "umap": "umap_learn", "yaml": "pyyaml"}
 # Extras for those who work on the project, rather than with it.
 FOR_DEVELOPERS = {"browser", "docs", "lint", "release", "test"}
 

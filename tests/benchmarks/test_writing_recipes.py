@@ -51,7 +51,8 @@ def test_multi30k(small, tiny_model_folder, tmp_path):
     assert by_arm["elmo"]["mix"] != by_arm["random"]["mix"]
     # What is there is not run again; other settings do not get mixed with it.
     again = run(recipe, tmp_path, tiny_model_folder, "--test-pairs", 3)
-    assert again["runs"] == results["runs"] == json.loads((tmp_path / "results.json").read_text())["runs"]
+    written = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert again["runs"] == results["runs"] == written["runs"]
     with pytest.raises(SystemExit, match="has results of other settings"):
         run(recipe, tmp_path, tiny_model_folder, "--test-pairs", 2)
 

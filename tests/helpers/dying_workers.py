@@ -13,7 +13,7 @@ def die_once(texts, marker):
     marker = Path(marker)
     if any(text.startswith("fatal") for text in texts):
         try:
-            with marker.open("x") as file:
+            with marker.open("x", encoding="utf-8") as file:
                 file.write(str(os.getpid()))
         except FileExistsError:
             return

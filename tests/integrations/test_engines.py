@@ -36,7 +36,7 @@ def check(table, embedder, ids="id"):
 
 def died(marker):
     """Whether the process of the marker is no more: gone, or not yet buried by its parent."""
-    number = int(marker.read_text())
+    number = int(marker.read_text(encoding="utf-8"))
     for _ in range(100):
         if not psutil.pid_exists(number) or psutil.Process(number).status() == psutil.STATUS_ZOMBIE:
             return True

@@ -41,7 +41,7 @@ def test_words_alone_of_a_layer(tiny_model_folder, tmp_path, layer, pooling):
     np.testing.assert_allclose(model.encode(TEXTS), wanted, atol=1e-5)
     assert not model.encode([""]).any() or pooling == "max"
     model.save(str(tmp_path / "saved"))
-    kinds = [module["type"] for module in json.loads((tmp_path / "saved" / "modules.json").read_text())]
+    kinds = [module["type"] for module in json.loads((tmp_path / "saved" / "modules.json").read_text(encoding="utf-8"))]
     assert kinds[1] == "hf_elmo.integrations.sentence_transformers.ElmoWords"
     again = library.SentenceTransformer(str(tmp_path / "saved"), trust_remote_code=True)
     np.testing.assert_array_equal(again.encode(TEXTS), model.encode(TEXTS))

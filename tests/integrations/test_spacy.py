@@ -77,9 +77,10 @@ def test_to_disk_and_bytes(nlp, tmp_path):
     nlp.to_disk(tmp_path / "pipeline")
     # The configuration names a folder that need not be there any more.
     file = tmp_path / "pipeline" / "config.cfg"
-    assert "[components.elmo]" in file.read_text()
-    lines = [line if not line.startswith("model = ") else 'model = "/gone"' for line in file.read_text().splitlines()]
-    file.write_text("\n".join(lines))
+    content = file.read_text(encoding="utf-8")
+    assert "[components.elmo]" in content
+    lines = [line if not line.startswith("model = ") else 'model = "/gone"' for line in content.splitlines()]
+    file.write_text("\n".join(lines), encoding="utf-8")
     loaded = spacy.load(tmp_path / "pipeline")
     np.testing.assert_array_equal(loaded(TEXT).tensor, expected.tensor)
     doc = spacy.tokens.Doc(nlp.vocab).from_bytes(expected.to_bytes())

@@ -220,7 +220,9 @@ def test_a_row_that_cannot_be_read(tmp_path, tiny_model_folder):
     assert [path.name for path in (tmp_path / "out" / "data").iterdir()] == ["00000.parquet"]
     manifest = embed_corpus(source, tmp_path / "out", embedder, columns=["id"], shard_rows=3, on_bad_row="report")
     assert (manifest["totals"]["rows"], manifest["totals"]["bad_rows"]) == (8, 4)
-    reported = [json.loads(line) for line in (tmp_path / "out" / "bad_rows.jsonl").read_text().splitlines()]
+    reported = [
+        json.loads(line) for line in (tmp_path / "out" / "bad_rows.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     assert [row["row"] for row in reported] == [4, 5, 6, 7]
     assert [row["place"] for row in reported] == [f"{source}, line {number}" for number in (5, 6, 7, 8)]
     table = pq.read_table(tmp_path / "out" / "data")
@@ -485,7 +487,7 @@ def test_the_last_shard(tmp_path, tiny_model_folder, rows):
 def test_the_command(tmp_path, tiny_model_folder, reference):
     """Under the variables of torchrun, as two processes one after the other."""
     source = write_json(tmp_path / "c.jsonl", [{"sentence": text, "id": number} for number, text in enumerate(TEXTS)])
-    with source.open("a") as file:
+    with source.open("a", encoding="utf-8") as file:
         file.write("no JSON\n")
     command = ["-m", "hf_elmo", "embed-corpus", source, tmp_path / "out", "-m", tiny_model_folder, "--pooling", "mean",
                "--text-column", "sentence", "--column", "id", "--shard-rows", "2", "--bad-rows", "report"]  # fmt: skip
