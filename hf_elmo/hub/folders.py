@@ -205,7 +205,7 @@ def _load(model_class: type[_Model], folder: Path, device: str | None) -> tuple[
     for parameter_name, parameter in model.named_parameters():
         if not parameter.isfinite().all():
             raise ValueError(f"The model in {folder} is damaged: {parameter_name} holds numbers that are not finite.")
-        largest = float(parameter.abs().max()) if parameter.numel() else 0.0
+        largest = float(parameter.detach().abs().max()) if parameter.numel() else 0.0
         if largest > LARGEST_WEIGHT:
             raise ValueError(
                 f"The model in {folder} is damaged: {parameter_name} holds numbers up to {largest:.3g}, with which "
