@@ -63,12 +63,12 @@ def in_memory_rate(source: Path) -> float:
     torch.set_num_threads(1)
     model = hf_elmo.ElmoModel.from_pretrained(hf_elmo.bundled())
     tokenizer = hf_elmo.ElmoTokenizer.from_pretrained(hf_elmo.bundled())
-    sentences = hf_elmo.embed_sentences(model, tokenizer, lines_of_files([source]))
-    for _ in islice(sentences, 200):
+    # The first call lays out weights.
+    for _ in hf_elmo.embed_sentences(model, tokenizer, islice(lines_of_files([source]), 200)):
         pass
-    started, words = time.perf_counter(), 0
-    for sentence in sentences:
-        words += len(sentence.words)
+    started = time.perf_counter()
+    sentences = hf_elmo.embed_sentences(model, tokenizer, lines_of_files([source]))
+    words = sum(len(sentence.words) for sentence in sentences)
     return words / (time.perf_counter() - started)
 
 
@@ -78,6 +78,12 @@ def contents(folder: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def check_same(expected: dict[str, str], folder: Path) -> None:
+    if contents(folder) != expected:
+        sys.exit("The files are not those of one process without interruption.")
+    print("  the files are the same", flush=True)
 
 
 def kill_and_resume(source: Path, output: Path, kills: int, seconds: float) -> int:
@@ -134,11 +140,13 @@ def measure(options: argparse.Namespace, folder: Path, files: list[Path]) -> Non
     statuses = [process.wait() for process in both]
     if any(statuses):
         sys.exit("One of two processes failed.")
-    print(f"one process {seconds:,.1f} s, two at once {time.perf_counter() - started:,.1f} s, start included; files "
-          f"{'the same' if contents(folder / 'two') == expected else 'NOT THE SAME'}", flush=True)  # fmt: skip
+    print(
+        f"one process {seconds:,.1f} s, two at once {time.perf_counter() - started:,.1f} s, start included", flush=True
+    )
+    check_same(expected, folder / "two")
     killed = kill_and_resume(part, folder / "killed", options.kills, seconds)
-    is_same = contents(folder / "killed") == expected
-    print(f"killed {killed} times and resumed: files {'the same' if is_same else 'NOT THE SAME'}")
+    print(f"killed {killed} times and resumed")
+    check_same(expected, folder / "killed")
     if resident > options.limit_mb:
         sys.exit(f"More than {options.limit_mb} MB were resident.")
 
@@ -172,6 +180,8 @@ def main() -> None:
     parser.add_argument("--text", type=Path, nargs="+", help="text files, a paragraph or a sentence on each line")
     options = parser.parse_args()
     files = options.text or [shared_data("lm", "wikipedia_en_2015", "train.txt.gz")]
+    if options.folder:
+        os.makedirs(options.folder, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         (measure_sizes if options.what == "sizes" else measure)(options, Path(folder), files)
 
