@@ -1,7 +1,7 @@
 """Frozen vectors under a linear probe: what a layer has of a label that a straight cut can reach.
 
-The probe is scikit-learn's logistic regression on standardised vectors. Its one choice, the strength of regularisation,
-is made on data that is not tested: the mean over folds of the training part, or the development set where one is given.
+The probe is scikit-learn's logistic regression on standardised vectors. Nothing is chosen: the strength of
+regularisation is the same for all vectors and all labels, and so is the number of steps.
 """
 
 from __future__ import annotations

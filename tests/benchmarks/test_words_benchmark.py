@@ -54,12 +54,12 @@ def test_ngram_cosines_by_hand():
 
 def test_ranks_of_small_models(folder, tmp_path, monkeypatch):
     pairs = tmp_path / "pairs.tsv"
-    pairs.write_text("# A remark\ninflection\twalk\twalked\nmisspelling\tcolouer\tcolour\n", encoding="utf-8")
+    pairs.write_text("# A remark\ninflection\twalk\twalked\nmisspelling\tcolours\tcolour\n", encoding="utf-8")
     monkeypatch.setattr(words.read_pairs, "__defaults__", (pairs,))
     table = words.main(["--model", str(folder), "--output", str(tmp_path / "words.json")])
     assert json.loads((tmp_path / "words.json").read_text(encoding="utf-8")) == table
     first, second = table["rows"]["pairs"]
-    # "walked" and "walking" share n-grams with "walk"; "colouer" shares most with "colour".
+    # "walked" and "walking" share n-grams with "walk"; "colours" shares most with "colour".
     assert first[words.NGRAMS] in (1, 2)
     assert second[words.NGRAMS] == 1
     assert second["by use"] is None
