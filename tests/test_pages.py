@@ -70,9 +70,11 @@ def test_benchmarks_exist(page):
     for command in commands_in(page.read_text(encoding="utf-8"), "python"):
         if command[:2] != ["python", "-m"] or not command[2].startswith("benchmarks."):
             continue
-        file = CHECKOUT / (command[2].replace(".", "/") + ".py")
+        module = CHECKOUT / command[2].replace(".", "/")
+        file = module / "__main__.py" if module.is_dir() else module.with_suffix(".py")
         assert file.is_file(), command
-        sources = [file, CHECKOUT / "benchmarks" / "quality" / "tagging.py"]
+        quality = CHECKOUT / "benchmarks" / "quality"
+        sources = [file, quality / "tagging.py", quality / "tables.py"]
         source = "".join(path.read_text(encoding="utf-8") for path in sources)
         for option in (word.partition("=")[0] for word in command if word.startswith("--")):
             assert f'"{option}"' in source, command

