@@ -74,14 +74,17 @@ def custom_pipelines(class_names: Iterable[str]) -> dict[str, dict]:
 _RELATIVE_IMPORT = re.compile(r"^(\s*)from \.+(?:\w+\.)*(\w+) import", re.MULTILINE)
 
 
-def code() -> dict[str, str]:
+def code(*more: str) -> dict[str, str]:
     """The code of all models as a saved folder holds it: file name -> text.
 
     That is `elmo_models.py` and every module that it imports, directly or not, with imports rewritten for one flat
     folder. Flat code stays as it is, so a model that was loaded from a saved folder saves the same code again.
+
+    Args:
+        more: Names of further files of `hf_elmo/model/` that are wanted, with what they import.
     """
     package = Path(__file__).parent
-    waiting = [package / "elmo_models.py"]
+    waiting = [package / name for name in ("elmo_models.py", *more)]
     files: dict[str, str] = {}
     while waiting:
         source = waiting.pop()

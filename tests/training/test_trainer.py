@@ -240,37 +240,59 @@ def test_two_processes_have_rows_of_their_own(tmp_path):
         small_training(folder, **options, per_device_train_batch_size=2)
 
 
-def torchrun(folder):
+def torchrun(folder, *options, **variables):
     """Starts the training in two processes with two rows each."""
     folder.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(SCRIPT)]
-    arguments = [str(folder), json.dumps({"per_device_train_batch_size": 2})]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(folder / "cache")}
-    return subprocess.Popen([*command, *arguments], env=environment, stderr=subprocess.PIPE, text=True)
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *options]
+    arguments = [str(SCRIPT), str(folder), json.dumps({"per_device_train_batch_size": 2})]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(folder / "cache"), **variables}
+    return subprocess.Popen([sys.executable, *launch, *arguments], env=environment, stderr=subprocess.PIPE, text=True)
 
 
-@pytest.mark.slow
-def test_a_process_of_two_is_killed(tmp_path):
-    """torchrun ends the other one, too; started again they go on from the last checkpoint, to the same weights."""
-    undisturbed = torchrun(tmp_path / "whole")
+@pytest.fixture(scope="module")
+def weights_of_two(tmp_path_factory):
+    """The checksum of what two processes make that nobody disturbs."""
+    folder = tmp_path_factory.mktemp("two") / "whole"
+    undisturbed = torchrun(folder)
     _, said = undisturbed.communicate(timeout=900)
     assert undisturbed.returncode == 0, said[-3000:]
-    process = torchrun(tmp_path / "killed")
-    out = tmp_path / "killed" / "out"
+    return sha256(folder / "out" / "model.safetensors")
+
+
+def kill_one(process, out):
+    """Kills one of the two processes after the first checkpoint; what torchrun said until its end."""
     while not (out / "checkpoint-4").exists():
         time.sleep(0.002)
         assert process.poll() is None, process.communicate()[1][-3000:]
     workers = [child for child in psutil.Process(process.pid).children() if str(SCRIPT) in child.cmdline()]
     assert len(workers) == 2
     workers[1].kill()
-    process.communicate(timeout=900)
-    assert process.returncode != 0
+    _, said = process.communicate(timeout=900)
     assert not any(worker.is_running() for worker in workers)
+    return said
+
+
+@pytest.mark.slow
+def test_a_process_of_two_is_killed(tmp_path, weights_of_two):
+    """torchrun ends the other one, too; started again they go on from the last checkpoint, to the same weights."""
+    process, out = torchrun(tmp_path / "killed"), tmp_path / "killed" / "out"
+    kill_one(process, out)
+    assert process.returncode != 0
     assert not (out / "model.safetensors").exists()
     again = torchrun(tmp_path / "killed")
     _, said = again.communicate(timeout=900)
     assert again.returncode == 0, said[-3000:]
-    assert sha256(out / "model.safetensors") == sha256(tmp_path / "whole" / "out" / "model.safetensors")
+    assert sha256(out / "model.safetensors") == weights_of_two
+
+
+@pytest.mark.slow
+def test_torchrun_starts_a_killed_process_again(tmp_path, weights_of_two):
+    """With the variable without which torch 2.13 gives new processes the addresses of those before them."""
+    variables = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    process = torchrun(tmp_path / "killed", "--max-restarts", "1", **variables)
+    said = kill_one(process, tmp_path / "killed" / "out")
+    assert process.returncode == 0, said[-3000:]
+    assert sha256(tmp_path / "killed" / "out" / "model.safetensors") == weights_of_two
 
 
 def test_another_text_or_shape_cannot_be_resumed(uninterrupted, tmp_path):

@@ -26,11 +26,12 @@ class ChainedRows:
 
     Args:
         sources: The inputs.
+        revisions: The commits of those of them that are on the hub.
         options: Further arguments of `open_rows`.
     """
 
-    def __init__(self, sources: Sequence[str], **options: Any):
-        self._sources, self._options = sources, options
+    def __init__(self, sources: Sequence[str], revisions: dict[str, str | None], **options: Any):
+        self._sources, self._revisions, self._options = sources, revisions, options
         # By size, where an input is a file: only for progress.
         self._sizes = [float(max(1, os.path.getsize(each))) if os.path.isfile(each) else 1.0 for each in sources]
         self._number = 0
@@ -38,7 +39,8 @@ class ChainedRows:
         self._types = self._current.types()
 
     def _open(self, number: int) -> RowSource:
-        return open_rows(self._sources[number], **self._options)
+        source = self._sources[number]
+        return open_rows(source, revision=self._revisions.get(source), **self._options)
 
     def types(self) -> list[pa.DataType]:
         """Types of the columns to keep, which are those of the first input."""
