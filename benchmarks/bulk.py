@@ -221,16 +221,25 @@ def _as_kind(row: EmbeddedRow, layers: str, pooling: str | None, dtype: str) -> 
     return EmbeddedRow(row.words, (vectors.mean(-2) if pooling else vectors).astype(dtype), [])
 
 
+def tokenizing_seconds(tokenizer: hf_elmo.ElmoTokenizer, lines: list[str]) -> float:
+    """Seconds of the processor for splitting texts into words and making tensors of these."""
+    begun = time.process_time()
+    words = [tokenizer.tokenize(line) for line in lines]
+    for start in range(0, len(words), 32):
+        tokenizer(words[start : start + 32], is_split_into_words=True, padding=True, return_tensors="pt")
+    return time.process_time() - begun
+
+
 def measure_sizes(options: argparse.Namespace, folder: Path, source: Path) -> dict:
     """Bytes a word, and the time that embedding and writing take, of every kind of shard."""
     import torch
 
     torch.set_num_threads(1)
     embedder = hf_elmo.Embedder(options.model, layers="all", device="cpu")
-    embedder.load()
+    _, tokenizer = embedder.load()
     sizes, seconds = [0] * len(_KINDS), [0.0] * len(_KINDS)
     rows = words = 0
-    embedding, begun = 0.0, time.process_time()
+    embedding = tokenizing = 0.0
     lines = lines_of_files([source])
     for part in iter(lambda: list(islice(lines, options.shard_rows)), []):
         writers = []
@@ -238,6 +247,7 @@ def measure_sizes(options: argparse.Namespace, folder: Path, source: Path) -> di
             shape = ShardShape(embedder.dim, embedder.num_layers if layers == "all" else None, bool(pooling), dtype)
             path = folder / f"{place}{SHARDS[name].suffix}"
             writers.append(SHARDS[name](path, shape, path))
+        tokenizing += tokenizing_seconds(tokenizer, part)
         begun = time.process_time()
         for row in embedder.embed(part):
             embedding += time.process_time() - begun
@@ -258,9 +268,12 @@ def measure_sizes(options: argparse.Namespace, folder: Path, source: Path) -> di
          f"{1e6 * seconds[place] / words:.1f}"]
         for place, kind in enumerate(_KINDS)
     ]  # fmt: skip
-    print(f"{rows:,} rows, {words:,} words; embedding took {1e6 * embedding / words:,.0f} us of the processor a word")
+    print(
+        f"{rows:,} rows, {words:,} words; us of the processor a word: {1e6 * embedding / words:,.0f}, of which "
+        f"tokenizing {1e6 * tokenizing / words:,.1f}"
+    )
     print(table(["", "bytes a word", "bytes a row", "us to write a word"], lines_out), flush=True)
-    return {"rows": rows, "words": words, "sizes": dict(zip(_KINDS, sizes)), "embedding_seconds": embedding}
+    return {"rows": rows, "words": words, "sizes": dict(zip(_KINDS, sizes)), "seconds": [embedding, tokenizing]}
 
 
 def main(arguments: list[str] | None = None) -> dict:

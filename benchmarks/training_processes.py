@@ -1,6 +1,7 @@
 """Training in several processes: words a second of 1 and of 2, and what the exchange of gradients costs.
 
     python -m benchmarks.training_processes [--processes 1 2] [--rounds 3] [--steps 30] [--config small]
+    python -m benchmarks.training_processes --on-paper
 
 Every process has the same number of rows (`--rows`, 20 words each), one thread, and weights of `--config` with a
 vocabulary of `--vocabulary` words; so n processes read n times as many words in a step. Runs of 1 and of more processes
@@ -29,6 +30,8 @@ from .harness.data import shared_data
 from .harness.report import spread, table
 
 WARM_UP = 5
+# `[PAD]`, `[UNK]`, `<S>` and `</S>`.
+SPECIAL_WORDS = 4
 
 
 def train_here(options: dict[str, Any]) -> None:
@@ -96,6 +99,25 @@ def run(processes: int, options: argparse.Namespace) -> dict[str, Any]:
         return json.loads(Path(folder, "measured.json").read_text(encoding="utf-8"))
 
 
+def on_paper() -> list[list[str]]:
+    """Bytes that each process sends in a step, by ring, of models of several sizes; no tensor is made."""
+    import torch
+
+    import hf_elmo
+
+    rows = []
+    for preset, vocabulary in (("small", 10_000), ("medium", 10_000), ("original", 10_000), ("original", 800_000)):
+        config = hf_elmo.ElmoConfig.from_preset(preset)
+        config.vocab_size = vocabulary + SPECIAL_WORDS
+        with torch.device("meta"):
+            model = hf_elmo.ElmoForPreTraining(config)
+        count = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+        sent = [4 * count * 2 * (processes - 1) / processes for processes in (2, 8, 64)]
+        sizes = [f"{size / 1e6:,.0f} MB" for size in (4 * count, *sent)]
+        rows.append([f"`{preset}`, {vocabulary:,} words", f"{count / 1e6:,.1f} M", *sizes])
+    return rows
+
+
 def main(arguments: list[str] | None = None) -> dict[int, list[dict[str, Any]]]:
     """Measures with the options of a command line; what each run measured, by the number of processes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -107,10 +129,15 @@ def main(arguments: list[str] | None = None) -> dict[int, list[dict[str, Any]]]:
     parser.add_argument("--vocabulary", type=int, default=10_000)
     parser.add_argument("--lines", type=int, default=20_000, help="of the text")
     parser.add_argument("--text", type=Path, default=shared_data("lm", "wikitext-2", "train.txt.gz"))
+    parser.add_argument("--on-paper", action="store_true", help="print what is exchanged, and measure nothing")
     parser.add_argument("--here", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.here:
         train_here(json.loads(options.here))
+        return {}
+    if options.on_paper:
+        heads = ["", "parameters", "gradients, fp32", "sent by each of 2", "by each of 8", "by each of 64"]
+        print(table(heads, on_paper()))
         return {}
     results: dict[int, list[dict[str, Any]]] = {processes: [] for processes in options.processes}
     for turn in range(options.rounds):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from ..model.heads.token_classification_elmo import ElmoForTokenClassification
     from ..model.modeling_elmo import ElmoForPreTraining, ElmoModel, ElmoPreTrainedModel
-    from ..model.saved_models import SavedElmo
+    from ..model.remote_code import SavedElmo
     from ..model.tokenization_elmo import ElmoTokenizer
 
 _Model = TypeVar("_Model", bound="SavedElmo")
@@ -214,6 +214,7 @@ def _load_model(model_class: type[_Model], folder: Path, device: str | None) -> 
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"The device {device} cannot be used: {_first_line(error)}") from None
     stored = {name.removeprefix("elmo."): tensor.shape for name, tensor in stored_tensors(folder).items()}
+    assert model_class.config_class is not None, "every model of ours has one"
     try:
         config = model_class.config_class.from_pretrained(folder, local_files_only=True)
         with torch.device("meta"):

@@ -22,8 +22,8 @@ from .lstm.bilstm import BiLstm
 from .lstm.lstm_layer import ElmoState, LstmLayer
 from .lstm.packing import Packing, Words
 from .lstm.tracing import is_traced_whole, read_layers_padded
+from .remote_code import SavedElmo
 from .sampled_softmax import LogUniformSampler, sampled_softmax_losses
-from .saved_models import SavedElmo
 from .scalar_mix import ScalarMix
 from .word_encoder import WordEncoder
 
@@ -94,9 +94,6 @@ class ElmoPreTrainedModel(SavedElmo):
     if TYPE_CHECKING:
         # Not said at run time, where the library would take the configuration's class from it instead.
         config: ElmoConfig
-
-        # The library hides the signature of torch.nn.Module's method.
-        def to(self, *args: Any, **kwargs: Any) -> Self: ...  # type: ignore[override]
 
     config_class = ElmoConfig
     base_model_prefix = "elmo"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import bulk
+from benchmarks import bulk, bulk_on_paper
 
 TEXT = "I read the book .\n\nTwo words\n" * 20
 
@@ -41,3 +41,12 @@ def test_other_files_are_found(tmp_path):
     (tmp_path / "two" / "left.part").write_bytes(b"")
     with pytest.raises(SystemExit, match=r"two processes: these files .*: left\.part$"):
         bulk.check_same(expected, tmp_path / "two", "two processes")
+
+
+def test_on_paper():
+    """By hand: 384 numbers of 2 bytes and 10 others; 64 cores of 250 us a word; a GPU and the cores beside it."""
+    options = ["--words", "2e9", "--us-a-word", "250", "--other-bytes", "10", "--gpu-rate", "1e6", "--gpu-price", "3"]
+    tables = bulk_on_paper.main([*options, "--core-price", "0.05"])
+    assert ["elmo-mini, one layer, or the mix, float16", "778", "1.6"] in tables["storage"]
+    assert tables["machines"][0] == ["elmo-mini, 64 cores", "256,000", "2.2", "0.0", "199", "6.9"]
+    assert tables["machines"][2] == ["original, a GPU (LSTMs alone)", "1,000,000", "0.6", "0.0", "2,058", "1.7"]

@@ -19,7 +19,7 @@ from transformers.utils import can_return_tuple
 
 from ..lstm.bilstm import BiLstm
 from ..modeling_elmo import ElmoModel, check_tensors
-from ..saved_models import SavedElmo
+from ..remote_code import SavedElmo
 from .configuration_encoder_decoder_elmo import ElmoEncoderDecoderConfig
 from .encoder_decoder_checks import check_cross_attention, check_encoder, check_labels, check_sources, token_loss
 

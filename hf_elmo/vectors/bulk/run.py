@@ -15,10 +15,14 @@ from tqdm import tqdm
 
 from ...whole_files import new_file
 from ..embedder import Embedder
+from .memory import give_back_free_memory
 from .output_folder import OutputFolder
 from .row_sources import open_rows
 from .rows import BadRow, Row, RowSource
 from .shard_writers import ShardError, ShardShape, ShardWriter
+
+# After this many words, which is a window of `embed_sentences`, free memory goes back to the system.
+_WORDS_BETWEEN_TRIMS = 16_384
 
 
 class ChainedRows:
@@ -215,7 +219,7 @@ class Run:
 
     def _write(self, part: _Part, temporary: Path, target: Path) -> tuple[int, int]:
         """Writes a shard; its numbers of words, and of words that were too long for the model."""
-        words = truncated = 0
+        words = truncated = trimmed_at = 0
         writer = self._writer(temporary, self._shape, target)
         try:
             for row in self._embedder.embed(part.texts()):
@@ -223,6 +227,9 @@ class Run:
                 writer.write(number, kept, row.words, row.vectors)
                 words, truncated = words + len(row.words), truncated + len(row.truncated_words)
                 self._progress.add(len(row.words))
+                if words - trimmed_at >= _WORDS_BETWEEN_TRIMS:
+                    give_back_free_memory()
+                    trimmed_at = words
             writer.finish()
         except BaseException:
             writer.abandon()
