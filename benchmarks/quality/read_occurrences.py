@@ -207,8 +207,7 @@ def main(arguments: list[str] | None = None) -> dict:
         print(f"{name}: {each['counts']}")
         for row, shares in each["share"].items():
             print(f"{row:26}" + "".join(f"{key:>9} {100 * share:5.1f}" for key, share in shares.items()))
-    write_table(options.output, "read", found, options, __spec__.name)
-    return found
+    return write_table(options.output, "read", found, options, __spec__.name)
 
 
 if __name__ == "__main__":

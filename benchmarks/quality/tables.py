@@ -62,6 +62,12 @@ def load(folder: str) -> tuple[hf_elmo.ElmoTokenizer, hf_elmo.ElmoModel]:
     return hf_elmo.ElmoTokenizer.from_pretrained(folder), hf_elmo.ElmoModel.from_pretrained(folder).eval()
 
 
+def load_language_model(folder: str) -> tuple[hf_elmo.ElmoTokenizer, hf_elmo.ElmoForPreTraining]:
+    """The tokenizer and the language model of a folder, for inference."""
+    model = hf_elmo.ElmoForPreTraining.from_pretrained(folder).eval()
+    return hf_elmo.ElmoTokenizer.from_pretrained(folder), model
+
+
 def random_model(folder: str, seed: int) -> hf_elmo.ElmoModel:
     """A model of the same sizes as a folder's, with fresh random weights, for inference."""
     torch.manual_seed(seed)

@@ -114,7 +114,7 @@ def test_baseline_sees_two_words_on_each_side():
 
 
 def test_layer_0_does_not_know_the_tense(small_run):
-    shares = small_run["tense, other books"]["share"]
+    shares = small_run["rows"]["tense, other books"]["share"]
     # 130 times the same vector: all others are the nearest, and of them 64 of 129 are right.
     assert shares["layer 0"]["triples"] == 0.5
     assert shares["layer 0"]["nearest"] == pytest.approx(64 / 129)
