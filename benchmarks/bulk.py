@@ -157,43 +157,64 @@ def check_rows(folder: Path, rows: int) -> None:
         sys.exit(f"The files have {len(numbers):,} rows, not the text's {rows:,}, each once and in order.")
 
 
+def works(process: subprocess.Popen, output: Path) -> bool:
+    """Waits until a process begins a shard; False if it ends before."""
+    data = output / "data"
+    before = set(os.listdir(data)) if data.exists() else set()
+    while process.poll() is None:
+        if data.exists() and set(os.listdir(data)) - before:
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def embed(options: argparse.Namespace, source: Path, output: Path) -> float:
+    """Embeds by one process; seconds from the first shard's beginning to the end."""
+    process = start(command(options, source, output))
+    works(process, output)
+    begun = time.perf_counter()
+    if process.wait() != 0:
+        sys.exit("Embedding failed.")
+    return time.perf_counter() - begun
+
+
 def kill_and_resume(options: argparse.Namespace, source: Path, output: Path, seconds: float) -> int:
     """Starts a run again and again, killing it at random moments, until it is complete; how often it was killed."""
     moments, killed = random.Random(0), 0
     while killed < options.kills:
         process = start(command(options, source, output))
         try:
-            # The time of a whole run, which `seconds` is, is shared by all kills; starting takes some of it.
-            if process.wait(options.start_seconds + moments.random() * 2 * seconds / options.kills) != 0:
-                sys.exit("A run that was started again failed.")
-            break
+            if works(process, output):
+                # All kills together share three quarters of the time of a whole run.
+                process.wait(moments.random() * 1.5 * seconds / options.kills)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
-            process.wait()
             killed += 1
-    if start(command(options, source, output)).wait() != 0:
-        sys.exit("The last run failed.")
+            process.wait()
+        else:
+            if process.wait() != 0:
+                sys.exit("A run that was started again failed.")
+            return killed
+    embed(options, source, output)
     return killed
 
 
 def measure_same(options: argparse.Namespace, folder: Path, source: Path) -> dict:
     """One process, two at once, and one that is killed: they must write the same files."""
-    begun = time.perf_counter()
-    if start(command(options, source, folder / "one")).wait():
-        sys.exit("Embedding failed.")
-    seconds = {"one": time.perf_counter() - begun}
+    seconds = {"one": embed(options, source, folder / "one")}
     expected = contents(folder / "one")
     check_rows(folder / "one", sum(1 for _ in lines_of_files([source])))
     shutil.rmtree(folder / "one")
-    print(f"one process: {seconds['one']:,.0f} s, {len(expected)} files, each row once", flush=True)
-    begun = time.perf_counter()
+    print(f"one process: {seconds['one']:,.0f} s without its start, {len(expected)} files, each row once", flush=True)
     arguments = command(options, source, folder / "two")
     both = [start(arguments, RANK=rank, WORLD_SIZE=2, LOCAL_RANK=rank) for rank in range(2)]
+    works(both[0], folder / "two")
+    begun = time.perf_counter()
     statuses = [process.wait() for process in both]
     if any(statuses):
         sys.exit("One of two processes failed.")
     seconds["two"] = time.perf_counter() - begun
-    print(f"two processes: {seconds['two']:,.0f} s", flush=True)
+    print(f"two processes: {seconds['two']:,.0f} s without their start", flush=True)
     check_same(expected, folder / "two", "two processes")
     shutil.rmtree(folder / "two")
     killed = kill_and_resume(options, source, folder / "killed", seconds["one"])
@@ -283,7 +304,6 @@ def main(arguments: list[str] | None = None) -> dict:
     parser.add_argument("--rounds", type=int, default=5, help="of rate")
     parser.add_argument("--limit-mb", type=float, default=1500, help="most memory that may be resident, of memory")
     parser.add_argument("--kills", type=int, default=10, help="of same")
-    parser.add_argument("--start-seconds", type=float, default=5, help="that no kill comes before, of same")
     parser.add_argument("--shard-rows", type=int, default=1000)
     parser.add_argument("--model", help="a model folder; the bundled model if not given")
     parser.add_argument("--folder", help="where to write; the system's folder for temporary files if not given")

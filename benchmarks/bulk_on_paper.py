@@ -1,6 +1,6 @@
 """Embedding very many words, on paper: machines, hours, storage and cost, from constants that were measured.
 
-    python -m benchmarks.bulk_on_paper [--words 1e12] [--us-a-word 300] [--bytes-a-word 776] ...
+    python -m benchmarks.bulk_on_paper [--words 1e12] [--us-a-word 566] [--other-bytes 8.8] ...
 
 Prints the tables of docs/scale.md. Each default is a figure of this project's own measurements, and the help says of
 which command; give your machine's. Prices are assumptions, not measurements.
@@ -13,6 +13,8 @@ import math
 
 from .harness.report import table
 
+# Of `python -m benchmarks.bulk sizes --words 100000`, on a core of an AMD EPYC that was busy with other work.
+US_A_WORD, TOKENIZING_US, WRITING_US, OTHER_BYTES, WORDS_A_ROW = 566.0, 9.5, 16.2, 8.8, 97.7
 HOUR = 3600.0
 # Numbers of a vector: of elmo-mini, and of the published models of original size.
 DIMS = {"elmo-mini": 384, "original": 1024}
@@ -80,9 +82,6 @@ def main(arguments: list[str] | None = None) -> dict[str, list[list[str]]]:
     print(f"Cores that tokenize and write for one GPU: {math.ceil(feeding)}")
     return tables
 
-
-# Of `python -m benchmarks.bulk sizes`.
-US_A_WORD, TOKENIZING_US, WRITING_US, OTHER_BYTES, WORDS_A_ROW = 300.0, 3.0, 2.0, 8.0, 95.0
 
 if __name__ == "__main__":
     main()
