@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import typer.testing
+import warm
 from hypothesis import settings
 from transformers.utils import logging
 
@@ -27,6 +28,14 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 # Hundreds of tests run commands in this process, each of which would make all commands from their functions anew.
 typer.testing._get_command = functools.cache(typer.testing._get_command)
+
+
+def pytest_configure(config):
+    """The first process of pytest-xdist lets all of them start warm processes."""
+    if not hasattr(config, "workerinput"):
+        context = warm.begin()
+        context.__enter__()
+        config.add_cleanup(lambda: context.__exit__(None, None, None))
 
 
 @pytest.fixture(scope="session")
