@@ -1,6 +1,7 @@
 """What all tests share: how they run, where the data is, and small models."""
 
 import functools
+import gc
 import os
 import random
 import zlib
@@ -21,8 +22,9 @@ from transformers.utils import logging
 import hf_elmo
 
 # The same examples on every machine and in every run, unless somebody hunts for faults: HYPOTHESIS_PROFILE=explore
-# draws new ones, and keeps those that failed in .hypothesis/ for the next run.
-settings.register_profile("fixed", derandomize=True, database=None, deadline=None)
+# draws new ones, and keeps those that failed in .hypothesis/ for the next run. "thorough" tries four times as many.
+settings.register_profile("fixed", derandomize=True, database=None, deadline=None, max_examples=25)
+settings.register_profile("thorough", derandomize=True, database=None, deadline=None)
 settings.register_profile("explore", derandomize=False, deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
@@ -36,6 +38,11 @@ def pytest_configure(config):
         context = warm.begin()
         context.__enter__()
         config.add_cleanup(lambda: context.__exit__(None, None, None))
+
+
+def pytest_collection_finish():
+    """What was imported is not looked at by each collection of garbage, of which every `Trainer` asks for several."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

