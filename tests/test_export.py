@@ -109,7 +109,8 @@ def needs_onnx():
 
 
 # The others are tested through ONNX, whose exporter makes such a program first.
-@pytest.mark.parametrize("name", first_of(["choices", "tags from highways", "neighbours"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["choices", "tags from highways", "neighbours"])
 def test_programs_of_heads(name):
     model = make_head(name).train()
     program, names = export_program(model).module(), ElmoGraph(model).input_names

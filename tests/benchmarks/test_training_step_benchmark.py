@@ -53,4 +53,4 @@ def test_a_text_with_too_few_sentences(tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("Only one sentence .\n", encoding="utf-8")
     with pytest.raises(SystemExit, match="only 1 lines of 3 words"):
-        training_step.main(["--batch", "2", "--words", "3", "--text", str(text)])
+        training_step.main(["--size", "mini", "--batch", "2", "--words", "3", "--text", str(text)])

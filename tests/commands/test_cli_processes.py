@@ -91,7 +91,7 @@ def test_a_reader_that_goes_away(tiny_model_folder, tmp_path):
 def test_standard_output_that_is_full(tiny_model_folder):
     with open("/dev/full", "w", encoding="utf-8") as full:
         options = {"stdout": full, "stderr": subprocess.PIPE, "capture_output": False}
-        done = run("embed", "a", "-m", tiny_model_folder, **options)
+        done = run("embed", "a", "-m", tiny_model_folder, start=run_anew, **options)
     assert done.returncode == 1
     assert done.stderr == "hf-elmo: Standard output cannot be written: No space left on device\n"
 

@@ -82,7 +82,7 @@ def run_warm_without_hf_elmo(arguments: list, **options) -> subprocess.Completed
 def _run_warm_with_transformers(arguments: list, **options) -> subprocess.CompletedProcess:
     """The same with transformers imported, and with one cache for all such processes."""
     variables = {"HF_HOME": str(warm.shared_folder() / "cache"), "HF_HUB_OFFLINE": "1"}
-    modules = (*warm.BELOW, "transformers.pipelines", "transformers.modeling_utils")
+    modules = (*warm.BELOW, "transformers.pipelines", "transformers.modeling_utils", "warm_up")
     return warm.run(arguments, modules, _path_without_hf_elmo(), variables, **options)
 
 

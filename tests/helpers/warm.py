@@ -23,7 +23,7 @@ from places import HELPERS
 
 # Not datasets, which reads its variables when it is imported, nor matplotlib, which a test hides.
 LIBRARY = ("torch", "transformers.modeling_utils", "pandas", "pyarrow", "h5py", "hf_elmo.vectors.embedding")
-LIBRARY += ("hf_elmo.model.elmo_models", "hf_elmo.commands.app")
+LIBRARY += ("hf_elmo.model.elmo_models", "hf_elmo.commands.app", "warm_up")
 # For trainings, whose scripts set the variables of datasets themselves.
 TRAINING = (*LIBRARY, "transformers.trainer", "hf_elmo.training.trainer")
 # What transformers imports, and not transformers: for tests of the order in which it and hf_elmo are, and for processes

@@ -163,6 +163,7 @@ def test_autocast():
     assert_as_near_on_average(found, plain, exact, torch.bfloat16)
 
 
+@pytest.mark.slow
 def test_other_models_as_one_graph():
     words, mask = random_words([6, 4, 2]), mask_of([6, 4, 2]).long()
     segments = torch.tensor([[0, 0, 0, 1, 1, 1], [0, 0, 1, 1, 0, 0], [0] * 6])

@@ -300,7 +300,8 @@ def test_other_heads_in_bf16_autocast_on_the_cpu(task, tiny_model_folder, tmp_pa
     assert {parameter.dtype for parameter in trainer.model.parameters()} == {torch.float32}
 
 
-@pytest.mark.parametrize("task", first_of(reversed(OTHER_HEADS)))
+@pytest.mark.slow
+@pytest.mark.parametrize("task", OTHER_HEADS)
 def test_other_heads_compiled_are_the_same_and_make_no_graph_per_length(task, tiny_model_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "no")
     arguments = {"max_steps": 8, "per_device_train_batch_size": 1, "train_sampling_strategy": "sequential"}
