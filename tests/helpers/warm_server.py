@@ -4,6 +4,7 @@ Arguments: the path of its socket, a named pipe at whose end it ends, and the mo
 """
 
 import contextlib
+import gc
 import importlib
 import io
 import json
@@ -102,6 +103,8 @@ def main(address, alive, *modules):
     pipe = os.open(alive, os.O_RDONLY)
     for module in modules:
         importlib.import_module(module)
+    # Forks neither look through what is here for garbage, nor copy it for that.
+    gc.freeze()
     listener = socket.socket(socket.AF_UNIX)
     # Under another name until it listens.
     listener.bind(address + ".part")

@@ -7,4 +7,4 @@ from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 get_checkpoint_conversion_mapping("elmo")
 # typer takes it where it is installed.
 with contextlib.suppress(ImportError):
-    import pydantic  # noqa: F401
+    from pydantic import TypeAdapter  # noqa: F401

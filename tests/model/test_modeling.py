@@ -450,8 +450,8 @@ class TestTraining:
         config = small_config(
             char_vocab_size=6,
             char_embed_dim=2,
-            filters=[[1, 1], [2, 2]],
-            cell_size=2,
+            filters=[[1, 2], [2, 2]],
+            cell_size=3,
             projection_dim=2,
             max_characters_per_token=4,
             num_representations=2,
