@@ -629,6 +629,9 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
         self.elmo = ElmoModel(config)
         self.dropout = nn.Dropout(config.dropout)
         self.softmax: nn.Linear = WordSoftmax(config)
+        if config.character_inputs:
+            # There is no table of words to be tied to, whatever the configuration was told later.
+            self._tied_weights_keys = {}
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Linear:

@@ -15,7 +15,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from .lstm.bilstm import BiLstm
 from .lstm.lstm_layer import is_quantized
-from .model_files import check_local_weights
+from .model_files import check_local_weights, check_numbers
 
 # Every folder names every class, so that a base model's folder can be fine-tuned with any head.
 AUTO_MAP = {
@@ -205,13 +205,14 @@ class SavedElmo(PreTrainedModel):
         Raises:
             ValueError: for a folder with the configuration or the weights of another model or task, or with a part of
                 the weights alone; for one whose weights lie elsewhere, in what is not a regular file, or are not
-                floating-point numbers.
+                floating-point numbers; and for weights with which nothing can be computed.
         """
         if pretrained_model_name_or_path is not None and kwargs.get("state_dict") is None:
             check_local_weights(pretrained_model_name_or_path, kwargs.get("subfolder") or "", kwargs.get("variant"))
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
         # The library's annotation leaves out the pair that output_loading_info asks for.
         model, report = cast("tuple[Self, dict[str, Any]]", loaded)
+        check_numbers(model, pretrained_model_name_or_path)
         # Loading makes new parameters, all of which require gradients.
         model._after_loading(pretrained_model_name_or_path, report)
         return (model, report) if output_loading_info else model
