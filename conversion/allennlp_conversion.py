@@ -30,7 +30,7 @@ def convert_allennlp_archive(
         source: As in `load_allennlp_elmo`.
         destination: The folder, which must not exist yet, or be empty.
         options: As in `load_allennlp_elmo`.
-        only_elmo: Take the ELMo out of a tagger, too.
+        only_elmo: Take the ELMo out of a tagger, too, without a projection that follows its mix (`projection_dim`).
         published: The name of the published model that it is, for its card, where neither checksum nor name of a file
             says so (`hf_elmo.hub.published_models`).
 
