@@ -1,4 +1,7 @@
-"""What the words' vectors of an AllenNLP tagger are made of: ELMo, word vectors, a network over characters."""
+"""What the words' vectors of an AllenNLP tagger are made of: ELMo, word vectors, a network over characters.
+
+And the vocabulary in which words and characters are looked up.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,17 @@ import torch
 from torch import Tensor
 
 from ..model.tokenization_elmo import SPECIAL_WORDS
-from .allennlp_archive import Archive, ElmoInside
+from .allennlp_archive import VOCABULARY_FOLDER, Archive, ElmoInside
 from .allennlp_encoders import linear_links, torch_shapes
-from .allennlp_vocabulary import PADDING, UNKNOWN, namespace_of
 from .errors import ConversionError
+from .files import InputFile
 from .json_section import Section
 from .key_map import SAME, Link, Transform
 from .torch_file import tensor_info
+from .vocabulary import read_text
 
+_PADDING, _UNKNOWN = "@@PADDING@@", "@@UNKNOWN@@"
+_NON_PADDED = "non_padded_namespaces.txt"
 _EMBEDDER = "text_field_embedder.token_embedder_"
 # What our tokenizer's vocabulary cannot hold, beside special words.
 _RESERVED = "\U0010ffff"
@@ -71,7 +77,7 @@ def read_embedders(archive: Archive, elmo: ElmoInside, section: Section) -> tupl
         else:
             raise ConversionError(
                 f"{archive.config_file}: {path}.type is {kind!r}, of which there is nothing here that computes the "
-                f"same; supported are {', '.join(_KINDS)}. (The ELMo alone can be taken: only_elmo, --only-elmo.)"
+                f"same; supported are {', '.join(_KINDS)}. The ELMo alone can be taken (only_elmo=True)."
             )
         embedder.close()
         indexer.close()
@@ -126,10 +132,10 @@ def _word_part(
     namespace = indexer.take("namespace", str, "tokens")
     embedder.expect("vocab_namespace", "tokens", namespace)
     numbers = namespace_of(archive, namespace)
-    unknown = numbers.get(UNKNOWN)
+    unknown = numbers.get(_UNKNOWN)
     if unknown is None:
         raise ConversionError(f"{archive.name}: the namespace {namespace!r} has no entry for unknown words.")
-    known = sorted(numbers.keys() - {PADDING, UNKNOWN}, key=numbers.__getitem__)
+    known = sorted(numbers.keys() - {_PADDING, _UNKNOWN}, key=numbers.__getitem__)
     impossible = [word for word in known if not word or word in (*SPECIAL_WORDS, "<UNK>") or _RESERVED in word]
     if impossible:
         warnings.warn(
@@ -171,10 +177,10 @@ def _character_part(
         tokenizer.expect(key, None, [])
     tokenizer.close()
     numbers = namespace_of(archive, indexer.take("namespace", str, "token_characters"))
-    if UNKNOWN not in numbers:
+    if _UNKNOWN not in numbers:
         raise ConversionError(f"{archive.name}: the namespace of characters has no entry for unknown ones.")
     alphabet = sorted((entry for entry in numbers if len(entry) == 1), key=numbers.__getitem__)
-    rows = torch.tensor([0, numbers[UNKNOWN], *(numbers[character] for character in alphabet)])
+    rows = torch.tensor([0, numbers[_UNKNOWN], *(numbers[character] for character in alphabet)])
     fields |= {"char_cnn_embed_dim": dim, "char_cnn_characters": "".join(alphabet)}
     key = f"{place}_embedding._module.weight"
     links.append(_rows_link(archive, key, "char_cnn.char_embedding.weight", rows, len(numbers), dim))
@@ -200,7 +206,7 @@ def _character_encoder(
     if kind != "cnn":
         raise ConversionError(
             f"{encoder.file}: {encoder.path}.type is {kind!r}, of which there is nothing here that computes the same; "
-            "supported are 'cnn' and 'lstm'. (The ELMo alone can be taken: only_elmo, --only-elmo.)"
+            "supported are 'cnn' and 'lstm'. The ELMo alone can be taken (only_elmo=True)."
         )
     encoder.expect("embedding_dim", dim)
     encoder.expect("output_dim", None)
@@ -247,3 +253,49 @@ def columns_of(parts: Sequence[Part]) -> Transform:
 def _kind_of(part: Part) -> str:
     ours = {link.ours[0].split(".")[0] for link in part.links}
     return "embedding" if "word_vectors" in ours else "character_encoding" if "char_cnn" in ours else _KINDS[0]
+
+
+# --- the vocabulary ---
+
+
+def namespace_of(archive: Archive, namespace: str) -> dict[str, int]:
+    """The entries of a namespace by their ids (`allennlp/data/vocabulary.py`, `set_from_file`).
+
+    Raises:
+        ConversionError: if there is no file for it, it is empty, an entry stands twice, or there is no entry for what
+            is unknown though there should be one.
+    """
+    file = _vocabulary_file(archive, f"{namespace}.txt")
+    settings = archive.config.get("vocabulary")
+    settings = settings if isinstance(settings, dict) else {}
+    unknown = settings.get("oov_token") or _UNKNOWN
+    is_padded = not any(_matches(pattern, namespace) for pattern in _lines(archive, _NON_PADDED))
+    entries: dict[str, int] = {settings.get("padding_token") or _PADDING: 0} if is_padded else {}
+    for number, line in enumerate(_lines(archive, f"{namespace}.txt"), start=1):
+        entry = line.replace("@@NEWLINE@@", "\n")
+        entry = _UNKNOWN if entry == unknown else entry
+        if entry in entries:
+            raise ConversionError(f"{file}, line {number}: {entry!a} stands there twice, so that its id is not known.")
+        entries[entry] = len(entries)
+    if len(entries) <= is_padded:
+        raise ConversionError(f"{file} is empty: expected an entry on each line.")
+    if is_padded and _UNKNOWN not in entries:
+        raise ConversionError(f"{file} has no entry {unknown!r}, which all that is unknown is taken for.")
+    return entries
+
+
+def _vocabulary_file(archive: Archive, name: str) -> InputFile:
+    path = f"{VOCABULARY_FOLDER}/{name}"
+    if path not in archive.files:
+        there = [other for other in archive.files if other.startswith(VOCABULARY_FOLDER)]
+        raise ConversionError(f"{archive.name} has no {path}; there is: {', '.join(there[:20]) or 'no vocabulary'}.")
+    return archive.files[path]
+
+
+def _lines(archive: Archive, name: str) -> list[str]:
+    lines = read_text(_vocabulary_file(archive, name)).replace("\r\n", "\n").split("\n")
+    return lines[:-1] if lines[-1] == "" else lines
+
+
+def _matches(pattern: str, namespace: str) -> bool:
+    return namespace.endswith(pattern[1:]) if pattern.startswith("*") else namespace == pattern

@@ -62,8 +62,8 @@ def read_encoder(archive: Archive, section: Section, width: int, columns: Transf
     if kind not in (*_GATES, *_OTHERS):
         raise ConversionError(
             f"{section.file}: {section.path}.type is {kind!r}, of which there is nothing here that computes the same; "
-            f"supported are {', '.join(map(repr, (*_GATES, *_OTHERS)))}. (The ELMo alone can be taken: only_elmo, "
-            "--only-elmo.)"
+            f"supported are {', '.join(map(repr, (*_GATES, *_OTHERS)))}. The ELMo alone can be taken "
+            "(only_elmo=True)."
         )
     section.expect("input_size", width)
     section.expect("stateful", False)

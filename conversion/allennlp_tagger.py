@@ -1,10 +1,12 @@
 """Whole taggers of AllenNLP, `simple_tagger` and `crf_tagger` (the published ner-elmo is one), as our tagger.
 
+And archives of any model as a folder: of the whole tagger, or of the ELMo inside (`allennlp_archive`).
 What there is nothing for here is refused by name: a tagger that computes something else than the original is none.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,18 +14,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..hub.published_models import origin_of
 from ..model.configuration_elmo import ElmoConfig
 from ..model.heads.crf import tag_constraints
 from ..model.heads.token_classification_elmo import ElmoForTokenClassification
+from ..model.modeling_elmo import ElmoModel
 from ..model.tokenization_elmo import ElmoTokenizer
-from .allennlp_archive import Archive, find_elmo, opened_archive, read_parameters
-from .allennlp_embedders import columns_of, read_embedders
+from .allennlp_archive import (
+    OPTIONS_ENDS,
+    VOCABULARY_FOLDER,
+    Archive,
+    find_elmo,
+    opened_archive,
+    read_parameters,
+)
+from .allennlp_embedders import columns_of, namespace_of, read_embedders
 from .allennlp_encoders import Encoder, feedforward_layers, linear_links, read_encoder
-from .allennlp_vocabulary import namespace_of
 from .bilm_files import OptionsSource
 from .errors import ConversionError
+from .files import InputFile, check_new_folder, paths_of
 from .json_section import Section
 from .key_map import SAME, Link, raise_problems
+from .model_folder import write_model_folder
 from .torch_file import sound_tensor, tensor_info
 
 #: The types of models in `config.json` that are read here.
@@ -31,6 +43,64 @@ TAGGERS = ("crf_tagger", "simple_tagger")
 
 # Of training and of what is printed, not of the model.
 _OF_TRAINING = ("type", "initializer", "regularizer", "verbose_metrics", "calculate_span_f1", "top_k")
+
+
+def convert_allennlp_archive(
+    source: str | Path,
+    destination: str | Path,
+    *,
+    options: OptionsSource | None = None,
+    only_elmo: bool = False,
+    published: str | None = None,
+) -> None:
+    """Makes a model folder of an archive: of a whole tagger, or else of the ELMo inside, with a warning.
+
+    Args:
+        source: As in `load_allennlp_elmo`.
+        destination: The folder, which must not exist yet, or be empty.
+        options: As in `load_allennlp_elmo`.
+        only_elmo: Take the ELMo out of a tagger, too, without a projection that follows its mix (`projection_dim`).
+        published: The name of the published model that it is, for its card, where neither checksum nor name of a file
+            says so (`hf_elmo.hub.published_models`).
+
+    Raises:
+        ConversionError: as `load_allennlp_elmo` and `load_allennlp_tagger`, or if there is something at `destination`.
+        ValueError: if there is no published model of that name.
+        OSError: if a file cannot be read or written. Nothing is left of the folder then.
+    """
+    check_new_folder(destination)
+    with opened_archive(source) as archive:
+        if archive.model_type in TAGGERS and not only_elmo:
+            tagger = _tagger_of(archive, options)
+        else:
+            tagger, found = None, find_elmo(archive, options)
+            rest = len(archive.state) - len(found.keys)
+            if rest and not only_elmo:
+                warnings.warn(
+                    f"{archive.name} holds a model of type {archive.model_type!r}, of which only the ELMo is taken "
+                    f"({found.prefix}...); {rest} arrays of the task's own are left out.",
+                    stacklevel=2,
+                )
+        read = paths_of(source, _read_files(archive, options, with_vocabulary=tagger is not None))
+    origin = origin_of("allennlp-archive", read, published)
+    if tagger is not None:
+        write_model_folder(tagger[0], None, destination, tokenizer=tagger[1], origin=origin)
+        return
+    with torch.device("meta"):
+        model = ElmoModel(found.config)
+    model.load_state_dict(found.parameters, strict=True, assign=True)
+    write_model_folder(model.eval(), None, destination, origin=origin)
+
+
+def _read_files(archive: Archive, options: OptionsSource | None, with_vocabulary: bool) -> list[InputFile]:
+    read = [archive.config_file, archive.weights_file]
+    if isinstance(options, (str, Path)):
+        read.append(InputFile.at(options))
+    elif options is None:
+        read += [file for path, file in archive.files.items() if path.endswith(OPTIONS_ENDS)]
+    if with_vocabulary:
+        read += [file for path, file in archive.files.items() if path.startswith(VOCABULARY_FOLDER + "/")]
+    return read
 
 
 def load_allennlp_tagger(
@@ -61,10 +131,10 @@ def load_allennlp_tagger(
                 f"{archive.config_file}: model.type is {archive.model_type!r}, expected {' or '.join(TAGGERS)}. "
                 "load_allennlp_elmo takes the ELMo out of a model of any type."
             )
-        return tagger_of(archive, options)
+        return _tagger_of(archive, options)
 
 
-def tagger_of(archive: Archive, options: OptionsSource | None) -> tuple[ElmoForTokenClassification, ElmoTokenizer]:
+def _tagger_of(archive: Archive, options: OptionsSource | None) -> tuple[ElmoForTokenClassification, ElmoTokenizer]:
     """As `load_allennlp_tagger`, from an open archive."""
     elmo = find_elmo(archive, options)
     model = Section(archive.config_file, "model", archive.config.get("model"))
