@@ -28,6 +28,7 @@ from .embed_vocabulary import embed_vocabulary
 from .export import export
 from .info import info
 from .language_model import generate, perplexity, substitutes
+from .neighbours import neighbours
 from .plot import app as plot
 from .push import push
 from .train import train, vocab
@@ -91,6 +92,7 @@ app.command()(embed_corpus)
 app.command()(embed_vocabulary)
 app.command()(elmo)
 app.command()(compare)
+app.command()(neighbours)
 app.command()(convert)
 app.command()(export)
 app.command()(info)

@@ -128,20 +128,28 @@ def _neighbours(found: Exploration, words: list[str], names: list[str]) -> str:
     for layer, name in enumerate([*names, "mix of layers"]):
         # Without context it is the same word, wherever it stands.
         sides = (0,) if layer == 0 and words[0] == words[1] else (0, 1)
-        lists = [
-            f"<h3>{name} · {_text(words[side])}{'' if sides == (0,) else f', sentence {side + 1}'}</h3>"
-            f"{_neighbour_table(found.neighbours[side][layer])}"
-            for side in sides
-        ]
-        cards.append(f'<div class="card">{"<br>".join(lists)}</div>')
+        lists = [[found.neighbours[side][layer] for side in sides]]
+        titles = [name]
+        if layer == 0 and found.substitutes is not None:
+            titles, lists = [f"{name}, by spelling", "by use"], [*lists, [found.by_use[side] for side in sides]]
+        for title, of_sides in zip(titles, lists, strict=True):
+            tables = [
+                f"<h3>{title} · {_text(words[side])}{'' if sides == (0,) else f', sentence {side + 1}'}</h3>"
+                f"{_neighbour_table(near)}"
+                for side, near in zip(sides, of_sides, strict=True)
+            ]
+            cards.append(f'<div class="card">{"<br>".join(tables)}</div>')
     text = (
-        "The nearest words by cosine: for the word alone among the vocabulary, by spelling more than by meaning; in "
+        "The nearest words by cosine. For the word alone among the vocabulary: by spelling (the layer that reads its "
+        "characters) and by use (the rows of the softmax, alike for words that are expected in the same places). In "
         "context among the words of your two sentences and of some example sentences."
     )
     return _section("Nearest neighbours", text, f'<div class="cards">{"".join(cards)}</div>')
 
 
-def _neighbour_table(neighbours: Sequence[Neighbour]) -> str:
+def _neighbour_table(neighbours: Sequence[Neighbour] | None) -> str:
+    if neighbours is None:
+        return "<p>The word is not one that the model predicts.</p>"
     if not neighbours:
         return "<p>The model has no vocabulary to look in.</p>"
     rows = "".join(

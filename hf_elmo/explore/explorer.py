@@ -10,18 +10,18 @@ import torch
 
 from ..language_model.scoring import check_language_model
 from ..language_model.substitution import substitutes
-from ..model.tokenization_elmo import SPECIAL_WORDS, ElmoTokenizer
 from ..vectors.embedding import embed_sentences
-from ..vectors.word_cache import word_vectors
 from .example_sentences import EXAMPLE_SENTENCES
+from .nearest_words import MOST_WORDS as MOST_VOCABULARY
+from .nearest_words import NearestWords
 from .word_comparison import Similarities, cosines, similarities
 
 if TYPE_CHECKING:
     from ..model.heads.token_classification_elmo import ElmoForTokenClassification
     from ..model.modeling_elmo import ElmoForPreTraining, ElmoPreTrainedModel
+    from ..model.tokenization_elmo import ElmoTokenizer
 
 MOST_CHARACTERS, MOST_WORDS = 300, 40
-MOST_VOCABULARY = 20_000
 
 
 class VisitorError(ValueError):
@@ -53,6 +53,8 @@ class Exploration(NamedTuple):
         neighbours: For each of the two words, for each layer and, last, the mix: the nearest words, nearest first.
         substitutes: For each of the two words what would fit in its place, as `hf_elmo.substitutes` gives it; None if
             the model is not a language model.
+        by_use: For each of the two words the nearest words of the vocabulary by the rows of the softmax; None for a
+            word that is not in the vocabulary, and for a model that is not a language model.
         tags: For each sentence the tag of each word; None if there is no tagger.
     """
 
@@ -60,6 +62,7 @@ class Exploration(NamedTuple):
     places: tuple[int, int]
     neighbours: list[list[list[Neighbour]]]
     substitutes: list[list[dict[str, Any]]] | None
+    by_use: list[list[Neighbour] | None]
     tags: list[list[str]] | None
 
     @property
@@ -95,14 +98,7 @@ class Explorer:
         self.tagger, self.tagger_tokenizer = tagger, tagger_tokenizer
         self.num_layers = model.config.num_layers + 1
         self.fills = _is_language_model(model, tokenizer)
-        numbers = tokenizer.get_vocab()
-        words = sorted((word for word in numbers if word not in SPECIAL_WORDS), key=numbers.__getitem__)
-        self.vocabulary = words[:most_vocabulary]
-        # Halves of a layer-0 vector are both the word's: one of them has the same cosines.
-        self._vocabulary_vectors = np.concatenate(
-            [vectors.float().numpy() for vectors in word_vectors(model, tokenizer, self.vocabulary)]
-            or [np.zeros((0, model.config.projection_dim), dtype=np.float32)]
-        )
+        self._nearest = NearestWords(model, tokenizer, most_vocabulary)
         self._examples = self._read([tokenizer.tokenize(sentence) for sentence in examples])
 
     def split(self, text: str, name: str = "text") -> list[str]:
@@ -151,6 +147,7 @@ class Explorer:
             places,
             self._neighbours(sentences, places, count),
             [self._substitutes(words, place, count) for words, place in zip(sentences, places)] if self.fills else None,
+            [self._by_use(words[place], count) for words, place in zip(sentences, places)],
             [self.tag(words) for words in sentences] if self.tagger is not None else None,
         )
 
@@ -188,7 +185,7 @@ class Explorer:
         found = []
         for number, place in enumerate(places):
             word, vectors = sentences[number][place], read[number][1][:, place]
-            of_word = [self._in_vocabulary(word, vectors[0], count)]
+            of_word = [[Neighbour(*each) for each in self._nearest.by_spelling(word, count)]]
             others = [(sentence, other) for sentence, other in candidates if (sentence, other) != (number, place)]
             for layer in range(1, self.num_layers + 1):
                 matrix = np.stack([known[sentence][1][layer, other] for sentence, other in others])
@@ -203,10 +200,9 @@ class Explorer:
             found.append(of_word)
         return found
 
-    def _in_vocabulary(self, word: str, vector: np.ndarray, count: int) -> list[Neighbour]:
-        near = cosines(vector[None, : self._vocabulary_vectors.shape[1]], self._vocabulary_vectors)[0]
-        order = [index for index in np.argsort(-near, kind="stable")[: count + 1] if self.vocabulary[index] != word]
-        return [Neighbour(self.vocabulary[index], float(near[index])) for index in order[:count]]
+    def _by_use(self, word: str, count: int) -> list[Neighbour] | None:
+        near = self._nearest.by_use(word, count)
+        return None if near is None else [Neighbour(*each) for each in near]
 
 
 def _is_language_model(model: ElmoPreTrainedModel, tokenizer: ElmoTokenizer) -> bool:

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from hf_elmo import ElmoForPreTraining, ElmoTokenizer, generate, perplexity, substitutes
 from hf_elmo.commands.app import app
+from hf_elmo.explore.nearest_words import NearestWords
 
 WORDS = ["the", "cat", "sat", "on", "mat", "a", "dog", "."]
 TEXT = "the cat sat. The dog sat on a mat.\n\n  \na cat\n"
@@ -181,3 +182,28 @@ def test_the_bundled_model_is_the_default():
     result = CliRunner().invoke(app, ["substitutes", "He died on 12 [MASK] 1950 .", "--top-k", "3"])
     assert result.exit_code == 0, result.output
     assert len(table(result)) == 3
+
+
+def test_neighbours_by_spelling_and_by_use(run, loaded):
+    nearest = NearestWords(*loaded)
+    header, *rows = (line.split("\t") for line in run("neighbours", "cat", "--count", 3).stdout.splitlines())
+    assert header == ["rank", "by spelling", "cosine", "by use", "cosine"]
+    expected = zip(nearest.by_spelling("cat", 3), nearest.by_use("cat", 3), strict=True)
+    for number, (row, (spelling, use)) in enumerate(zip(rows, expected, strict=True), start=1):
+        assert row == [str(number), spelling.word, f"{spelling.cosine:.4f}", use.word, f"{use.cosine:.4f}"]
+    # Of three words one is the word itself.
+    assert len(run("neighbours", "cat", "--most-words", 3).stdout.splitlines()) == 3
+
+
+def test_neighbours_without_a_row(run, loaded, tmp_path):
+    result = run("neighbours", "catalogue")
+    assert result.stdout.splitlines()[0] == "rank\tby spelling\tcosine"
+    assert "catalogue is not a word of the vocabulary, so there are no neighbours by use" in result.stderr
+    model, tokenizer = loaded
+    for part in (model.elmo, tokenizer):
+        part.save_pretrained(tmp_path / "vectors")
+    assert "give a language model with --model" in run("neighbours", "cat", model=tmp_path / "vectors").stderr
+    ElmoTokenizer.create([], max_characters_per_token=8).save_pretrained(tmp_path / "vectors")
+    assert "no vocabulary" in run("neighbours", "cat", model=tmp_path / "vectors", status=1).stderr
+    assert "one word" in run("neighbours", "two words", status=2).stderr
+    assert "absent" in run("neighbours", "cat", model=tmp_path / "absent", status=1).stderr

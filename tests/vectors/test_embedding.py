@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from amounts import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from low_precision import assert_as_near_on_average, double, rounded
 
@@ -65,7 +66,7 @@ def test_every_kind_of_layers_equals_a_plain_call(model, tokenizer, layers, keep
 words_of_any_sort = st.text(st.characters(blacklist_categories=["Cs"]), max_size=60)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     sentences=st.lists(st.lists(words_of_any_sort, max_size=12), max_size=12),
     batch_words=st.integers(1, 60),

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from amounts import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from small_models import fill, small_config
 
@@ -19,7 +20,7 @@ def rows_of(words, length=50):
     return torch.from_numpy(character_rows(words, length, boundaries={})[0])
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=15), min_size=1, max_size=8))
 def test_characters_are_those_of_the_bytes(words):
     points, lengths = code_points(rows_of(words, 70))
