@@ -49,7 +49,8 @@ def read_encoder(archive: Archive, section: Section, width: int, columns: Transf
     """
     kind = section.take("type", str)
     if kind in ("pass_through", "feedforward"):
-        read, links, fields = width, [], {"task_encoder_layers": 0, "task_dropout": dropout}
+        read, fields = width, {"task_encoder_layers": 0, "task_dropout": dropout}
+        links: list[Link] = []
         if kind == "feedforward":
             read, links, ours = feedforward_layers(
                 section.section("feedforward"), "encoder._feedforward", width, columns, 0
@@ -138,7 +139,9 @@ def _torch(archive: Archive, kind: str, section: Section, width: int, columns: T
         if bend not in ("tanh", "relu"):
             raise ConversionError(f"{section.file}: {section.path}.nonlinearity must be tanh or relu, was: {bend!r}.")
         fields["task_encoder_kind"] = "rnn" if bend == "tanh" else "relu_rnn"
-    links, zeros, gates, output = [], {}, _GATES[kind], (1 + is_bidirectional) * size
+    links: list[Link] = []
+    zeros: dict[str, tuple[int, ...]] = {}
+    gates, output = _GATES[kind], (1 + is_bidirectional) * size
     for layer in _numbers(section, layers):
         for suffix in ("", "_reverse")[: 1 + is_bidirectional]:
             for name, shape in torch_shapes(output if layer else width, size, gates):
@@ -163,7 +166,8 @@ def _stacked(archive: Archive, kind: str, section: Section, width: int, columns:
         "task_encoder_highways": has_highways,
         "task_dropout": section.take("layer_dropout_probability", float, 0.0),
     }
-    links, zeros = [], {}
+    links: list[Link] = []
+    zeros: dict[str, tuple[int, ...]] = {}
     for layer in _numbers(section, layers):
         for direction, suffix in (("forward", ""), ("backward", "_reverse")):
             if has_highways:
@@ -192,7 +196,8 @@ def _alternating(archive: Archive, kind: str, section: Section, width: int, colu
         "task_encoder_highways": has_highways,
         "task_dropout": 0.0,
     }
-    links, zeros = [], {}
+    links: list[Link] = []
+    zeros: dict[str, tuple[int, ...]] = {}
     for layer in _numbers(section, layers):
         ours = [f"task_encoder.lstm.layers.{layer}.{name}" for name in (*_OWN_NAMES, "input_bias")]
         if not has_bias:

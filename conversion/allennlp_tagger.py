@@ -203,7 +203,8 @@ def _scores_links(
     archive: Archive, further: dict[str, Any] | None, encoder: Encoder, num_labels: int, fields: dict[str, Any]
 ) -> list[Link]:
     """The arrays between the encoder and the scores of tags, feed-forward layers included."""
-    links, read, first = [], encoder.size, encoder.first
+    links: list[Link] = []
+    read, first = encoder.size, encoder.first
     if further is not None:
         section = Section(archive.config_file, "model.feedforward", further)
         before = fields.get("task_feedforward_sizes", [])

@@ -55,7 +55,7 @@ class Embedder:
 
     Args:
         model: A model folder, or the name of a bundled model; None: the bundled one.
-        layers: `"mix"`, `"top"`, `"all"` or `"average"`, as for `embed_sentences`.
+        layers: `"mix"`, `"top"`, `"all"`, `"average"` or `"sum"`, as for `embed_sentences`.
         pooling: None: a vector for each word. `"mean"` or `"max"`: one for a row, over its words.
         keep_boundaries: `<S>` and `</S>` count as words, first and last of each sentence.
         dtype: Of the vectors, `"float32"` or `"float16"`.

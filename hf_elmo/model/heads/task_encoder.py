@@ -50,7 +50,7 @@ class TaskEncoder(nn.Module):
         begins_backward: bool = False,
     ):
         super().__init__()
-        self.lstm = None
+        self.lstm: nn.RNNBase | HighwayLstm | AlternatingLstm | None = None
         if num_layers > 0:
             between = dropout if num_layers > 1 else 0.0
             sizes = input_size, size, num_layers

@@ -284,7 +284,7 @@ def _own_layer(layer: nn.Module, backward: bool) -> _Direction:
     return _Direction(of.shares, of.step, of.size, backward)
 
 
-def _torch_layer(lstm: nn.RNNBase, name: str) -> tuple:
+def _torch_layer(lstm: nn.RNNBase, name: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
     weight_ih, weight_hh, bias_ih, bias_hh = (
         getattr(lstm, kind + name) for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     )
@@ -305,7 +305,7 @@ def _torch_layer(lstm: nn.RNNBase, name: str) -> tuple:
 
 def _torch_layer_without_cell(
     rnn: nn.RNNBase, weight_ih: Tensor, weight_hh: Tensor, bias_ih: Tensor, bias_hh: Tensor
-) -> tuple:
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
     def project(inputs: Tensor) -> tuple[Tensor]:
         return (F.linear(inputs, weight_ih, bias_ih),)
 
