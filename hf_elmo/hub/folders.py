@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..model.model_files import LARGEST_WEIGHT, read_json_object, stored_tensors
+from ..model.model_files import read_json_object, stored_tensors
 
 if TYPE_CHECKING:
     from ..model.heads.token_classification_elmo import ElmoForTokenClassification
@@ -202,15 +202,6 @@ def _load(model_class: type[_Model], folder: Path, device: str | None) -> tuple[
     except Exception as error:
         raise ValueError(f"The model in {folder} cannot be loaded: {_first_line(error)}") from error
     _check_fit(folder, report["missing_keys"], [key for key, *_ in report["mismatched_keys"]])
-    for parameter_name, parameter in model.named_parameters():
-        if not parameter.isfinite().all():
-            raise ValueError(f"The model in {folder} is damaged: {parameter_name} holds numbers that are not finite.")
-        largest = float(parameter.detach().abs().max()) if parameter.numel() else 0.0
-        if largest > LARGEST_WEIGHT:
-            raise ValueError(
-                f"The model in {folder} is damaged: {parameter_name} holds numbers up to {largest:.3g}, with which "
-                f"nothing can be computed; weights are at most {LARGEST_WEIGHT:.0e}."
-            )
     return model.to(device).eval(), tokenizer
 
 

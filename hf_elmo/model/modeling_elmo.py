@@ -23,7 +23,7 @@ from .lstm.bilstm import BiLstm
 from .lstm.lstm_layer import ElmoState, LstmLayer, is_quantized
 from .lstm.packing import Packing, Words
 from .lstm.tracing import is_traced_whole, read_layers_padded
-from .model_files import check_local_weights
+from .model_files import check_local_weights, check_numbers
 from .remote_code import add_remote_code
 from .sampled_softmax import LogUniformSampler, sampled_softmax_losses
 from .scalar_mix import ScalarMix
@@ -149,13 +149,14 @@ class ElmoPreTrainedModel(PreTrainedModel):
 
         Raises:
             ValueError: for a folder with a model of another task; for one whose weights lie elsewhere, in what is not
-                a regular file, or are not floating-point numbers.
+                a regular file, or are not floating-point numbers; and for weights with which nothing can be computed.
         """
         if pretrained_model_name_or_path is not None and kwargs.get("state_dict") is None:
             check_local_weights(pretrained_model_name_or_path, kwargs.get("subfolder") or "", kwargs.get("variant"))
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
         # The library's annotation leaves out the pair that output_loading_info asks for.
         model, report = cast("tuple[Self, dict[str, Any]]", loaded)
+        check_numbers(model, pretrained_model_name_or_path)
         if model.base_model is not model:
             model._check_task(report)
         # Loading makes new parameters, all of which require gradients.
@@ -698,6 +699,9 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
         self.elmo = ElmoModel(config)
         self.dropout = nn.Dropout(config.dropout)
         self.softmax: nn.Linear = WordSoftmax(config)
+        if config.character_inputs:
+            # There is no table of words to be tied to, whatever the configuration was told later.
+            self._tied_weights_keys = {}
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Linear:

@@ -18,7 +18,7 @@ from transformers.modeling_outputs import Seq2SeqLMOutput
 from transformers.utils import can_return_tuple
 
 from ..lstm.lstm_layer import is_quantized
-from ..model_files import check_local_weights
+from ..model_files import check_local_weights, check_numbers
 from ..modeling_elmo import ElmoModel, check_tensors
 from ..remote_code import add_remote_code
 from .configuration_encoder_decoder_elmo import ElmoEncoderDecoderConfig
@@ -192,6 +192,7 @@ class ElmoEncoderDecoderModel(EncoderDecoderModel):
                     "ElmoEncoderDecoderModel. Save one with save_pretrained, or make one of two folders with "
                     "from_encoder_decoder_pretrained(elmo_folder, decoder_folder)."
                 )
+        check_numbers(model, pretrained_model_name_or_path)
         # Loading makes new parameters, all of which require gradients.
         model._freeze()
         return (model, report) if output_loading_info else model
