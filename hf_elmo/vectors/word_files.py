@@ -54,7 +54,9 @@ def _tabs(lines: Iterable[str], file: str) -> Iterator[NamedSentence]:
 
 
 def _conllu(lines: Iterable[str], file: str) -> Iterator[NamedSentence]:
-    words, name, is_open = [], None, False
+    words: list[str] = []
+    name: str | None = None
+    is_open = False
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             if is_open:
