@@ -31,6 +31,18 @@ HEADS = {
             "task_feedforward_sizes": [5],
         },
     ),
+    "tags from alternating LSTMs": (
+        "ElmoForTokenClassification",
+        {
+            "num_labels": 4,
+            "use_crf": False,
+            "task_encoder_layers": 2,
+            "task_encoder_kind": "alternating_lstm",
+            "task_encoder_bidirectional": False,
+            "task_encoder_highways": True,
+            "elmo_projection_size": 5,
+        },
+    ),
     "classes": ("ElmoForSequenceClassification", {"num_labels": 3, "task_encoder_layers": 1}),
     "choices": ("ElmoForMultipleChoice", {"task_encoder_layers": 0}),
     "answers": ("ElmoForQuestionAnswering", {"num_representations": 2, "context_self_attention": True}),

@@ -51,7 +51,7 @@ def embed_document(
             list of sentences, each a text or a list of words.
         boundaries: `"document"`: one `<S>` at the beginning and one `</S>` at the end. `"sentences"`: a pair around
             each sentence, over which states are carried all the same, as in the training of a language model.
-        layers: `"mix"`, `"top"`, `"all"` or `"average"`, as for `embed_sentences`.
+        layers: `"mix"`, `"top"`, `"all"`, `"average"` or `"sum"`, as for `embed_sentences`.
         keep_boundaries: Keep the rows of `<S>` and `</S>`.
         window_words: Words that are read at once, boundaries included.
         folder: Where the states are kept meanwhile; None: the system's folder for temporary files.

@@ -44,6 +44,7 @@ def alone(model, tokenizer, words, layers):
         "top": stack[-1],
         "all": stack,
         "average": stack.sum(axis=0) / len(stack),
+        "sum": stack.sum(axis=0),
     }[layers]
 
 
@@ -198,7 +199,7 @@ def test_words_that_were_cut_are_told_also_beside_others(model, tokenizer):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"layers": "best"}, "layers must be one of mix, top, all, average, was: 'best'"),
+        ({"layers": "best"}, "layers must be one of mix, top, all, average, sum, was: 'best'"),
         ({"batch_words": 0}, "batch_words must be at least 1, was: 0"),
         ({"sentences": "one text"}, "sentences is one text"),
         ({"sentences": [["a"], None]}, "Sentence 1 must be a text or a list of words, was: NoneType"),
