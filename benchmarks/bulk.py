@@ -1,19 +1,26 @@
-"""Bulk embedding: its rate beside embedding in memory, its memory, and whether all ways to the result are one.
+"""Bulk embedding: its rate, its memory, what it writes, and whether all ways to the result are one.
 
-    python -m benchmarks.bulk [--words 10000000] [--limit-mb 1500] [--kills 10] [--folder DIR] [--text FILE ...]
+    python -m benchmarks.bulk rate [--words 50000] [--rounds 5]
+    python -m benchmarks.bulk memory [--words 10000000] [--limit-mb 1500]
+    python -m benchmarks.bulk same [--words 1000000] [--kills 10]
     python -m benchmarks.bulk sizes [--words 1000000]
 
-The first embeds with elmo-mini (its mix, float16, one thread, one process at a time) the first words of the text
-(Wikipedia of the shared data): a tenth of them in memory, by `embed_sentences` without keeping anything, before and
-after all of them by `hf-elmo embed-corpus`; it fails if more than `--limit-mb` was resident. Then a tenth of the words
-by one process, by two at once, and by one that is killed (SIGKILL) at random moments and started again, which must make
-the same files. `sizes` writes words in every format and dtype, and tells bytes a word.
+The text is the first words of Wikipedia in the shared data, a paragraph a row, or that of `--text FILE ...`. The model
+is elmo-mini, or `--model FOLDER`; vectors are its mix in float16, on the CPU, with one thread.
 
-It needs a quiet machine, and on the disk 0.8 kB a word.
+`rate` embeds the text in memory (`embed_sentences`, nothing is kept) and into a folder (`embed_corpus`) in turns, in
+one process, and prints the median of each rate and of each round's ratio. It needs a quiet machine. `memory` runs
+`hf-elmo embed-corpus`, and fails if more than `--limit-mb` was ever resident. `same` compares the files of one process,
+of two at once, and of one that is killed (SIGKILL) at random moments and started again; it fails if any byte differs
+or any file is left over. `sizes` embeds the text once, writes it in every format, and prints bytes and seconds a word.
+All write into `--folder`, or a temporary folder, and delete it at the end: `memory` and `same` need 1 kB a word.
 """
+
+from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import random
 import shutil
@@ -25,18 +32,22 @@ import time
 from itertools import islice
 from pathlib import Path
 
+import psutil
+
 import hf_elmo
+from hf_elmo.vectors.bulk.shard_writers import SHARDS, ShardShape
+from hf_elmo.vectors.embedder import EmbeddedRow
 from hf_elmo.vectors.text_files import lines_of_files
 
 from .harness.data import shared_data
+from .harness.report import spread, table
 
-SHARD_ROWS = 1000
-# Processes that run at once are counted for memory one by one.
+DEFAULT_WORDS = {"rate": 50_000, "memory": 10_000_000, "same": 1_000_000, "sizes": 1_000_000}
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
 def write_words(files: list[Path], path: Path, most: int) -> int:
-    """The first lines of texts, until they have so many words (between white space)."""
+    """Copies the first lines of texts until they have this many words (between white space)."""
     words = 0
     with path.open("w", encoding="utf-8") as out:
         for line in lines_of_files(files):
@@ -47,143 +58,266 @@ def write_words(files: list[Path], path: Path, most: int) -> int:
     return words
 
 
-def command(source: Path, output: Path, *more: object) -> list[str]:
-    options = ["--dtype", "float16", "--shard-rows", SHARD_ROWS, "--no-progress"]
-    return [sys.executable, "-m", "hf_elmo", "embed-corpus", *map(str, (source, output, *options, *more))]
+def command(options: argparse.Namespace, source: Path, output: Path) -> list[str]:
+    """The command line that embeds a text."""
+    more = ["--dtype", "float16", "--device", "cpu", "--shard-rows", str(options.shard_rows), "--no-progress"]
+    more += ["-m", options.model] if options.model else []
+    return [sys.executable, "-m", "hf_elmo", "embed-corpus", str(source), str(output), *more]
 
 
-def run(arguments: list[str], **variables: object) -> subprocess.Popen:
+def start(arguments: list[str], **variables: object) -> subprocess.Popen:
     return subprocess.Popen(arguments, env={**ENVIRONMENT, **{name: str(value) for name, value in variables.items()}})
 
 
-def in_memory_rate(source: Path) -> float:
-    """Words in a second of `embed_sentences`, with nothing written."""
+def measure_rate(options: argparse.Namespace, folder: Path, source: Path) -> dict:
+    """Words a second in memory and into a folder, in turns."""
     import torch
 
     torch.set_num_threads(1)
-    model = hf_elmo.ElmoModel.from_pretrained(hf_elmo.bundled())
-    tokenizer = hf_elmo.ElmoTokenizer.from_pretrained(hf_elmo.bundled())
+    embedder = hf_elmo.Embedder(options.model, dtype="float16", device="cpu")
+    model, tokenizer = embedder.load()
+
+    def in_memory() -> int:
+        sentences = hf_elmo.embed_sentences(model, tokenizer, lines_of_files([source]))
+        return sum(len(sentence.words) for sentence in sentences)
+
+    def into_folder() -> int:
+        manifest = hf_elmo.embed_corpus(source, folder / "out", embedder, shard_rows=options.shard_rows, progress=False)
+        assert manifest is not None, "there is one process"
+        return manifest["totals"]["words"]
+
     # The first call lays out weights.
-    for _ in hf_elmo.embed_sentences(model, tokenizer, islice(lines_of_files([source]), 200)):
+    for _ in hf_elmo.embed_sentences(model, tokenizer, islice(lines_of_files([source]), 100)):
         pass
-    started = time.perf_counter()
-    sentences = hf_elmo.embed_sentences(model, tokenizer, lines_of_files([source]))
-    words = sum(len(sentence.words) for sentence in sentences)
-    return words / (time.perf_counter() - started)
+    rates: dict[str, list[float]] = {"in memory": [], "embed_corpus": []}
+    ways = {"in memory": in_memory, "embed_corpus": into_folder}
+    for turn in range(options.rounds):
+        for name in list(ways) if turn % 2 else reversed(ways):
+            begun = time.perf_counter()
+            words = ways[name]()
+            rates[name].append(words / (time.perf_counter() - begun))
+            shutil.rmtree(folder / "out", ignore_errors=True)
+    shares = [100 * ours / theirs for ours, theirs in zip(rates["embed_corpus"], rates["in memory"])]
+    for name, values in rates.items():
+        print(f"{name}: {spread(values, 0)} words/s")
+    print(f"embed_corpus: {spread(shares)} % of the rate in memory", flush=True)
+    return {**rates, "share": shares}
+
+
+def measure_memory(options: argparse.Namespace, folder: Path, source: Path) -> dict:
+    """The most memory that a run takes; what is resident after each tenth of the text."""
+    begun, output = time.perf_counter(), folder / "out"
+    process = start(command(options, source, output))
+    shards = sum(1 for _ in lines_of_files([source])) // options.shard_rows + 1
+    resident: list[tuple[int, float]] = []
+    while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        time.sleep(1)
+        done = len(list((output / "data").glob("*.parquet"))) if output.exists() else 0
+        if 10 * done // shards > len(resident):
+            resident.append((done, psutil.Process(process.pid).memory_info().rss / 1e6))
+            print(f"  shard {done} of {shards}: {resident[-1][1]:,.0f} MB resident", flush=True)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        sys.exit("Embedding failed.")
+    seconds = time.perf_counter() - begun
+    most = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+    totals = json.loads((output / "manifest.json").read_text(encoding="utf-8"))["totals"]
+    print(f"{totals['words']:,} words in {seconds:,.0f} s; {totals['bytes'] / totals['words']:.1f} bytes a word")
+    print(f"at most {most:,.0f} MB resident", flush=True)
+    if most > options.limit_mb:
+        sys.exit(f"More than {options.limit_mb:,.0f} MB were resident.")
+    return {**totals, "resident_mb": most, "seconds": seconds}
 
 
 def contents(folder: Path) -> dict[str, str]:
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
+    """The SHA-256 of each file."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
 
 
-def check_same(expected: dict[str, str], folder: Path) -> None:
-    if contents(folder) != expected:
-        sys.exit("The files are not those of one process without interruption.")
-    print("  the files are the same", flush=True)
+def check_same(expected: dict[str, str], folder: Path, how: str) -> None:
+    found = contents(folder)
+    if found != expected:
+        differing = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+        sys.exit(f"{how}: these files are not those of one process without interruption: {', '.join(differing)}")
+    print(f"{how}: the same {len(found)} files, and no others", flush=True)
 
 
-def kill_and_resume(source: Path, output: Path, kills: int, seconds: float) -> int:
-    """Runs until it is complete, killed at random moments; how often it was."""
+def check_rows(folder: Path, rows: int) -> None:
+    """Every row of the text is there once, in its place."""
+    import pyarrow.parquet as pq
+
+    numbers = [number for path in sorted((folder / "data").iterdir())
+               for number in pq.read_table(path, columns=["row"])["row"].to_pylist()]  # fmt: skip
+    if numbers != list(range(rows)):
+        sys.exit(f"The files have {len(numbers):,} rows, not the text's {rows:,}, each once and in order.")
+
+
+def works(process: subprocess.Popen, output: Path) -> bool:
+    """Waits until a process begins a shard; False if it ends before."""
+    data = output / "data"
+    before = set(os.listdir(data)) if data.exists() else set()
+    while process.poll() is None:
+        if data.exists() and set(os.listdir(data)) - before:
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def embed(options: argparse.Namespace, source: Path, output: Path) -> float:
+    """Embeds by one process; seconds from the first shard's beginning to the end."""
+    process = start(command(options, source, output))
+    works(process, output)
+    begun = time.perf_counter()
+    if process.wait() != 0:
+        sys.exit("Embedding failed.")
+    return time.perf_counter() - begun
+
+
+def kill_and_resume(options: argparse.Namespace, source: Path, output: Path, seconds: float) -> int:
+    """Starts a run again and again, killing it at random moments, until it is complete; how often it was killed."""
     moments, killed = random.Random(0), 0
-    while killed < kills:
-        process = run(command(source, output))
+    while killed < options.kills:
+        process = start(command(options, source, output))
         try:
-            # Some seconds go into starting.
-            if process.wait(5 + moments.random() * 2 * seconds / kills) != 0:
-                sys.exit("A run that was started again failed.")
-            break
+            if works(process, output):
+                # All kills together share three quarters of the time of a whole run.
+                process.wait(moments.random() * 1.5 * seconds / options.kills)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
-            process.wait()
             killed += 1
-    if run(command(source, output)).wait() != 0:
-        sys.exit("The last run failed.")
+            process.wait()
+        else:
+            if process.wait() != 0:
+                sys.exit("A run that was started again failed.")
+            return killed
+    embed(options, source, output)
     return killed
 
 
-def measure(options: argparse.Namespace, folder: Path, files: list[Path]) -> None:
-    whole, part = folder / "whole.txt", folder / "part.txt"
-    counted = write_words(files, whole, options.words), write_words(files, part, options.words // 10)
-    print(f"{counted[0]:,} and {counted[1]:,} words between white space", flush=True)
-    before = in_memory_rate(part)
-    print(f"in memory, before: {before:,.0f} words/s", flush=True)
-
-    started = time.perf_counter()
-    process = run(command(whole, folder / "all"))
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - started
-    if status:
-        sys.exit("Embedding failed.")
-    manifest = hf_elmo.embed_corpus(
-        whole, folder / "all", hf_elmo.Embedder(dtype="float16"), shard_rows=SHARD_ROWS, progress=False
-    )
-    totals = manifest["totals"]
-    resident = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
-    rate = totals["words"] / seconds
-    print(f"embed-corpus: {totals['words']:,} words in {seconds:,.1f} s, start included: {rate:,.0f} words/s")
-    print(f"  at most {resident:,.0f} MB resident; {totals['bytes'] / totals['words']:.0f} bytes a word", flush=True)
-    shutil.rmtree(folder / "all")
-    after = in_memory_rate(part)
-    print(f"in memory, after: {after:,.0f} words/s; embed-corpus: {200 * rate / (before + after):.1f} % of the mean")
-
-    started = time.perf_counter()
-    if run(command(part, folder / "one")).wait():
-        sys.exit("Embedding failed.")
-    seconds = time.perf_counter() - started
+def measure_same(options: argparse.Namespace, folder: Path, source: Path) -> dict:
+    """One process, two at once, and one that is killed: they must write the same files."""
+    seconds = {"one": embed(options, source, folder / "one")}
     expected = contents(folder / "one")
-    both = [run(command(part, folder / "two"), RANK=rank, WORLD_SIZE=2, LOCAL_RANK=rank) for rank in range(2)]
-    started = time.perf_counter()
+    check_rows(folder / "one", sum(1 for _ in lines_of_files([source])))
+    shutil.rmtree(folder / "one")
+    print(f"one process: {seconds['one']:,.0f} s without its start, {len(expected)} files, each row once", flush=True)
+    arguments = command(options, source, folder / "two")
+    both = [start(arguments, RANK=rank, WORLD_SIZE=2, LOCAL_RANK=rank) for rank in range(2)]
+    works(both[0], folder / "two")
+    begun = time.perf_counter()
     statuses = [process.wait() for process in both]
     if any(statuses):
         sys.exit("One of two processes failed.")
+    seconds["two"] = time.perf_counter() - begun
+    print(f"two processes: {seconds['two']:,.0f} s without their start", flush=True)
+    check_same(expected, folder / "two", "two processes")
+    shutil.rmtree(folder / "two")
+    killed = kill_and_resume(options, source, folder / "killed", seconds["one"])
+    check_same(expected, folder / "killed", f"killed {killed} times and started again")
+    return {"seconds": seconds, "files": len(expected), "killed": killed}
+
+
+# Layers, pooling, format and dtype of what `sizes` writes.
+_KINDS = [
+    *(("top", None, name, dtype) for name in ("parquet", "safetensors") for dtype in ("float16", "float32")),
+    ("top", None, "hdf5", "float32"),
+    *(("all", None, name, dtype) for name in ("parquet", "safetensors") for dtype in ("float16", "float32")),
+    ("all", None, "hdf5", "float32"),
+    ("top", "mean", "parquet", "float16"),
+    ("all", "mean", "parquet", "float16"),
+]
+
+
+def _as_kind(row: EmbeddedRow, layers: str, pooling: str | None, dtype: str) -> EmbeddedRow:
+    """A row of all layers in float32 as an `Embedder` with these options gives it."""
+    assert row.vectors is not None, "it is not pooled"
+    vectors = row.vectors if layers == "all" else row.vectors[-1]
+    if pooling and not row.words:
+        return EmbeddedRow(row.words, None, [])
+    return EmbeddedRow(row.words, (vectors.mean(-2) if pooling else vectors).astype(dtype), [])
+
+
+def tokenizing_seconds(tokenizer: hf_elmo.ElmoTokenizer, lines: list[str]) -> float:
+    """Seconds of the processor for splitting texts into words and making tensors of these."""
+    begun = time.process_time()
+    words = [tokenizer.tokenize(line) for line in lines]
+    for start in range(0, len(words), 32):
+        tokenizer(words[start : start + 32], is_split_into_words=True, padding=True, return_tensors="pt")
+    return time.process_time() - begun
+
+
+def measure_sizes(options: argparse.Namespace, folder: Path, source: Path) -> dict:
+    """Bytes a word, and the time that embedding and writing take, of every kind of shard."""
+    import torch
+
+    torch.set_num_threads(1)
+    embedder = hf_elmo.Embedder(options.model, layers="all", device="cpu")
+    _, tokenizer = embedder.load()
+    sizes, seconds = [0] * len(_KINDS), [0.0] * len(_KINDS)
+    rows = words = 0
+    embedding = tokenizing = 0.0
+    lines = lines_of_files([source])
+    for part in iter(lambda: list(islice(lines, options.shard_rows)), []):
+        writers = []
+        for place, (layers, pooling, name, dtype) in enumerate(_KINDS):
+            shape = ShardShape(embedder.dim, embedder.num_layers if layers == "all" else None, bool(pooling), dtype)
+            path = folder / f"{place}{SHARDS[name].suffix}"
+            writers.append(SHARDS[name](path, shape, path))
+        tokenizing += tokenizing_seconds(tokenizer, part)
+        begun = time.process_time()
+        for row in embedder.embed(part):
+            embedding += time.process_time() - begun
+            words += len(row.words)
+            for place, (layers, pooling, _, dtype) in enumerate(_KINDS):
+                begun = time.process_time()
+                writers[place].write(rows, (), *_as_kind(row, layers, pooling, dtype)[:2])
+                seconds[place] += time.process_time() - begun
+            rows, begun = rows + 1, time.process_time()
+        for place, writer in enumerate(writers):
+            begun = time.process_time()
+            writer.finish()
+            seconds[place] += time.process_time() - begun
+            sizes[place] += writer.path.stat().st_size
+            writer.path.unlink()
+    lines_out = [
+        [", ".join(filter(None, kind)), f"{sizes[place] / words:,.1f}", f"{sizes[place] / rows:,.0f}",
+         f"{1e6 * seconds[place] / words:.1f}"]
+        for place, kind in enumerate(_KINDS)
+    ]  # fmt: skip
     print(
-        f"one process {seconds:,.1f} s, two at once {time.perf_counter() - started:,.1f} s, start included", flush=True
+        f"{rows:,} rows, {words:,} words; us of the processor a word: {1e6 * embedding / words:,.0f}, of which "
+        f"tokenizing {1e6 * tokenizing / words:,.1f}"
     )
-    check_same(expected, folder / "two")
-    killed = kill_and_resume(part, folder / "killed", options.kills, seconds)
-    print(f"killed {killed} times and resumed")
-    check_same(expected, folder / "killed")
-    if resident > options.limit_mb:
-        sys.exit(f"More than {options.limit_mb} MB were resident.")
+    print(table(["", "bytes a word", "bytes a row", "us to write a word"], lines_out), flush=True)
+    return {"rows": rows, "words": words, "sizes": dict(zip(_KINDS, sizes)), "seconds": [embedding, tokenizing]}
 
 
-def measure_sizes(options: argparse.Namespace, folder: Path, files: list[Path]) -> None:
-    source = folder / "text.txt"
-    write_words(files, source, options.words)
-    for layers in ("mix", "all"):
-        for format, dtypes in (
-            ("parquet", ("float16", "float32")),
-            ("safetensors", ("float16",)),
-            ("hdf5", ("float32",)),
-        ):
-            for dtype in dtypes:
-                output = folder / f"{format}-{dtype}-{layers}"
-                embedder = hf_elmo.Embedder(dtype=dtype, layers=layers)
-                manifest = hf_elmo.embed_corpus(source, output, embedder, format=format, shard_rows=SHARD_ROWS)
-                totals = manifest["totals"]
-                size = totals["bytes"] / totals["words"]
-                print(f"{format}, {dtype}, {layers}: {totals['words']:,} words, {size:,.1f} bytes a word", flush=True)
-                shutil.rmtree(output)
-
-
-def main() -> None:
+def main(arguments: list[str] | None = None) -> dict:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", choices=("rate", "sizes"), default="rate")
-    parser.add_argument("--words", type=int, default=10_000_000, help="words between white space")
-    parser.add_argument("--limit-mb", type=float, default=1500, help="most memory that is resident")
-    parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--folder", help="where to write; a temporary folder if not given")
-    parser.add_argument("--text", type=Path, nargs="+", help="text files, a paragraph or a sentence on each line")
-    options = parser.parse_args()
+    parser.add_argument("what", choices=DEFAULT_WORDS)
+    parser.add_argument("--words", type=int, help=f"words between white space; {DEFAULT_WORDS}")
+    parser.add_argument("--rounds", type=int, default=5, help="of rate")
+    parser.add_argument("--limit-mb", type=float, default=1500, help="most memory that may be resident, of memory")
+    parser.add_argument("--kills", type=int, default=10, help="of same")
+    parser.add_argument("--shard-rows", type=int, default=1000)
+    parser.add_argument("--model", help="a model folder; the bundled model if not given")
+    parser.add_argument("--folder", help="where to write; the system's folder for temporary files if not given")
+    parser.add_argument("--text", type=Path, nargs="+", help="text files, a row on each line")
+    options = parser.parse_args(arguments)
     files = options.text or [shared_data("lm", "wikipedia_en_2015", "train.txt.gz")]
     if options.folder:
         os.makedirs(options.folder, exist_ok=True)
+    measures = {"rate": measure_rate, "memory": measure_memory, "same": measure_same, "sizes": measure_sizes}
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        (measure_sizes if options.what == "sizes" else measure)(options, Path(folder), files)
+        source = Path(folder, "text.txt")
+        words = write_words(files, source, options.words or DEFAULT_WORDS[options.what])
+        print(f"{words:,} words between white space", flush=True)
+        return measures[options.what](options, Path(folder), source)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
 """Conversions between foreign ELMo formats and model folders, one file per format."""
 
 from .allennlp_archive import is_allennlp_archive, load_allennlp_elmo
-from .allennlp_conversion import convert_allennlp_archive
-from .allennlp_tagger import load_allennlp_tagger
+from .allennlp_tagger import convert_allennlp_archive, load_allennlp_tagger
 from .bilm_hdf5 import convert_from_folder, convert_to_folder, load_bilm, save_bilm
 from .elmoformanylangs import convert_elmoformanylangs, is_elmoformanylangs, load_elmoformanylangs
 from .errors import ConversionError

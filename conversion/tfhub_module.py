@@ -22,7 +22,7 @@ from ..model.configuration_elmo import ElmoConfig
 from ..model.modeling_elmo import ElmoModel
 from .bilm_files import OptionsSource
 from .bilm_hdf5 import bilm_links, initial_mixes, read_parameters
-from .bilm_options import read_options
+from .bilm_options import config_of, read_options
 from .errors import ConversionError
 from .files import InputFile, check_new_folder, paths_of
 from .foreign_files import describe_dtypes
@@ -238,20 +238,18 @@ def _mix_links(found: Mapping[str, ArrayInfo], config: ElmoConfig) -> list[Link]
 
 def _config(file: str, found: Mapping[str, ArrayInfo], options: OptionsSource | None) -> ElmoConfig:
     sizes = _sizes(file, found)
-    try:
-        if options is None:
-            warnings.warn(
-                f"{file} does not tell the model's activation, clips and skip connections: those of all published "
-                "models are taken (relu, 3, with). Give its options.json if this model has others (options=...).",
-                stacklevel=4,
-            )
+    if options is None:
+        warnings.warn(
+            f"{file} does not tell the model's activation, clips and skip connections: those of all published "
+            "models are taken (relu, 3, with). Give its options.json if this model has others (options=...).",
+            stacklevel=4,
+        )
+        try:
             return ElmoConfig(**sizes, **_PUBLISHED, vocab_size=4)
-        content, name = read_options(InputFile.at(options) if isinstance(options, (str, Path)) else options)
-        config = ElmoConfig.from_options(content, vocab_size=4)
-    except (ValueError, TypeError) as error:
-        if isinstance(error, ConversionError):
-            raise
-        raise ConversionError(f"{file if options is None else name}: {error}") from None
+        except (ValueError, TypeError) as error:
+            raise ConversionError(f"{file}: {error}") from None
+    content, name = read_options(InputFile.at(options) if isinstance(options, (str, Path)) else options)
+    config = config_of(content, name, vocab_size=4)
     for field, size in sizes.items():
         if getattr(config, field) != size:
             raise ConversionError(

@@ -58,7 +58,7 @@ def register() -> None:
         f"{__package__}.model.tokenization_elmo": _name_auto_tokenizer,
         _TWO_CONFIGURATIONS: _register_two_configurations,
         _TWO_TOKENIZERS: _register_two_tokenizers,
-        f"{__package__}.model.modeling_elmo": _fill_cards,
+        f"{__package__}.model.remote_code": _fill_cards,
         # They import transformers.pipelines, which is told of them when they are there.
         **{f"{__package__}.{module}": _register_pipelines for module in _PIPELINES},
     }
@@ -156,14 +156,14 @@ def _register_two_tokenizers() -> None:
 
 
 def _fill_cards() -> None:
-    from .model.modeling_elmo import ElmoPreTrainedModel
+    from .model.remote_code import SavedElmo
 
     def fill_card(working_dir: str, repo_id: str, source: str) -> None:
         from .hub.model_card import fill_generated_card
 
         fill_generated_card(working_dir, repo_id, source)
 
-    ElmoPreTrainedModel.fill_card = staticmethod(fill_card)
+    SavedElmo.fill_card = staticmethod(fill_card)
 
 
 def _register_models() -> None:

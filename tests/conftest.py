@@ -1,6 +1,7 @@
 """What all tests share: how they run, where the data is, and small models."""
 
 import functools
+import gc
 import os
 import random
 import zlib
@@ -14,19 +15,34 @@ import numpy as np
 import pytest
 import torch
 import typer.testing
+import warm
 from hypothesis import settings
 from transformers.utils import logging
 
 import hf_elmo
 
 # The same examples on every machine and in every run, unless somebody hunts for faults: HYPOTHESIS_PROFILE=explore
-# draws new ones, and keeps those that failed in .hypothesis/ for the next run.
-settings.register_profile("fixed", derandomize=True, database=None, deadline=None)
+# draws new ones, and keeps those that failed in .hypothesis/ for the next run. "thorough" tries four times as many.
+settings.register_profile("fixed", derandomize=True, database=None, deadline=None, max_examples=25)
+settings.register_profile("thorough", derandomize=True, database=None, deadline=None)
 settings.register_profile("explore", derandomize=False, deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 # Hundreds of tests run commands in this process, each of which would make all commands from their functions anew.
 typer.testing._get_command = functools.cache(typer.testing._get_command)
+
+
+def pytest_configure(config):
+    """The first process of pytest-xdist lets all of them start warm processes."""
+    if not hasattr(config, "workerinput"):
+        context = warm.begin()
+        context.__enter__()
+        config.add_cleanup(lambda: context.__exit__(None, None, None))
+
+
+def pytest_collection_finish():
+    """What was imported is not looked at by each collection of garbage, of which every `Trainer` asks for several."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

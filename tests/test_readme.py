@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import warm
+from amounts import first_of
 from places import CHECKOUT
 from typer.testing import CliRunner
 
@@ -88,12 +89,18 @@ def test_uses_of_the_language_model(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "rows"),
-    [
-        ("ner", [{"tokens": ["Anna", "left"], "tags": ["B-person", "O"]}]),
-        ("qa", [{"question": "Who left ?", "context": "Anna .", "answers": {"text": ["Anna"], "answer_start": [0]}}]),
-        ("classification", [{"text": "Good .", "label": 1}, {"text": "Bad .", "label": 0}]),
-        ("classification", [{"text": "I", "pair": "you", "label": 1}, {"text": "I", "pair": "I", "label": 0}]),
-    ],
+    first_of(
+        [
+            ("ner", [{"tokens": ["Anna", "left"], "tags": ["B-person", "O"]}]),
+            (
+                "qa",
+                [{"question": "Who left ?", "context": "Anna .", "answers": {"text": ["Anna"], "answer_start": [0]}}],
+            ),
+            ("classification", [{"text": "Good .", "label": 1}, {"text": "Bad .", "label": 0}]),
+            ("classification", [{"text": "I", "pair": "you", "label": 1}, {"text": "I", "pair": "I", "label": 0}]),
+        ],
+        3,
+    ),
 )
 def test_recipes_run(tmp_path, name, rows):
     """On what fits in a line; what they learn from more is tested below."""

@@ -30,12 +30,12 @@ def card(
     """
     from dataclasses import replace
 
-    from ..hub.folders import find_folder
+    from ..hub.folders import READS, WRITES, find_folder
     from ..hub.model_card import CARD_NAME, origin_in, write_card
     from ..hub.published_models import Origin, find_published
 
     silence_libraries()
-    path = find_folder(folder)
+    path = find_folder(folder, (READS, WRITES))
     target = output or path / CARD_NAME
     if target.exists() and not overwrite:
         raise ValueError(f"{target} is there already: --overwrite replaces it, --output FILE writes another.")

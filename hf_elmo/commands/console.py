@@ -12,6 +12,8 @@ import typer
 _OPTIONS = {
     "options=...": "--options",
     "vocabulary=...": "--vocabulary",
+    "only_elmo=True": "--only-elmo",
+    "split_sentences=False": "leave --split-sentences out",
     "overwrite=True": "--force",
     "max_line_bytes=...": "--max-line-bytes",
     "on_bad_row='report'": "--bad-rows report",

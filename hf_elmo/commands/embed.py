@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from enum import StrEnum
@@ -21,6 +21,7 @@ from .sentences import MaxLineBytes
 
 if TYPE_CHECKING:
     from ..vectors.embedding import EmbeddedSentence
+    from ..vectors.word_files import NamedSentence
 
 # What a summary shows of a sentence, and of a vector.
 _MOST_WORDS = 100
@@ -34,6 +35,24 @@ class Layers(StrEnum):
     top = "top"
     all = "all"
     average = "average"
+    sum = "sum"
+
+
+class InputFormat(StrEnum):
+    """What a line is: a sentence, or what `hf_elmo.vectors.word_files.KINDS` say."""
+
+    lines = "lines"
+    tabs = "tabs"
+    conllu = "conllu"
+    conllu_characters = "conllu-characters"
+    conllu_parts = "conllu-parts"
+    fasta = "fasta"
+
+
+class Pooling(StrEnum):
+    """What a sentence has one vector of."""
+
+    mean = "mean"
 
 
 class Format(StrEnum):
@@ -59,7 +78,15 @@ def embed(
         Format | None, typer.Option(help="File format, if not what the name says; hdf5 is AllenNLP's layout.")
     ] = None,
     layers: Annotated[
-        Layers | None, typer.Option(help="The model's learned mix (default), its top layer, all layers, their mean.")
+        Layers | None,
+        typer.Option(help="The model's learned mix (default), its top layer, all layers, their mean or sum."),
+    ] = None,
+    input_format: Annotated[
+        InputFormat,
+        typer.Option(help="Words between tabs; words, their characters or parts in CoNLL-U; letters of proteins."),
+    ] = InputFormat.lines,
+    pooling: Annotated[
+        Pooling | None, typer.Option(help="One vector for each sentence. [default: one for each word]")
     ] = None,
     pretokenized: Annotated[
         bool, typer.Option("--pretokenized", help="Words stand between white space: take them as they are.")
@@ -87,12 +114,22 @@ def embed(
     Sentences are numbered from 0, and a line without words keeps its number (with no vectors). In npz, safetensors and
     HDF5 the array of sentence 7 is called "7"; Parquet has a row for each sentence. Without --output a summary is
     printed.
+
+    With --pooling mean a sentence is as one word, with the mean of its words' vectors; it is called what the file
+    calls it (sent_id of CoNLL-U, the name of a protein), or else has its words, space between.
     """
     layers = _check_usage(text, file, pretokenized, split_sentences, output, format, layers)
+    if input_format is not InputFormat.lines and (pretokenized or split_sentences):
+        raise typer.BadParameter(
+            f"the words of {input_format.value} stand apart already.", param_hint="--pretokenized, --split-sentences"
+        )
+    if pooling is not None and format is Format.bilm_hdf5:
+        raise typer.BadParameter("bilm-tf's layout holds words.", param_hint="--pooling")
     from ..hub.folders import load
     from ..vectors.embedding import embed_sentences
     from ..vectors.files import format_of, open_vector_file
     from ..vectors.text_files import open_text
+    from ..vectors.word_files import read_word_file
     from ..whole_files import check_target
     from .sentences import lines_of_arguments, sentences_of
 
@@ -106,10 +143,16 @@ def embed(
         tally, name = _Tally(), "The text" if source is None else source.name
         with Progress(source, shown=False if output is None else progress) as bar:
             lines = lines_of_arguments(text or []) if source is None else source.lines(bar.read, max_line_bytes)
-            sentences = sentences_of(lines, pretokenized, split_sentences)
+            names: deque[str | None] = deque()
+            if input_format is InputFormat.lines:
+                sentences = sentences_of(lines, pretokenized, split_sentences)
+            else:
+                sentences = _words_of(read_word_file(lines, input_format.value, name), names)
             wanted = sentences if output is not None else islice(sentences, show)
             embedded = embed_sentences(elmo, tokenizer, wanted, layers.value, keep_boundaries, batch_words)
             embedded = tally.counted(embedded, bar)
+            if pooling is not None:
+                embedded = _means(embedded, names)
             if output is None:
                 columns, rows = _summary(embedded, dim, num_layers)
                 shown_rows = list(rows)
@@ -158,6 +201,23 @@ def _check_usage(
             raise typer.BadParameter("bilm-tf's layout always holds all layers.", param_hint="--layers")
         return Layers.all
     return layers or Layers.mix
+
+
+def _words_of(sentences: Iterable[NamedSentence], names: deque[str | None]) -> Iterator[list[str]]:
+    """The words of sentences; their names are kept until the sentences are embedded."""
+    for sentence in sentences:
+        names.append(sentence.name)
+        yield sentence.words
+
+
+def _means(embedded: Iterable[EmbeddedSentence], names: deque[str | None]) -> Iterator[EmbeddedSentence]:
+    """Sentences as one word each; a sentence without words stays without."""
+    for sentence in embedded:
+        name = names.popleft() if names else None
+        if sentence.words:
+            vectors = sentence.vectors.mean(axis=-2, keepdims=True)
+            sentence = sentence._replace(words=[name or " ".join(sentence.words)], vectors=vectors)
+        yield sentence
 
 
 class _Tally:

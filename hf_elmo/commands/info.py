@@ -17,9 +17,9 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show the sizes and switches of a model, its parameters, vocabulary and files."""
-    from ..hub.folders import describe, find_folder
+    from ..hub.folders import READS, WRITES, describe, find_folder
 
-    facts = describe(find_folder(folder))
+    facts = describe(find_folder(folder, (READS, WRITES)))
     if as_json:
         say(json.dumps(facts, indent=2))
         return

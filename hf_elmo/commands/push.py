@@ -29,13 +29,13 @@ def push(
     """
     from huggingface_hub.utils import enable_progress_bars, logging
 
-    from ..hub.folders import find_folder, load_as_saved
+    from ..hub.folders import READS, WRITES, find_folder, load_as_saved
     from ..hub.model_card import CARD_NAME, check_metadata
     from ..hub.upload import check_repo_id, find_secret, upload
     from ..hub.upload_files import files_for_hub, list_folder
 
     check_repo_id(repo)
-    path = find_folder(folder)
+    path = find_folder(folder, (READS, WRITES))
     _, left_out = list_folder(path)
     silence_libraries()
     load_as_saved(path)

@@ -128,7 +128,7 @@ def _neighbours(found: Exploration, words: list[str], names: list[str]) -> str:
     for layer, name in enumerate([*names, "mix of layers"]):
         # Without context it is the same word, wherever it stands.
         sides = (0,) if layer == 0 and words[0] == words[1] else (0, 1)
-        lists = [[found.neighbours[side][layer] for side in sides]]
+        lists: list[list[list[Neighbour] | None]] = [[found.neighbours[side][layer] for side in sides]]
         titles = [name]
         if layer == 0 and found.substitutes is not None:
             titles, lists = [f"{name}, by spelling", "by use"], [*lists, [found.by_use[side] for side in sides]]

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..model.model_files import LARGEST_WEIGHT, read_json_object, stored_tensors
+from ..model.model_files import read_json_object, stored_tensors
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from ..model.heads.token_classification_elmo import ElmoForTokenClassification
     from ..model.modeling_elmo import ElmoForPreTraining, ElmoModel, ElmoPreTrainedModel
+    from ..model.remote_code import SavedElmo
     from ..model.tokenization_elmo import ElmoTokenizer
 
-_Model = TypeVar("_Model", bound="ElmoPreTrainedModel")
+_Model = TypeVar("_Model", bound="SavedElmo")
+
+#: The model_type of a model that reads, and that of one that writes.
+READS, WRITES = "elmo", "elmo-encoder-decoder"
 
 _BUNDLED = Path(__file__).parents[1] / "pretrained"
 
@@ -42,8 +48,12 @@ def bundled(name: str = "elmo-mini") -> str:
     return str(folder)
 
 
-def find_folder(name: str | None) -> Path:
+def find_folder(name: str | None, model_types: Sequence[str] = (READS,)) -> Path:
     """The model folder that was asked for; None asks for the bundled model, and the name of a bundled one for that.
+
+    Args:
+        name: A path, or the name of a bundled model.
+        model_types: Which kinds of models it may hold.
 
     Raises:
         ValueError: if it is not a folder of an ELMo in the Hugging Face format, with what to do.
@@ -64,8 +74,11 @@ def find_folder(name: str | None) -> Path:
     model_type = read_json_object(config).get("model_type")
     if model_type is None and (folder / "token_embedder.pkl").is_file():
         raise ValueError(f"{name} is a folder of ELMoForManyLangs: convert it first: hf-elmo convert {name} NEW_FOLDER")
-    if model_type != "elmo":
-        raise ValueError(f"{config} has the model_type {model_type!r}, expected 'elmo': this is another kind of model.")
+    if model_type not in model_types:
+        expected = " or ".join(map(repr, model_types))
+        raise ValueError(
+            f"{config} has the model_type {model_type!r}, expected {expected}: this is another kind of model."
+        )
     return folder
 
 
@@ -101,15 +114,21 @@ def load_language_model(name: str | None, device: str | None = None) -> tuple[El
     return _load(ElmoForPreTraining, find_folder(name), device)
 
 
-def load_as_saved(folder: Path) -> tuple[ElmoPreTrainedModel, ElmoTokenizer]:
-    """Loads the model of a folder with the head that it was saved with, on the CPU, and its tokenizer.
+def load_as_saved(folder: Path) -> tuple[SavedElmo, PreTrainedTokenizerBase]:
+    """Loads the model of a folder with the head, or the decoder, that it was saved with, on the CPU.
+
+    Returns:
+        The model, in evaluation mode, and its tokenizer, or tokenizers.
 
     Raises:
         ValueError: as `load`, and for a head that this package does not know.
     """
     from ..model import elmo_models
 
-    name = (architectures(read_json_object(folder / "config.json")) or ["ElmoModel"])[0]
+    config = read_json_object(folder / "config.json")
+    if config.get("model_type") == WRITES:
+        return _load_model(elmo_models.ElmoEncoderDecoderModel, folder, "cpu"), _load_two_tokenizers(folder)
+    name = (architectures(config) or ["ElmoModel"])[0]
     model_class = getattr(elmo_models, name, None)
     if not isinstance(model_class, type) or not issubclass(model_class, elmo_models.ElmoPreTrainedModel):
         raise ValueError(f"{folder / 'config.json'} names the architecture {name!r}, which is not a model of hf_elmo.")
@@ -163,8 +182,6 @@ def architectures(config: dict[str, Any]) -> list[str]:
 
 
 def _load(model_class: type[_Model], folder: Path, device: str | None) -> tuple[_Model, ElmoTokenizer]:
-    import torch
-
     from ..model.tokenization_elmo import ElmoTokenizer
 
     if not (folder / "tokenizer.json").is_file():
@@ -172,17 +189,39 @@ def _load(model_class: type[_Model], folder: Path, device: str | None) -> tuple[
             f"{folder} has no tokenizer.json. Make one with ElmoTokenizer.create(...).save_pretrained({str(folder)!r})."
         )
     try:
+        tokenizer = ElmoTokenizer.from_pretrained(folder, local_files_only=True)
+    # Every library below has errors of its own; to the user all mean that the folder is damaged.
+    except Exception as error:
+        raise ValueError(f"The model in {folder} cannot be loaded: {_first_line(error)}") from error
+    return _load_model(model_class, folder, device), tokenizer
+
+
+def _load_two_tokenizers(folder: Path) -> PreTrainedTokenizerBase:
+    from ..model.tokenization_encoder_decoder_elmo import ElmoEncoderDecoderTokenizer
+
+    try:
+        return ElmoEncoderDecoderTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:
+        raise ValueError(f"The tokenizers in {folder} cannot be loaded: {_first_line(error)}") from error
+
+
+def _load_model(model_class: type[_Model], folder: Path, device: str | None) -> _Model:
+    import torch
+
+    try:
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.empty(0, device=where)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"The device {device} cannot be used: {_first_line(error)}") from None
     stored = {name.removeprefix("elmo."): tensor.shape for name, tensor in stored_tensors(folder).items()}
+    assert model_class.config_class is not None, "every model of ours has one"
     try:
-        tokenizer = ElmoTokenizer.from_pretrained(folder, local_files_only=True)
         config = model_class.config_class.from_pretrained(folder, local_files_only=True)
         with torch.device("meta"):
-            sizes = {name: tuple(value.shape) for name, value in model_class(config).state_dict().items()}
-    # Every library below has errors of its own; to the user all mean that the folder is damaged.
+            fresh = model_class(config)
+        # Of weights that are one only one is stored.
+        tied = {*fresh.all_tied_weights_keys}
+        sizes = {name: tuple(value.shape) for name, value in fresh.state_dict().items() if name not in tied}
     except Exception as error:
         raise ValueError(f"The model in {folder} cannot be loaded: {_first_line(error)}") from error
     # Before memory is asked for, which a damaged configuration may want without end.
@@ -202,16 +241,7 @@ def _load(model_class: type[_Model], folder: Path, device: str | None) -> tuple[
     except Exception as error:
         raise ValueError(f"The model in {folder} cannot be loaded: {_first_line(error)}") from error
     _check_fit(folder, report["missing_keys"], [key for key, *_ in report["mismatched_keys"]])
-    for parameter_name, parameter in model.named_parameters():
-        if not parameter.isfinite().all():
-            raise ValueError(f"The model in {folder} is damaged: {parameter_name} holds numbers that are not finite.")
-        largest = float(parameter.detach().abs().max()) if parameter.numel() else 0.0
-        if largest > LARGEST_WEIGHT:
-            raise ValueError(
-                f"The model in {folder} is damaged: {parameter_name} holds numbers up to {largest:.3g}, with which "
-                f"nothing can be computed; weights are at most {LARGEST_WEIGHT:.0e}."
-            )
-    return model.to(device).eval(), tokenizer
+    return model.to(device).eval()
 
 
 def _check_fit(folder: Path, missing: Iterable[str], mismatched: Iterable[str]) -> None:
@@ -241,16 +271,22 @@ def describe(folder: Path) -> dict[str, Any]:
         ValueError: if the configuration is impossible, or a file of weights is missing or damaged.
     """
     from ..model.configuration_elmo import ElmoConfig
+    from ..model.heads.configuration_encoder_decoder_elmo import ElmoEncoderDecoderConfig
 
     content = read_json_object(folder / "config.json")
+    decoder: Any = None
     try:
-        config = ElmoConfig.from_pretrained(folder, local_files_only=True)
+        if content.get("model_type") == WRITES:
+            both = ElmoEncoderDecoderConfig.from_pretrained(folder, local_files_only=True)
+            config, decoder = both.encoder, both.decoder
+        else:
+            config = ElmoConfig.from_pretrained(folder, local_files_only=True)
     except Exception as error:
         raise ValueError(f"{folder / 'config.json'} describes no ELMo: {error}") from None
     tensors = [(name, each.dtype, math.prod(each.shape)) for name, each in stored_tensors(folder).items()]
     files = sorted(folder.iterdir())
     switches = {name: getattr(config, name) for name in _SIZES_AND_SWITCHES}
-    return {
+    facts = {
         "folder": str(folder),
         "model": ", ".join(architectures(content) or ["ElmoModel"]),
         "sizes and switches": {**switches, "hidden_size": config.hidden_size},
@@ -261,6 +297,15 @@ def describe(folder: Path) -> dict[str, Any]:
         "remote code": "yes" if any(folder.glob("modeling_*.py")) else "no",
         "files": {path.name: path.stat().st_size for path in files if path.is_file() and path.suffix != ".py"},
     }
+    if decoder is not None:
+        facts["decoder"] = {
+            "model_type": decoder.model_type,
+            "vocab_size": decoder.vocab_size,
+            "hidden_size": decoder.hidden_size,
+            "num_hidden_layers": decoder.num_hidden_layers,
+            "max_position_embeddings": getattr(decoder, "max_position_embeddings", None),
+        }
+    return facts
 
 
 _SIZES_AND_SWITCHES = (
@@ -285,12 +330,14 @@ _SIZES_AND_SWITCHES = (
     "scalar_mix_parameters",
 )
 
-# Beginnings of parameters' names (in a model on top of the biLM, "elmo." comes before the first three).
+# Beginnings of parameters' names (in a model on top of the biLM, "elmo." or "encoder." comes before the first three).
 _PARTS = {
     "character_encoder.": "character encoder",
     "bilstm.": "biLSTM",
     "scalar_mixes.": "scalar mixes",
     "softmax.": "softmax",
+    "decoder.": "decoder",
+    "enc_to_dec_proj.": "projection to the decoder",
 }
 
 
@@ -298,7 +345,7 @@ def _count_parameters(tensors: list[tuple[str, str, int]]) -> dict[str, int]:
     """Parameters of each part. The biLM's, mixes and softmax left out, is the number that is published for an ELMo."""
     counts: Counter[str] = Counter()
     for name, _, size in tensors:
-        name = name.removeprefix("elmo.")
+        name = name.removeprefix("elmo.").removeprefix("encoder.")
         counts[next((part for start, part in _PARTS.items() if name.startswith(start)), "task head")] += size
     parts = {part: counts[part] for part in (*_PARTS.values(), "task head") if part in counts}
     return {"biLM": counts["character encoder"] + counts["biLSTM"], **parts, "all": counts.total()}

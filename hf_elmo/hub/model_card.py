@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..model.model_files import read_json_object
 from ..whole_files import new_file
-from .folders import bundled, describe, find_folder
+from .folders import READS, WRITES, bundled, describe, find_folder
 from .measured_results import Result, read_results
 from .published_models import Origin, find_published
 
@@ -38,7 +38,11 @@ _PIPELINES = {
     "ElmoForSequenceClassification": ("AutoModelForSequenceClassification", "text-classification"),
     "ElmoForQuestionAnswering": ("AutoModelForQuestionAnswering", "question-answering"),
     "ElmoForMultipleChoice": ("AutoModelForMultipleChoice", "multiple-choice"),
+    # Whether it translates or summarises, a folder does not say; a card that is there may.
+    "ElmoEncoderDecoderModel": ("AutoModelForSeq2SeqLM", "text2text-generation"),
 }
+_WRITING_TASKS = ("translation", "summarization")
+_EXAMPLE_TOKENS = 60
 _FORMATS = {
     "bilm-hdf5": "HDF5 weights and options.json (bilm-tf, AllenNLP)",
     "bilm-tf-checkpoint": "a checkpoint of bilm-tf's training in TensorFlow",
@@ -85,7 +89,7 @@ def make_card(
 
     from ..model.modeling_elmo import ElmoPreTrainedModel
 
-    folder = find_folder(str(folder))
+    folder = find_folder(str(folder), (READS, WRITES))
     measured = read_results(results)
     if origin is None and base_model is None and (ready := _ready_card(folder, name)) is not None:
         return check_card(_with_results(ready, measured))
@@ -102,6 +106,8 @@ def make_card(
     known = None if is_other else published
     config = read_json_object(folder / "config.json")
     auto_class, pipeline_tag = _PIPELINES.get(facts["model"], _PIPELINES["ElmoModel"])
+    if "decoder" in facts and before.get("pipeline_tag") in _WRITING_TASKS:
+        pipeline_tag = before["pipeline_tag"]
     use_name = _title(name or folder.resolve().name)
     title = known.title if known else use_name.rpartition("/")[2]
     data = ModelCardData(
@@ -127,6 +133,8 @@ def make_card(
         use_name=use_name,
         facts=facts,
         sizes=facts["sizes and switches"],
+        decoder=facts.get("decoder"),
+        max_new_tokens=_max_new_tokens(facts.get("decoder")),
         labels=", ".join(_code(str(label)) for label in (config.get("id2label") or {}).values()),
         auto_class=auto_class,
         origin=origin,
@@ -338,6 +346,12 @@ def _with_results(card: ModelCard, measured: list[Result]) -> ModelCard:
     if measured:
         card.text = f"{card.text.rstrip()}\n\n## Further results\n\n{_table(measured)}\n"
     return card
+
+
+def _max_new_tokens(decoder: dict[str, Any] | None) -> int:
+    """How long the text of the card's example may get."""
+    positions = None if decoder is None else decoder["max_position_embeddings"]
+    return _EXAMPLE_TOKENS if positions is None else min(_EXAMPLE_TOKENS, positions - 1)
 
 
 def _table(results: list[Result]) -> str:

@@ -12,10 +12,15 @@ from typing import NoReturn
 from transformers.dynamic_module_utils import get_relative_import_files
 
 from ..model.model_files import read_json_object
-from ..model.remote_code import AUTO_MAP, CUSTOM_PIPELINES, code, custom_pipelines
+from ..model.remote_code import CUSTOM_PIPELINES, auto_map, code, custom_pipelines
+from .folders import READS, WRITES
 from .model_card import CARD_NAME, make_card
 
-_TOKENIZER_CODE = "tokenization_elmo.ElmoTokenizer"
+# Of each kind of model: where the class of its tokenizer is.
+_TOKENIZER_CODE = {
+    READS: "tokenization_elmo.ElmoTokenizer",
+    WRITES: "tokenization_encoder_decoder_elmo.ElmoEncoderDecoderTokenizer",
+}
 # What users of a model have no need for: caches, checkpoints (Trainer.push_to_hub leaves these out too), and the state
 # of a training. That is pickled, and training_args.bin may even hold the token of who trained.
 _LEFT_OUT = (
@@ -114,14 +119,16 @@ def files_for_hub(folder: Path, repo: str | None = None) -> list[HubFile]:
     files = {name: HubFile(name, folder / name, "folder") for name in names}
     config = read_json_object(folder / "config.json")
     tokenizer_config = read_json_object(folder / "tokenizer_config.json")
-    pipelines = custom_pipelines(config.get("architectures") or ())
+    architectures = config.get("architectures") or ()
+    pipelines = custom_pipelines(architectures)
     changes = []
     if not _has_code(folder, config, tokenizer_config):
-        config |= {"auto_map": dict(AUTO_MAP), "custom_pipelines": pipelines}
-        tokenizer_config["auto_map"] = {"AutoTokenizer": [_TOKENIZER_CODE, None]}
+        tokenizer = _TOKENIZER_CODE[config["model_type"]]
+        config |= {"auto_map": auto_map(architectures), "custom_pipelines": pipelines}
+        tokenizer_config["auto_map"] = {"AutoTokenizer": [tokenizer, None]}
         text = json.dumps(tokenizer_config, indent=2, sort_keys=True) + "\n"
         files["tokenizer_config.json"] = HubFile("tokenizer_config.json", text.encode(), "folder, with auto_map added")
-        for name, text in code().items():
+        for name, text in code(f"{tokenizer.partition('.')[0]}.py").items():
             files[name] = HubFile(name, text.encode(), "added: code")
         changes.append("with auto_map added")
     elif not pipelines and config.get("custom_pipelines") == CUSTOM_PIPELINES:

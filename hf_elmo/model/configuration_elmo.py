@@ -38,6 +38,23 @@ _OPTIONS: list[tuple[tuple[str, ...], str, Any]] = [
 # More than any ELMo has. A damaged or hostile file with larger numbers is refused before memory is asked for.
 _MOST_LAYERS, _LARGEST_SIZE, _MOST_CHARACTERS, _MOST_WORDS = 1000, 1_000_000, 2_000_000, 1_000_000_000
 
+_ENCODER_KINDS = ("lstm", "gru", "rnn", "relu_rnn", "alternating_lstm")
+
+#: What may follow a feed-forward layer of a tagger: functions without parameters that transformers and AllenNLP know
+#: by one name.
+FEEDFORWARD_ACTIVATIONS = (
+    "relu",
+    "tanh",
+    "linear",
+    "sigmoid",
+    "relu6",
+    "leaky_relu",
+    "gelu",
+    "gelu_new",
+    "mish",
+    "swish",
+)
+
 # Training writes 261 (bytes and five marks); prediction wants 262 (one more, for padding). The weights are the same.
 _N_CHARACTERS = (261, 262)
 
@@ -93,12 +110,17 @@ class ElmoConfig(PreTrainedConfig):
         task_encoder_layers: biLSTM layers between ELMo and a task head; 0 for none.
         task_encoder_size: Size of their output per direction.
         task_encoder_bidirectional: False: in `ElmoForTokenClassification` they read forward only.
-        task_encoder_kind: `"lstm"`; or, in `ElmoForTokenClassification`, torch's `"gru"`, or its `"rnn"` with tanh
-            (AllenNLP's encoders of these names) in their place.
+        task_encoder_kind: `"lstm"`; or, in `ElmoForTokenClassification`, in their place torch's `"gru"`, its `"rnn"`
+            with tanh, the same with relu (`"relu_rnn"`), or `"alternating_lstm"`: LSTMs that read in turns forward and
+            backward, `task_encoder_bidirectional` being False (AllenNLP's encoders of these names).
+        task_encoder_begins_backward: Whether the first of alternating LSTMs reads backward.
         task_encoder_highways: Whether, in `ElmoForTokenClassification`, a highway leads around each of them (AllenNLP's
-            `stacked_bidirectional_lstm`).
+            `stacked_bidirectional_lstm`, `alternating_lstm` and `augmented_lstm`).
         task_feedforward_sizes: Sizes of further layers between them and the scores of tags (AllenNLP's `feedforward`).
-        task_feedforward_activation: `"relu"` or `"tanh"`, behind each of these.
+        task_feedforward_activation: What follows each of these, as transformers names it (`"relu"`, `"tanh"`,
+            `"linear"`, ...); a list has one for each.
+        elmo_projection_size: Size to which, in `ElmoForTokenClassification`, a linear layer brings ELMo's vectors
+            before anything else (AllenNLP's `projection_dim`); 0 for no such layer.
         task_dropout: Dropout before, between and behind them; on ELMo's vectors not a second time, where
             `representation_dropout` falls on them.
         classifier_size: Size of the hidden layer of heads that judge whole texts.
@@ -162,9 +184,11 @@ class ElmoConfig(PreTrainedConfig):
     task_encoder_size: int = 200
     task_encoder_bidirectional: bool = True
     task_encoder_kind: str = "lstm"
+    task_encoder_begins_backward: bool = False
     task_encoder_highways: bool = False
     task_feedforward_sizes: list[int] | None = None
-    task_feedforward_activation: str = "relu"
+    task_feedforward_activation: str | list[str] = "relu"
+    elmo_projection_size: int = 0
     task_dropout: float = 0.5
     classifier_size: int = 512
     context_self_attention: bool = False
@@ -222,6 +246,12 @@ class ElmoConfig(PreTrainedConfig):
     def has_character_projection(self) -> bool:
         """Whether the character encoder ends in a projection: where its features are not of the right size."""
         return self.word_embed_dim + self.num_filters != self.projection_dim
+
+    @property
+    def feedforward_activations(self) -> list[str]:
+        """The name of the activation behind each layer of `task_feedforward_sizes`."""
+        given = self.task_feedforward_activation
+        return list(given) if isinstance(given, list) else [given] * len(self.task_feedforward_sizes or ())
 
     @property
     def row_length(self) -> int:
@@ -343,6 +373,7 @@ class ElmoConfig(PreTrainedConfig):
             ("task_encoder_size", 1, _LARGEST_SIZE),
             ("classifier_size", 1, _LARGEST_SIZE),
             ("word_vector_size", 0, _LARGEST_SIZE),
+            ("elmo_projection_size", 0, _LARGEST_SIZE),
             ("char_cnn_embed_dim", 1, _LARGEST_SIZE),
             ("char_lstm_size", 0, _LARGEST_SIZE),
         ):
@@ -353,21 +384,7 @@ class ElmoConfig(PreTrainedConfig):
         self.filters = self._checked_filters("filters")
         if self.char_cnn_filters is not None:
             self.char_cnn_filters = self._checked_filters("char_cnn_filters")
-        if len(self.task_feedforward_sizes or ()) > _MOST_LAYERS:
-            raise ValueError(f"task_feedforward_sizes must be at most {_MOST_LAYERS:,} sizes.")
-        for size in self.task_feedforward_sizes or ():
-            _check_whole_number("a size of task_feedforward_sizes", size, 1, _LARGEST_SIZE)
-        if self.task_feedforward_activation not in ("relu", "tanh"):
-            raise ValueError(
-                f"task_feedforward_activation must be 'relu' or 'tanh', was: {self.task_feedforward_activation!r}."
-            )
-        if self.task_encoder_kind not in ("lstm", "gru", "rnn"):
-            raise ValueError(f"task_encoder_kind must be 'lstm', 'gru' or 'rnn', was: {self.task_encoder_kind!r}.")
-        if self.task_encoder_highways and self.task_encoder_kind != "lstm":
-            raise ValueError(
-                f"Highways lead around LSTMs alone, but task_encoder_kind is {self.task_encoder_kind!r}: set "
-                "task_encoder_highways to False."
-            )
+        self._check_task_encoder()
         if self.char_lstm_size and (self.char_cnn_filters is not None or self.char_cnn_characters is None):
             raise ValueError(
                 "char_lstm_size takes the place of char_cnn_filters, and needs char_cnn_characters: leave "
@@ -410,6 +427,41 @@ class ElmoConfig(PreTrainedConfig):
             raise ValueError(
                 f"scalar_mix_parameters must be {self.num_layers + 1} numbers, one for the word layer and one for each "
                 f"of the {self.num_layers} biLSTM layers, was: {weights!r}."
+            )
+
+    def _check_task_encoder(self) -> None:
+        if len(self.task_feedforward_sizes or ()) > _MOST_LAYERS:
+            raise ValueError(f"task_feedforward_sizes must be at most {_MOST_LAYERS:,} sizes.")
+        for size in self.task_feedforward_sizes or ():
+            _check_whole_number("a size of task_feedforward_sizes", size, 1, _LARGEST_SIZE)
+        activations = self.feedforward_activations
+        if len(activations) != len(self.task_feedforward_sizes or ()):
+            raise ValueError(
+                f"task_feedforward_activation has {len(activations)} names, but task_feedforward_sizes has "
+                f"{len(self.task_feedforward_sizes or ())} layers: give one name for all, or one for each."
+            )
+        given = self.task_feedforward_activation
+        for name in given if isinstance(given, list) else [given]:
+            if name not in FEEDFORWARD_ACTIVATIONS:
+                raise ValueError(
+                    f"task_feedforward_activation must be one of {', '.join(FEEDFORWARD_ACTIVATIONS)}, was: {name!r}."
+                )
+        kind = self.task_encoder_kind
+        if kind not in _ENCODER_KINDS:
+            raise ValueError(f"task_encoder_kind must be {' or '.join(map(repr, _ENCODER_KINDS))}, was: {kind!r}.")
+        if self.task_encoder_highways and kind not in ("lstm", "alternating_lstm"):
+            raise ValueError(
+                f"Highways lead around LSTMs alone, but task_encoder_kind is {kind!r}: set task_encoder_highways to "
+                "False."
+            )
+        if kind == "alternating_lstm" and self.task_encoder_bidirectional:
+            raise ValueError(
+                "Alternating LSTMs read in one direction each, but task_encoder_bidirectional is True: set it to False."
+            )
+        if self.task_encoder_begins_backward and kind != "alternating_lstm":
+            raise ValueError(
+                f"task_encoder_begins_backward is for alternating LSTMs, but task_encoder_kind is {kind!r}: leave it "
+                "out."
             )
 
     def _check_word_inputs(self) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import struct
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import nn
 
 #: The largest absolute value of a weight. No ELMo comes near it, and products of two such numbers fit into float32.
 LARGEST_WEIGHT = 1e15
@@ -141,3 +145,29 @@ def check_local_weights(name: object, subfolder: str = "", variant: str | None =
     folder = Path(name) / subfolder
     if (folder / _WEIGHTS).exists() or (folder / _INDEX).exists():
         stored_tensors(folder)
+
+
+def check_numbers(model: nn.Module, source: object) -> None:
+    """Checks that a model can be computed with: clips and gates would hide it from the results.
+
+    Args:
+        model: One that was loaded.
+        source: From where, for the message.
+
+    Raises:
+        ValueError: if a parameter holds NaN, or a number beyond `LARGEST_WEIGHT`.
+    """
+    import torch
+
+    for name, parameter in model.named_parameters():
+        if parameter.is_meta or not parameter.is_floating_point() or not parameter.numel():
+            continue
+        low, high = torch.aminmax(parameter.detach())
+        largest = max(-float(low), float(high))
+        if not math.isfinite(largest):
+            raise ValueError(f"{name} holds numbers that are not finite: the weights in {source} are damaged.")
+        if largest > LARGEST_WEIGHT:
+            raise ValueError(
+                f"{name} holds numbers up to {largest:.3g}, with which nothing can be computed (weights are at most "
+                f"{LARGEST_WEIGHT:.0e}): the weights in {source} are damaged."
+            )

@@ -7,12 +7,11 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Self, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple, logging
 
@@ -20,11 +19,10 @@ from .adapter_names import HeadForAdapters, named_stand_ins, second_names
 from .character_encoder import CharacterEncoder, ScaledLinear, check_row_length
 from .configuration_elmo import ElmoConfig
 from .lstm.bilstm import BiLstm
-from .lstm.lstm_layer import ElmoState, LstmLayer, is_quantized
+from .lstm.lstm_layer import ElmoState, LstmLayer
 from .lstm.packing import Packing, Words
 from .lstm.tracing import is_traced_whole, read_layers_padded
-from .model_files import check_local_weights
-from .remote_code import add_remote_code
+from .remote_code import SavedElmo
 from .sampled_softmax import LogUniformSampler, sampled_softmax_losses
 from .scalar_mix import ScalarMix
 from .word_encoder import WordEncoder
@@ -90,15 +88,12 @@ class ElmoForPreTrainingOutput(ModelOutput):
     attentions: tuple[Tensor, ...] | None = None
 
 
-class ElmoPreTrainedModel(PreTrainedModel):
+class ElmoPreTrainedModel(SavedElmo):
     """What all ELMo models share: configuration, initialisation, loading and saving."""
 
     if TYPE_CHECKING:
         # Not said at run time, where the library would take the configuration's class from it instead.
         config: ElmoConfig
-
-        # The library hides the signature of torch.nn.Module's method.
-        def to(self, *args: Any, **kwargs: Any) -> Self: ...  # type: ignore[override]
 
     config_class = ElmoConfig
     base_model_prefix = "elmo"
@@ -111,61 +106,22 @@ class ElmoPreTrainedModel(PreTrainedModel):
     model_tags = ["elmo", "bilm", "character-cnn"]  # noqa: RUF012
     # The name by which PEFT finds the head (`adapter_names.py`).
     head_ending: ClassVar[str | None] = None
-    # Called with the folder, the repository and the model's name before a push: where hf_elmo is installed, its
-    # registration puts a function here that fills in the model card.
-    fill_card: ClassVar[Callable[[str, str, str], None] | None] = None
     # A language model's folder is a base model's folder too: its softmax is not missed there.
     _keys_to_ignore_on_load_unexpected = [r"^softmax\."]  # noqa: RUF012
 
-    @overload
-    @classmethod
-    def from_pretrained(
-        cls,
-        pretrained_model_name_or_path: str | os.PathLike | None,
-        *args: Any,
-        output_loading_info: Literal[True],
-        **kwargs: Any,
-    ) -> tuple[Self, dict[str, Any]]: ...
+    @property
+    def _bilstm(self) -> BiLstm:
+        return self.base_model.bilstm
 
-    @overload
-    @classmethod
-    def from_pretrained(
-        cls,
-        pretrained_model_name_or_path: str | os.PathLike | None,
-        *args: Any,
-        output_loading_info: Literal[False] = False,
-        **kwargs: Any,
-    ) -> Self: ...
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        pretrained_model_name_or_path: str | os.PathLike | None,
-        *args: Any,
-        output_loading_info: bool = False,
-        **kwargs: Any,
-    ) -> Self | tuple[Self, dict[str, Any]]:
-        """As in `transformers.PreTrainedModel`; parameters that are not to be trained stay frozen.
-
-        Raises:
-            ValueError: for a folder with a model of another task; for one whose weights lie elsewhere, in what is not
-                a regular file, or are not floating-point numbers.
-        """
-        if pretrained_model_name_or_path is not None and kwargs.get("state_dict") is None:
-            check_local_weights(pretrained_model_name_or_path, kwargs.get("subfolder") or "", kwargs.get("variant"))
-        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
-        # The library's annotation leaves out the pair that output_loading_info asks for.
-        model, report = cast("tuple[Self, dict[str, Any]]", loaded)
-        if model.base_model is not model:
-            model._check_task(report)
-        # Loading makes new parameters, all of which require gradients.
-        model._freeze()
-        trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-        prefix = model.base_model_prefix + "."
-        model._fresh_parameters = sorted(
+    def _after_loading(self, source: str | os.PathLike | None, report: dict[str, Any]) -> None:
+        if self.base_model is not self:
+            self._check_task(report)
+        self._freeze()
+        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        prefix = self.base_model_prefix + "."
+        self._fresh_parameters = sorted(
             name for name in trained.intersection(report["missing_keys"]) if not name.startswith(prefix)
         )
-        return (model, report) if output_loading_info else model
 
     # Parameters of the head that the checkpoint lacked, and which are random.
     _fresh_parameters: Sequence[str] = ()
@@ -234,31 +190,6 @@ class ElmoPreTrainedModel(PreTrainedModel):
                 "the class that its config.json names (architectures). To train another head on its biLM, save its "
                 f"base model, ElmoModel.from_pretrained(...).save_pretrained(folder), and make {name} of it."
             )
-
-    def save_pretrained(
-        self, save_directory: str | os.PathLike, is_main_process: bool = True, *args: Any, **kwargs: Any
-    ) -> None:
-        """As in `transformers.PreTrainedModel`; the folder also gets the code of all ELMo models (`remote_code.py`)."""
-        if any(map(is_quantized, self.base_model.bilstm.forward_layers)):
-            raise ValueError("A quantised model has no weights to save: save the model that it was made of.")
-        if is_main_process and not os.path.isfile(save_directory):
-            add_remote_code(self.config, save_directory, [each.__name__ for each in type(self).__mro__])
-        super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
-
-    def _upload_modified_files(self, working_dir: str | os.PathLike, repo_id: str, *args: Any, **kwargs: Any) -> Any:
-        """As in the library, which uploads through this; a card that the library left to be filled in is filled in."""
-        fill_card = type(self).fill_card
-        if fill_card is not None:
-            fill_card(os.fspath(working_dir), repo_id, self.name_or_path or "")
-        return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
-
-    @classmethod
-    def register_for_auto_class(cls, auto_class: str | type = "AutoModel") -> None:
-        """As in `transformers.PreTrainedModel`; without effect on the models of this package."""
-        # The library calls this on loading remote code. The library would then save the one file of this class, and the
-        # next model loaded from there could not save the others any more.
-        if not cls.__module__.startswith(__name__.rpartition(".")[0] + "."):
-            super().register_for_auto_class(auto_class)
 
     def resize_token_embeddings(
         self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
@@ -698,6 +629,9 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
         self.elmo = ElmoModel(config)
         self.dropout = nn.Dropout(config.dropout)
         self.softmax: nn.Linear = WordSoftmax(config)
+        if config.character_inputs:
+            # There is no table of words to be tied to, whatever the configuration was told later.
+            self._tied_weights_keys = {}
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Linear:

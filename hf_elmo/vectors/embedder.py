@@ -55,7 +55,7 @@ class Embedder:
 
     Args:
         model: A model folder, or the name of a bundled model; None: the bundled one.
-        layers: `"mix"`, `"top"`, `"all"` or `"average"`, as for `embed_sentences`.
+        layers: `"mix"`, `"top"`, `"all"`, `"average"` or `"sum"`, as for `embed_sentences`.
         pooling: None: a vector for each word. `"mean"` or `"max"`: one for a row, over its words.
         keep_boundaries: `<S>` and `</S>` count as words, first and last of each sentence.
         dtype: Of the vectors, `"float32"` or `"float16"`.
@@ -103,7 +103,7 @@ class Embedder:
             if number < 1:
                 raise ValueError(f"{name} must be at least 1, was: {number}.")
         if pretokenized and split_sentences:
-            raise ValueError("pretokenized texts are sentences already: leave split_sentences out.")
+            raise ValueError("pretokenized texts are sentences already (split_sentences=False).")
         self.folder = find_folder(None if model is None else os.fspath(model))
         self.layers, self.pooling, self.keep_boundaries, self.dtype = layers, pooling, keep_boundaries, dtype
         self.pretokenized, self.split_sentences, self.batch_words = pretokenized, split_sentences, batch_words

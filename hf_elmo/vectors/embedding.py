@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..model.modeling_elmo import ElmoModel, ElmoModelOutput, ElmoPreTrainedModel
     from ..model.tokenization_elmo import ElmoTokenizer
 
-LAYERS = ("mix", "top", "all", "average")
+LAYERS = ("mix", "top", "all", "average", "sum")
 
 
 class EmbeddedSentence(NamedTuple):
@@ -52,7 +52,7 @@ def embed_sentences(
         tokenizer: Its `ElmoTokenizer`.
         sentences: Each a text, which the tokenizer splits into words, or a list of words, which stay as they are.
         layers: `"mix"`: the model's `last_hidden_state`. `"top"`: its last layer. `"all"`: all layers, the context-free
-            one first. `"average"`: the plain mean of all layers.
+            one first. `"average"`: the plain mean of all layers. `"sum"`: their plain sum (SeqVec's recipe).
         keep_boundaries: Keep the rows of `<S>` and `</S>`, first and last.
         batch_words: Most words in a batch, padding and boundaries included. A longer sentence is a batch of its own.
 
@@ -155,4 +155,6 @@ def choose_layers(output: ElmoModelOutput, layers: str) -> Tensor:
     if layers == "top":
         return output.hidden_states[-1]
     stacked = torch.stack(output.hidden_states, dim=1)
-    return stacked if layers == "all" else stacked.mean(dim=1)
+    if layers == "all":
+        return stacked
+    return stacked.sum(dim=1) if layers == "sum" else stacked.mean(dim=1)

@@ -139,6 +139,7 @@ def test_ratios_and_spread():
     assert report.spread([3, 4, 10]) == "4.0 (3.0..10.0)"
 
 
+@pytest.mark.slow
 def test_where_time_goes(work, monkeypatch):
     products = machine._products
     # This is about how the time is divided, not about how fast the machine is.

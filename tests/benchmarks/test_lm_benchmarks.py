@@ -36,6 +36,7 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_all_arms_of_wikitext2(folder, tmp_path, capsys):
     output = tmp_path / "results.json"
     arguments = ["--data", str(folder), "--minutes", "0.01", *SIZES, "--samples", "5", "--output", str(output)]

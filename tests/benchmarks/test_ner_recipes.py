@@ -97,6 +97,7 @@ def test_scores():
     assert scores == {"f1": 57.14, "precision": 66.67, "recall": 50.0, "strict_f1": 33.33}
 
 
+@pytest.mark.slow
 def test_wnut17_recipe_runs(shared_data, tiny_model_folder, tmp_path, capsys):
     """Two seeds of both models, with precomputed layers and stock training; the table says what the file says."""
     output = tmp_path / "scores.json"

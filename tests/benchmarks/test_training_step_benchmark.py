@@ -34,6 +34,7 @@ def check(results, contestants):
         assert row["gradients_differ_by"] < 1e-5
 
 
+@pytest.mark.slow
 def test_three_ways_to_one_gradient(tmp_path, capsys, monkeypatch):
     processes = SimpleNamespace(Popen=lambda command, **o: warm.Popen(command[1:], **o), PIPE=subprocess.PIPE)
     monkeypatch.setattr(training_step, "subprocess", processes)
@@ -52,4 +53,4 @@ def test_a_text_with_too_few_sentences(tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("Only one sentence .\n", encoding="utf-8")
     with pytest.raises(SystemExit, match="only 1 lines of 3 words"):
-        training_step.main(["--batch", "2", "--words", "3", "--text", str(text)])
+        training_step.main(["--size", "mini", "--batch", "2", "--words", "3", "--text", str(text)])

@@ -275,8 +275,37 @@ class TestWeights:
 
 UNSUPPORTED = {
     "another feed-forward": (
-        {"model__feedforward": {"input_dim": 8, "num_layers": 1, "hidden_dims": 3, "activations": "gelu"}},
-        "model.feedforward has the hidden_dims [3] and the activations ['gelu']",
+        {"model__feedforward": {"input_dim": 8, "num_layers": 1, "hidden_dims": 3, "activations": "prelu"}},
+        "model.feedforward has the hidden_dims [3] and the activations ['prelu']",
+    ),
+    "an encoder of no layer": ({"model__encoder__num_layers": 0}, "model.encoder.num_layers is 0, expected 1 to 100"),
+    "an encoder of a billion layers": ({"model__encoder__num_layers": 10**9}, "num_layers is 1,000,000,000"),
+    "an encoder of no size": ({"model__encoder__hidden_size": -4}, "task_encoder_size"),
+    "another nonlinearity": (
+        {"model__encoder__type": "rnn", "model__encoder__nonlinearity": "gelu"},
+        "nonlinearity must be tanh or relu, was: 'gelu'",
+    ),
+    "an alternating LSTM without layers": (
+        {"model__encoder": {"type": "alternating_lstm", "input_size": 25, "hidden_size": 4}},
+        "the key model.encoder.num_layers is missing",
+    ),
+    "an augmented LSTM with layers": (
+        {"model__encoder": {"type": "augmented_lstm", "input_size": 25, "hidden_size": 4, "num_layers": 2}},
+        "options that are not known here",
+        "num_layers",
+    ),
+    "a feed-forward encoder of nothing": (
+        {"model__encoder": {"type": "feedforward"}},
+        "model.encoder.feedforward is missing",
+    ),
+    "a feed-forward encoder of another size": (
+        {
+            "model__encoder": {
+                "type": "feedforward",
+                "feedforward": {"input_dim": 24, "num_layers": 1, "hidden_dims": 3, "activations": "relu"},
+            }
+        },
+        "model.encoder.feedforward.input_dim is 24",
     ),
     "too few feed-forward layers": (
         {"model__feedforward": {"input_dim": 8, "num_layers": 2, "hidden_dims": [3], "activations": "relu"}},
@@ -284,14 +313,16 @@ UNSUPPORTED = {
     ),
     "label_weights": ({"model__label_weights": {"O": 0.1}}, "model.label_weights"),
     "an unknown option": ({"model__surprise": 1}, "options that are not known here", "surprise"),
-    "an encoder": (
-        {"model__encoder__type": "alternating_lstm"},
-        "type is 'alternating_lstm'",
-        "supported are 'lstm'",
-    ),
+    **{
+        kind: (
+            {"model__encoder__type": kind},
+            f"model.encoder.type is '{kind}'",
+            "supported are 'lstm', 'gru', 'rnn', ",
+        )
+        for kind in ("compose", "gated-cnn-encoder", "pytorch_transformer", "stacked_self_attention", "stacked_gru")
+    },
     "no encoder": ({"model__encoder": ...}, "the key model.encoder is missing"),
     "a stateful encoder": ({"model__encoder__stateful": True}, "model.encoder.stateful is True"),
-    "an LSTM without bias": ({"model__encoder__bias": False}, "model.encoder.bias is False"),
     "another input size": ({"model__encoder__input_size": 24}, "model.encoder.input_size is 24"),
     "a hidden size in words": (
         {"model__encoder__hidden_size": "200"},
@@ -299,7 +330,14 @@ UNSUPPORTED = {
     ),
     "an embedder": ({f"{EMBEDDERS}tokens__type": "bag_of_word_counts"}, "'bag_of_word_counts'"),
     "a second embedding": ({f"{EMBEDDERS}zweite": {"embedding_dim": 3}}, "zweite is a second embedding"),
-    "a projection of ELMo": ({f"{EMBEDDERS}elmo__projection_dim": 7}, "elmo.projection_dim is 7"),
+    "a projection of ELMo to less than nothing": (
+        {f"{EMBEDDERS}elmo__projection_dim": -1, "model__encoder__input_size": 12},
+        "elmo_projection_size",
+    ),
+    "a projection of ELMo in words": (
+        {f"{EMBEDDERS}elmo__projection_dim": "7"},
+        "projection_dim must be a whole number",
+    ),
     "a projection of words": ({f"{EMBEDDERS}tokens__projection_dim": 7}, "tokens.projection_dim is 7"),
     "words of a largest norm": ({f"{EMBEDDERS}tokens__max_norm": 1.0}, "tokens.max_norm is 1.0"),
     "another CNN": ({f"{EMBEDDERS}token_characters__encoder__type": "boe"}, "encoder.type is 'boe'"),
@@ -333,6 +371,28 @@ UNSUPPORTED = {
 )
 def test_a_tagger_with_something_else(refuse_members, changes, parts):
     refuse_members(members_of(changed(**changes), tagger_state()), "config.json", *parts)
+
+
+OTHER_ARRAYS = {
+    "an encoder larger than its arrays": (
+        {"model__encoder__hidden_size": 10**6},
+        "weight_ih_l0 (is (16, 25), expected (4000000, 25))",
+    ),
+    "an alternating LSTM that is none": (
+        {"model__encoder": {"type": "alternating_lstm", "input_size": 25, "hidden_size": 4, "num_layers": 1}},
+        "missing: encoder._module.layer_0.input_linearity.bias",
+    ),
+    "an LSTM without bias that has one": ({"model__encoder__bias": False}, "surplus: encoder._module.bias_hh_l0, "),
+    "a projection of ELMo that is missing": (
+        {f"{EMBEDDERS}elmo__projection_dim": 12},
+        "missing: text_field_embedder.token_embedder_elmo._projection.bias, ",
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "part"), OTHER_ARRAYS.values(), ids=OTHER_ARRAYS)
+def test_arrays_of_another_tagger(refuse_members, changes, part):
+    refuse_members(members_of(changed(**changes), tagger_state()), "weights.th", part)
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,9 @@ def test_any_script_long_words_and_many_words(model, tokenizer, tmp_path):
 def test_files_are_whole_and_the_same_every_time(model, tokenizer, tmp_path):
     for suffix in plot.SUFFIXES:
         for name in "ab":
-            plot.save_figure(plot.plot_similarity(model, tokenizer, FIRST, SECOND), tmp_path / (name + suffix))
+            plot.save_figure(
+                plot.plot_similarity(model, tokenizer, FIRST[:2], SECOND[:2], 1), tmp_path / (name + suffix)
+            )
         assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
     pixels = imread(tmp_path / "a.png")
     assert pixels.shape[0] > 200

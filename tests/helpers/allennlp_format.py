@@ -4,6 +4,7 @@ import copy
 import io
 import itertools
 import json
+import math
 import tarfile
 
 import numpy as np
@@ -132,6 +133,8 @@ def tagger_state(config=CONFIG, labels=BIO, seed=9):
         place = f"{EMBEDDER}{name}."
         if embedder["type"] == "elmo_token_embedder":
             state |= elmo_state(f"{place}_elmo.")
+            if embedder.get("projection_dim"):
+                state |= linear(rng, f"{place}_projection.", embedder["projection_dim"], 12)
         elif embedder["type"] == "embedding":
             state[place + "weight"] = rng.normal(0, 1, (2 + len(WORDS), embedder["embedding_dim"]))
         elif embedder["encoder"]["type"] == "lstm":
@@ -159,26 +162,30 @@ def tagger_state(config=CONFIG, labels=BIO, seed=9):
         for layer in range(encoder.get("num_layers", 1)):
             for direction in directions:
                 shapes = {"weight_ih": (gates * size, read), "weight_hh": (gates * size, size)}
-                for name, shape in (shapes | {"bias_ih": (gates * size,), "bias_hh": (gates * size,)}).items():
+                biases = {"bias_ih": (gates * size,), "bias_hh": (gates * size,)} if encoder.get("bias", True) else {}
+                for name, shape in (shapes | biases).items():
                     state[f"encoder._module.{name}_l{layer}{direction}"] = rng.normal(0, 0.6, shape)
             read = output
-    elif encoder["type"] == "stacked_bidirectional_lstm":
-        size, read = encoder["hidden_size"], encoder["input_size"]
-        output = 2 * size
-        gates = 5 if encoder["use_highway"] else 4
-        for layer, direction in itertools.product(range(encoder["num_layers"]), ("forward", "backward")):
-            cell = f"encoder._module.{direction}_layer_{layer}.cell."
-            width = output if layer else read
-            rows = gates + encoder["use_highway"]
-            state[cell + "input_linearity.weight"] = rng.normal(0, 0.6, (rows * size, width))
-            state[cell + "state_linearity.weight"] = rng.normal(0, 0.6, (gates * size, size))
-            state[cell + "state_linearity.bias"] = rng.normal(0, 0.6, gates * size)
+    elif encoder["type"] == "feedforward":
+        state |= feedforward_state(rng, "encoder._feedforward.", encoder["feedforward"])
+        output = encoder["feedforward"]["hidden_dims"][-1]
+    elif encoder["type"] != "pass_through":
+        size, highway = encoder["hidden_size"], encoder.get("use_highway", True)
+        output = size * (1 + (encoder["type"] == "stacked_bidirectional_lstm"))
+        gates = 5 if highway else 4
+        for depth, names in enumerate(cells_of(encoder)):
+            width = output if depth else encoder["input_size"]
+            for name in names:
+                cell = f"encoder._module.{name}cell."
+                state[cell + "input_linearity.weight"] = rng.normal(0, 0.6, ((gates + highway) * size, width))
+                if has_input_bias(encoder):
+                    state[cell + "input_linearity.bias"] = rng.normal(0, 0.6, (gates + highway) * size)
+                state[cell + "state_linearity.weight"] = rng.normal(0, 0.6, (gates * size, size))
+                state[cell + "state_linearity.bias"] = rng.normal(0, 0.6, gates * size)
     feedforward = model.get("feedforward")
     if feedforward:
-        for number, size in enumerate(feedforward["hidden_dims"]):
-            state[f"_feedforward._linear_layers.{number}.weight"] = rng.normal(0, 0.6, (size, output))
-            state[f"_feedforward._linear_layers.{number}.bias"] = rng.normal(0, 0.6, size)
-            output = size
+        state |= feedforward_state(rng, "_feedforward.", feedforward)
+        output = feedforward["hidden_dims"][-1]
     state["tag_projection_layer._module.weight"] = rng.normal(0, 1, (len(labels), output))
     state["tag_projection_layer._module.bias"] = rng.normal(0, 1, len(labels))
     if model["type"] == "crf_tagger":
@@ -187,6 +194,33 @@ def tagger_state(config=CONFIG, labels=BIO, seed=9):
             state["crf.start_transitions"], state["crf.end_transitions"] = rng.normal(0, 4, (2, len(labels)))
         state["crf._constraint_mask"] = constraint_mask(labels, model.get("label_encoding"))
     return as_tensors(state)
+
+
+def linear(rng, place, size, read):
+    return {f"{place}weight": rng.normal(0, 0.6, (size, read)), f"{place}bias": rng.normal(0, 0.6, size)}
+
+
+def feedforward_state(rng, place, feedforward):
+    state, read = {}, feedforward["input_dim"]
+    for number, size in enumerate(feedforward["hidden_dims"]):
+        state |= linear(rng, f"{place}_linear_layers.{number}.", size, read)
+        read = size
+    return state
+
+
+def cells_of(encoder):
+    """For each layer of one of AllenNLP's own LSTMs the names of its cells, forward and backward."""
+    layers = range(encoder.get("num_layers", 1))
+    kinds = {
+        "stacked_bidirectional_lstm": [(f"forward_layer_{layer}.", f"backward_layer_{layer}.") for layer in layers],
+        "alternating_lstm": [(f"layer_{layer}.",) for layer in layers],
+        "augmented_lstm": [("",)],
+    }
+    return kinds[encoder["type"]]
+
+
+def has_input_bias(encoder):
+    return encoder["type"] != "stacked_bidirectional_lstm" and encoder.get("use_input_projection_bias", True)
 
 
 def constraint_mask(labels, encoding):
@@ -265,11 +299,17 @@ class NumpyTagger:
         columns = [kinds[embedders[name]["type"]](name, words) for name in sorted(embedders)]
         vectors = np.concatenate(columns, axis=1)
         encoder = self.config["model"]["encoder"]
-        if encoder["type"] == "stacked_bidirectional_lstm":
-            for layer in range(encoder["num_layers"]):
-                forward = self._stacked(f"forward_layer_{layer}", vectors)
-                backward = self._stacked(f"backward_layer_{layer}", vectors[::-1])[::-1]
-                vectors = np.concatenate([forward, backward], axis=1)
+        if encoder["type"] in ("stacked_bidirectional_lstm", "alternating_lstm", "augmented_lstm"):
+            for depth, names in enumerate(cells_of(encoder)):
+                # Which of its cells read from the last word to the first.
+                backward = [encoder["type"] == "alternating_lstm" and depth % 2 == 1, True]
+                if not encoder.get("go_forward", True):
+                    backward = [True]
+                steps = [-1 if turned else 1 for turned in backward]
+                read = [self._own(name, vectors[::step])[::step] for name, step in zip(names, steps, strict=False)]
+                vectors = np.concatenate(read, axis=1)
+        if encoder["type"] == "feedforward":
+            vectors = self._feedforward("encoder._feedforward.", encoder["feedforward"], vectors)
         read = {"gru": self._gru, "rnn": self._rnn}.get(encoder["type"], self._lstm)
         for layer in range(encoder.get("num_layers", 1) if encoder["type"] in GATES else 0):
             forward = read(f"l{layer}", vectors)
@@ -277,10 +317,8 @@ class NumpyTagger:
                 backward = read(f"l{layer}_reverse", vectors[::-1])[::-1]
                 forward = np.concatenate([forward, backward], axis=1)
             vectors = forward
-        feedforward = self.config["model"].get("feedforward") or {"hidden_dims": []}
-        for number in range(len(feedforward["hidden_dims"])):
-            layer = f"_feedforward._linear_layers.{number}."
-            vectors = np.tanh(vectors @ self.state[layer + "weight"].T + self.state[layer + "bias"])
+        if self.config["model"].get("feedforward"):
+            vectors = self._feedforward("_feedforward.", self.config["model"]["feedforward"], vectors)
         layer = "tag_projection_layer._module."
         return vectors @ self.state[layer + "weight"].T + self.state[layer + "bias"]
 
@@ -308,7 +346,20 @@ class NumpyTagger:
         mix = f"{EMBEDDER}{name}._elmo.scalar_mix_0."
         weights = np.exp([self.state[f"{mix}scalar_parameters.{layer}"][0] for layer in range(len(layers))])
         shares = weights / weights.sum()
-        return self.state[mix + "gamma"] * np.tensordot(shares, layers[:, 1:-1], axes=1)
+        vectors = self.state[mix + "gamma"] * np.tensordot(shares, layers[:, 1:-1], axes=1)
+        place = f"{EMBEDDER}{name}._projection."
+        if place + "weight" not in self.state:
+            return vectors
+        return vectors @ self.state[place + "weight"].T + self.state[place + "bias"]
+
+    def _feedforward(self, place, feedforward, vectors):
+        activations = feedforward["activations"]
+        if isinstance(activations, str):
+            activations = [activations] * len(feedforward["hidden_dims"])
+        for number, name in enumerate(activations):
+            layer = f"{place}_linear_layers.{number}."
+            vectors = ACTIVATIONS[name](vectors @ self.state[layer + "weight"].T + self.state[layer + "bias"])
+        return vectors
 
     def _words(self, name, words):
         indexer = self.config["dataset_reader"]["token_indexers"][name]
@@ -340,13 +391,15 @@ class NumpyTagger:
             vectors.append(np.concatenate(features))
         return np.array(vectors)
 
-    def _stacked(self, name, inputs):
-        cell = f"encoder._module.{name}.cell."
+    def _own(self, name, inputs):
+        """AllenNLP's own LSTM cell (`allennlp/modules/augmented_lstm.py`), with or without a highway."""
+        cell = f"encoder._module.{name}cell."
         weight_ih, weight_hh = self.state[cell + "input_linearity.weight"], self.state[cell + "state_linearity.weight"]
+        bias_ih = self.state.get(cell + "input_linearity.bias", np.zeros(len(weight_ih)))
         hidden = memory = np.zeros(weight_hh.shape[1])
         size, outputs = len(hidden), []
         for x in inputs:
-            projected = weight_ih @ x
+            projected = weight_ih @ x + bias_ih
             gates = projected[: len(weight_hh)] + weight_hh @ hidden + self.state[cell + "state_linearity.bias"]
             into, forget, new, out = np.split(gates[: 4 * size], 4)
             memory = _sigmoid(forget) * memory + _sigmoid(into) * np.tanh(new)
@@ -357,8 +410,11 @@ class NumpyTagger:
             outputs.append(hidden)
         return np.array(outputs)
 
+    def _torch_arrays(self, suffix):
+        return {name: self.state.get(f"encoder._module.{name}_{suffix}", 0.0) for name in KINDS_OF_ARRAYS}
+
     def _gru(self, suffix, inputs):
-        of = {name: self.state[f"encoder._module.{name}_{suffix}"] for name in KINDS_OF_ARRAYS}
+        of = self._torch_arrays(suffix)
         hidden, outputs = np.zeros(of["weight_hh"].shape[1]), []
         for x in inputs:
             shares = of["weight_ih"] @ x + of["bias_ih"]
@@ -371,16 +427,17 @@ class NumpyTagger:
         return np.array(outputs)
 
     def _rnn(self, suffix, inputs):
-        of = {name: self.state[f"encoder._module.{name}_{suffix}"] for name in KINDS_OF_ARRAYS}
+        of = self._torch_arrays(suffix)
         hidden, outputs = np.zeros(of["weight_hh"].shape[1]), []
+        bend = ACTIVATIONS[self.config["model"]["encoder"].get("nonlinearity", "tanh")]
         for x in inputs:
-            hidden = np.tanh(of["weight_ih"] @ x + of["bias_ih"] + of["weight_hh"] @ hidden + of["bias_hh"])
+            hidden = bend(of["weight_ih"] @ x + of["bias_ih"] + of["weight_hh"] @ hidden + of["bias_hh"])
             outputs.append(hidden)
         return np.array(outputs)
 
     def _lstm(self, suffix, inputs, place="encoder._module."):
         weight = {name: self.state[f"{place}{name}_{suffix}"] for name in ("weight_ih", "weight_hh")}
-        bias = self.state[f"{place}bias_ih_{suffix}"] + self.state[f"{place}bias_hh_{suffix}"]
+        bias = self.state.get(f"{place}bias_ih_{suffix}", 0.0) + self.state.get(f"{place}bias_hh_{suffix}", 0.0)
         hidden = cell = np.zeros(weight["weight_hh"].shape[1])
         outputs = []
         for x in inputs:
@@ -393,3 +450,21 @@ class NumpyTagger:
 
 def _sigmoid(x):
     return 1 / (1 + np.exp(-x))
+
+
+def _gelu(x):
+    return x * (1 + np.vectorize(math.erf)(x / math.sqrt(2))) / 2
+
+
+ACTIVATIONS = {
+    "relu": lambda x: np.maximum(x, 0),
+    "relu6": lambda x: np.clip(x, 0, 6),
+    "leaky_relu": lambda x: np.where(x > 0, x, 0.01 * x),
+    "tanh": np.tanh,
+    "sigmoid": _sigmoid,
+    "linear": lambda x: x,
+    "gelu": _gelu,
+    "gelu_new": lambda x: x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2,
+    "swish": lambda x: x * _sigmoid(x),
+    "mish": lambda x: x * np.tanh(np.log1p(np.exp(x))),
+}

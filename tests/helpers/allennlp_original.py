@@ -1,6 +1,6 @@
 """Run in an environment of its own, which has AllenNLP 2.10.1: makes a real archive of a tagger, and tags with it.
 
-    python allennlp_original.py SPECIFICATION.json FOLDER
+    python allennlp_original.py SPECIFICATION.json FOLDER [SPECIFICATION.json FOLDER ...]
 
 The specification holds an AllenNLP configuration (`config`), `sentences`, and namespaces of the vocabulary
 (`vocabulary`). FOLDER gets `model.tar.gz` as AllenNLP writes it, and `predictions.json`: for each sentence its labels
@@ -42,7 +42,11 @@ def main(specification, folder):
     from allennlp.data.tokenizers import Token
     from allennlp.models import Model
     from allennlp.models.archival import archive_model
+    from allennlp.modules.augmented_lstm import AugmentedLstm
 
+    # Version 2.10.1 builds no tagger with this encoder, because it misses these attributes; earlier versions had them.
+    AugmentedLstm.input_size = property(lambda layer: layer.embed_dim)
+    AugmentedLstm.hidden_size = property(lambda layer: layer.lstm_dim)
     torch.set_num_threads(1)
     torch.manual_seed(11)
     vocabulary = Vocabulary(non_padded_namespaces=["*tags", "*labels"])
@@ -82,4 +86,5 @@ def main(specification, folder):
 
 
 if __name__ == "__main__":
-    main(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")), Path(sys.argv[2]))
+    for given, wanted in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
+        main(json.loads(Path(given).read_text(encoding="utf-8")), Path(wanted))

@@ -1,16 +1,13 @@
 """Python processes in which hf_elmo cannot be found, however it is installed: what users of remote code have."""
 
-import atexit
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 
 import warm
+from filelock import FileLock
 
 # What comes with hf_elmo, but with neither transformers nor torch, and none of what models may use where it is.
 WITH_HF_ELMO = ("h5py", "nupunkt", "datasets", "pyarrow", "accelerate", "peft")
@@ -65,18 +62,28 @@ def _write_hook(hidden: Path, also: Sequence[str] = ()) -> None:
     (hidden / "sitecustomize.py").write_text(hook, encoding="utf-8")
 
 
-@cache
 def _path_without_hf_elmo() -> str:
     """PYTHONPATH under which nothing finds hf_elmo, nor what comes with it."""
-    folder = tempfile.mkdtemp(prefix="hidden-")
-    atexit.register(shutil.rmtree, folder)
-    _write_hook(Path(folder))
-    return folder
+    folder = warm.shared_folder() / "hidden"
+    with FileLock(warm.shared_folder() / "hidden.lock"):
+        if not folder.exists():
+            _write_hook(folder)
+    return str(folder)
 
 
 def run_warm_without_hf_elmo(arguments: list, **options) -> subprocess.CompletedProcess:
-    """`subprocess.run` of Python in an `isolated_environment`: a process that starts at once, see `warm`."""
+    """`subprocess.run` of Python in an `isolated_environment`: a process that starts at once, see `warm`.
+
+    It imports transformers itself, which reads variables of its environment then.
+    """
     return warm.run(arguments, warm.BELOW, _path_without_hf_elmo(), **options)
+
+
+def _run_warm_with_transformers(arguments: list, **options) -> subprocess.CompletedProcess:
+    """The same with transformers imported, and with one cache for all such processes."""
+    variables = {"HF_HOME": str(warm.shared_folder() / "cache"), "HF_HUB_OFFLINE": "1"}
+    modules = (*warm.BELOW, "transformers.pipelines", "transformers.modeling_utils", "warm_up")
+    return warm.run(arguments, modules, _path_without_hf_elmo(), variables, **options)
 
 
 def run_isolated(
@@ -101,7 +108,7 @@ def run_isolated(
     if also:
         process = subprocess.run([sys.executable, *map(str, arguments)], **options)
     else:
-        process = run_warm_without_hf_elmo(arguments, **options)
+        process = (run_warm_without_hf_elmo if variables else _run_warm_with_transformers)(arguments, **options)
     assert process.returncode == 0 or not check, (
         f"exit status {process.returncode}\n{process.stdout[-3000:]}\n{process.stderr[-6000:]}"
     )

@@ -4,21 +4,26 @@ Importing torch and transformers takes most of the time of a short process. Wher
 and not about how it starts, `run` and `Popen` stand for those of `subprocess` with `sys.executable`. What they start is
 a small process, which holds the pipes, the folder and the environment that it was given, hands them to a fork of the
 server (`warm_server.py`), and ends as that ends. Where forks are not to be had, the interpreter starts anew.
+
+All processes of pytest-xdist share the servers: `begin` is called in the first one, and the servers end when that does.
 """
 
-import atexit
+import contextlib
+import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from filelock import FileLock
 from places import HELPERS
 
 # Not datasets, which reads its variables when it is imported, nor matplotlib, which a test hides.
 LIBRARY = ("torch", "transformers.modeling_utils", "pandas", "pyarrow", "h5py", "hf_elmo.vectors.embedding")
-LIBRARY += ("hf_elmo.model.elmo_models", "hf_elmo.commands.app")
+LIBRARY += ("hf_elmo.model.elmo_models", "hf_elmo.commands.app", "warm_up")
 # For trainings, whose scripts set the variables of datasets themselves.
 TRAINING = (*LIBRARY, "transformers.trainer", "hf_elmo.training.trainer")
 # What transformers imports, and not transformers: for tests of the order in which it and hf_elmo are, and for processes
@@ -35,60 +40,90 @@ BELOW = (
 )
 
 _HAS_FORKS = sys.platform == "linux"
-_SERVERS: dict[tuple, Path] = {}
+# The folder of the servers' sockets, which the processes of pytest-xdist inherit from the first.
+_FOLDER = "HF_ELMO_TESTS_WARM_FOLDER"
+_STARTED: list[subprocess.Popen] = []
 # As it was before any test changed it.
 _ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
-def _server(modules: tuple[str, ...], path: str) -> Path:
-    """The socket of the server that has imported these modules, which starts at the first call."""
-    if (modules, path) not in _SERVERS:
-        address = Path(tempfile.mkdtemp(prefix="warm-")) / "socket"
-        # It ends when its standard input does: at the latest with this process.
-        process = subprocess.Popen(
-            [sys.executable, str(HELPERS / "warm_server.py"), str(address), *modules],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**_ENVIRONMENT, "PYTHONPATH": path} if path else _ENVIRONMENT,
-        )
-        assert process.stdout.readline() == b"ready\n", "the server of warm processes did not start"
-
-        def end():
-            process.stdin.close()
-            process.wait(60)
-            for file in (*address.parent.iterdir(), address.parent):
-                (Path.rmdir if file.is_dir() else Path.unlink)(file)
-
-        atexit.register(end)
-        _SERVERS[modules, path] = address
-    return _SERVERS[modules, path]
+@contextlib.contextmanager
+def begin():
+    """Servers may be started until the end of this context; it is entered in the process that starts the others."""
+    if not _HAS_FORKS:
+        yield
+        return
+    folder = Path(tempfile.mkdtemp(prefix="warm-"))
+    os.environ[_FOLDER] = str(folder)
+    # They end when nobody has this open for writing any more: when this process ends, however that happens.
+    os.mkfifo(folder / "alive")
+    alive = os.open(folder / "alive", os.O_RDWR)
+    try:
+        yield
+    finally:
+        os.close(alive)
+        shutil.rmtree(folder)
+        del os.environ[_FOLDER]
 
 
-def _command(arguments, modules, path) -> list[str]:
+def shared_folder() -> Path:
+    """A folder that all processes of these tests have in common."""
+    return Path(os.environ[_FOLDER])
+
+
+def _server(modules: tuple[str, ...], path: str, variables: dict[str, str]) -> Path:
+    """The socket of the server that has imported these modules, which starts at the first call of any process."""
+    folder = shared_folder()
+    name = hashlib.sha256(repr((modules, path, sorted(variables.items()))).encode()).hexdigest()[:16]
+    address = folder / name / "socket"
+    with FileLock(folder / f"{name}.lock"):
+        if not address.exists():
+            address.parent.mkdir(exist_ok=True)
+            environment = {**_ENVIRONMENT, **variables, **({"PYTHONPATH": path} if path else {})}
+            process = subprocess.Popen(
+                [sys.executable, str(HELPERS / "warm_server.py"), str(address), str(folder / "alive"), *modules],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                env=environment,
+            )
+            assert process.stdout.readline() == b"ready\n", "the server of warm processes did not start"
+            _STARTED.append(process)
+    return address
+
+
+def _command(arguments, modules, path="", variables=None) -> list[str]:
     arguments = [str(argument) for argument in arguments]
     if not _HAS_FORKS:
         return [sys.executable, *arguments]
-    return [sys.executable, "-I", "-S", str(HELPERS / "warm_relay.py"), str(_server(modules, path)), *arguments]
+    address = _server(modules, path, variables or {})
+    return [sys.executable, "-I", "-S", str(HELPERS / "warm_relay.py"), str(address), *arguments]
 
 
-def run(arguments, modules: tuple[str, ...] = LIBRARY, path: str = "", **options) -> subprocess.CompletedProcess:
+def run(
+    arguments,
+    modules: tuple[str, ...] = LIBRARY,
+    path: str = "",
+    variables: dict[str, str] | None = None,
+    **options,
+) -> subprocess.CompletedProcess:
     """`subprocess.run` of Python.
 
     Args:
         arguments: Of Python: `-m` with a module, `-c` with code, or a script; and its own.
         modules: What the process has imported when it starts.
         path: PYTHONPATH while that was imported. (That of the process itself is in its environment.)
+        variables: More environment variables while that was imported.
         options: Of `subprocess.run`.
     """
-    return subprocess.run(_command(arguments, modules, path), **options)
+    return subprocess.run(_command(arguments, modules, path, variables), **options)
 
 
 class Popen(subprocess.Popen):
     """`subprocess.Popen` of Python, with arguments as for `run`; signals reach the process that does the work."""
 
     def __init__(self, arguments, modules: tuple[str, ...] = LIBRARY, **options):
-        self.address = _server(modules, "") if _HAS_FORKS else None
-        super().__init__(_command(arguments, modules, ""), **options)
+        self.address = _server(modules, "", {}) if _HAS_FORKS else None
+        super().__init__(_command(arguments, modules), **options)
 
     def send_signal(self, sig):
         if self.address is None:

@@ -1,9 +1,10 @@
 """The process that `warm.py` starts: it imports modules, and forks itself for whoever asks.
 
-Arguments: the path of its socket, and the modules.
+Arguments: the path of its socket, a named pipe at whose end it ends, and the modules.
 """
 
 import contextlib
+import gc
 import importlib
 import io
 import json
@@ -98,14 +99,19 @@ def keep(connection):
     os._exit(0)
 
 
-def main(address, *modules):
+def main(address, alive, *modules):
+    pipe = os.open(alive, os.O_RDONLY)
     for module in modules:
         importlib.import_module(module)
+    # Forks neither look through what is here for garbage, nor copy it for that.
+    gc.freeze()
     listener = socket.socket(socket.AF_UNIX)
-    listener.bind(address)
+    # Under another name until it listens.
+    listener.bind(address + ".part")
     listener.listen()
+    os.rename(address + ".part", address)
     os.write(1, b"ready\n")
-    while listener in select.select([listener, 0], [], [])[0]:
+    while listener in select.select([listener, pipe], [], [])[0]:
         connection, _ = listener.accept()
         if os.fork() == 0:
             listener.close()

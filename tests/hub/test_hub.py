@@ -74,15 +74,12 @@ def published(tiny_model_folder, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def left_by_user(published, tmp_path_factory):
-    """What a user without hf_elmo left, and then one who had only that."""
+    """What a user without hf_elmo left."""
     hub, _ = published
-    first, second = tmp_path_factory.mktemp("user"), tmp_path_factory.mktemp("friend")
-    environment = hub_environment(hub, first, with_package=False)
-    run([HELPERS / "hub_user.py", "remote", first, *NAMES], environment, first, start=run_warm_without_hf_elmo)
-    saved = [first / name for name in ("base", "tagger", "reader", "classifier", "words")]
-    arguments = [HELPERS / "hub_user.py", "remote", second, *saved]
-    run(arguments, isolated_environment(second), second, start=run_warm_without_hf_elmo)
-    return first, second
+    folder = tmp_path_factory.mktemp("user")
+    environment = hub_environment(hub, folder, with_package=False)
+    run([HELPERS / "hub_user.py", "remote", folder, *NAMES], environment, folder, start=run_warm_without_hf_elmo)
+    return folder
 
 
 def weights_of(folder):
@@ -132,16 +129,31 @@ def test_the_token_goes_to_the_hub_alone(published, left_by_user):
     ]
 
 
+def answers_in(folder):
+    return json.loads((folder / "answers.json").read_text(encoding="utf-8"))
+
+
+def check_that_it_worked_without_the_package(folder, copies, tiny_model_folder):
+    check_weights(folder, copies, tiny_model_folder)
+    modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+    assert len(modules) == 9
+    assert all(module.startswith("transformers_modules.") for module in modules)
+    for name in ("base", "tagger", "reader", "classifier"):
+        assert code_of(folder / name) == model_code()
+
+
 def test_without_the_package(published, left_by_user, tiny_model_folder):
-    for folder in left_by_user:
-        check_weights(folder, published[1], tiny_model_folder)
-        modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
-        assert len(modules) == 9
-        assert all(module.startswith("transformers_modules.") for module in modules)
-        for name in ("base", "tagger", "reader", "classifier"):
-            assert code_of(folder / name) == model_code()
-    first, second = (json.loads((folder / "answers.json").read_text(encoding="utf-8")) for folder in left_by_user)
-    assert_same(first, second)
+    check_that_it_worked_without_the_package(left_by_user, published[1], tiny_model_folder)
+
+
+@pytest.mark.slow
+def test_what_was_saved_without_the_package_is_whole(published, left_by_user, tiny_model_folder, tmp_path):
+    """A friend of this user has only what the user saved."""
+    saved = [left_by_user / name for name in ("base", "tagger", "reader", "classifier", "words")]
+    arguments = [HELPERS / "hub_user.py", "remote", tmp_path, *saved]
+    run(arguments, isolated_environment(tmp_path), tmp_path, start=run_warm_without_hf_elmo)
+    check_that_it_worked_without_the_package(tmp_path, published[1], tiny_model_folder)
+    assert_same(answers_in(left_by_user), answers_in(tmp_path))
 
 
 def test_with_the_package_no_code_of_the_hub_is_used(published, left_by_user, tiny_model_folder, tmp_path):
@@ -152,12 +164,10 @@ def test_with_the_package_no_code_of_the_hub_is_used(published, left_by_user, ti
     modules = json.loads((tmp_path / "modules.json").read_text(encoding="utf-8"))
     assert all(module.startswith("hf_elmo.") for module in modules)
     assert not [each.path for each in hub.requests[before:] if each.path.endswith(".py")]
-    answers = [
-        json.loads((folder / "answers.json").read_text(encoding="utf-8")) for folder in (tmp_path, left_by_user[0])
-    ]
-    assert_same(*answers)
+    assert_same(answers_in(tmp_path), answers_in(left_by_user))
 
 
+@pytest.mark.slow
 def test_an_upload_with_xet_that_breaks_off(tiny_model_folder, tmp_path):
     pytest.importorskip("hf_xet")
     quick = {"HF_XET_CLIENT_RETRY_MAX_ATTEMPTS": "1", "HF_XET_CLIENT_RETRY_BASE_DELAY": "10ms"}

@@ -1,5 +1,7 @@
 """The cards that models have on the hub, whichever tool pushed them, read as the hub has them."""
 
+import json
+import re
 import shutil
 
 import huggingface_hub
@@ -10,11 +12,20 @@ from hub_server import HubServer
 from hub_storage import TOKEN
 from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.utils import close_session
+from safetensors.torch import load_file, save_file
 from small_models import fill, small_config
-from transformers import AutoModelForTokenClassification, DataCollatorForTokenClassification, Trainer, TrainingArguments
+from small_translator import SOURCES, save_translator
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    DataCollatorForTokenClassification,
+    Trainer,
+    TrainingArguments,
+)
 from typer.testing import CliRunner
 
-from hf_elmo import ElmoForTokenClassification, ElmoModel, ElmoTokenizer
+from hf_elmo import ElmoEncoderDecoderModel, ElmoForTokenClassification, ElmoModel, ElmoTokenizer
 from hf_elmo.commands.app import app
 from hf_elmo.hub.model_card import check_card, check_metadata
 
@@ -141,3 +152,87 @@ def test_a_trainer(hub, tagger, tmp_path):
     assert check_metadata(str(card).encode(), "The card") == ["The card has no pipeline_tag"]
     assert set(card.data.tags) >= TAGS
     assert card.data.license == "mit"
+
+
+@pytest.fixture(scope="module")
+def translator(tmp_path_factory):
+    return save_translator(tmp_path_factory.mktemp("writes") / "translator")
+
+
+class TestModelsThatWrite:
+    def test_push(self, hub, translator, tmp_path):
+        """Without its code, which is the code that it was saved with on the hub; it writes the same from there."""
+        folder = shutil.copytree(translator, tmp_path / "model", ignore=shutil.ignore_patterns("*.py"))
+        for name in ("config.json", "tokenizer_config.json"):
+            content = json.loads((folder / name).read_text(encoding="utf-8"))
+            content.pop("auto_map")
+            content.pop("custom_pipelines", None)
+            (folder / name).write_text(json.dumps(content), encoding="utf-8")
+        push(folder, "tester/writer")
+        saved = {path.relative_to(translator).as_posix() for path in translator.rglob("*") if path.is_file()}
+        assert hub.files("tester/writer").keys() == saved | {"README.md", ".gitattributes"}
+        for name in ("config.json", "tokenizer_config.json"):
+            there, before = (
+                json.loads(text) for text in (hub.read("tester/writer", name), (translator / name).read_bytes())
+            )
+            assert there == before
+        for name in saved:
+            if name.endswith((".py", "tokenizer.json", ".safetensors")):
+                assert hub.read("tester/writer", name) == (translator / name).read_bytes(), name
+        texts = []
+        for source in (translator, "tester/writer"):
+            tokenizer = AutoTokenizer.from_pretrained(source)
+            model = AutoModelForSeq2SeqLM.from_pretrained(source)
+            written = model.generate(**tokenizer(SOURCES, padding=True, return_tensors="pt"), max_new_tokens=9)
+            texts.append(tokenizer.batch_decode(written))
+        assert texts[0] == texts[1]
+
+    def test_its_card(self, hub, translator):
+        push(translator, "tester/writer")
+        card = check_card(card_of(hub, "tester/writer"))
+        assert card.data.pipeline_tag == "text2text-generation"
+        assert 'AutoModelForSeq2SeqLM.from_pretrained("tester/writer", trust_remote_code=True)' in card.text
+        # Less than the decoder's 48 positions, of which one is the start.
+        assert "num_beams=4, max_new_tokens=47)" in card.text
+        weights = load_file(translator / "model.safetensors")
+        count = sum(each.numel() for name, each in weights.items() if name.startswith("decoder."))
+        assert f"| decoder | {count:,} |" in card.text
+        assert f"| all | {sum(each.numel() for each in weights.values()):,} |" in card.text
+        assert "The decoder has 300 tokens, and writes at most 47 of them." in card.text
+        assert "AutoModel.from_pretrained" not in card.text
+
+    def test_push_to_hub(self, hub, translator):
+        ElmoEncoderDecoderModel.from_pretrained(translator).push_to_hub("tester/writer", tags=["mine"])
+        card = check_card(card_of(hub, "tester/writer"))
+        assert "[More Information Needed]" not in str(card)
+        assert card.data.pipeline_tag == "text2text-generation"
+        assert "mine" in card.data.tags
+
+    def test_the_command(self, translator, tmp_path):
+        """What a card says of its task stays."""
+        folder = shutil.copytree(translator, tmp_path / "model")
+        (folder / "README.md").write_text("---\npipeline_tag: translation\nlicense: mit\n---\nText\n", encoding="utf-8")
+        result = CliRunner().invoke(app, ["card", str(folder), "--overwrite"])
+        assert result.exit_code == 0, result.output
+        card = check_card(folder / "README.md")
+        assert (card.data.pipeline_tag, card.data.license) == ("translation", "mit")
+        described = CliRunner().invoke(app, ["info", str(folder), "--json"])
+        assert json.loads(described.stdout)["decoder"]["max_position_embeddings"] == 48
+
+    def test_damaged_folders_are_not_pushed(self, hub, translator, tmp_path):
+        def lose_decoder(folder):
+            weights = load_file(folder / "model.safetensors")
+            kept = {name: each for name, each in weights.items() if not name.startswith("decoder.")}
+            save_file(kept, folder / "model.safetensors", {"format": "pt"})
+
+        damages = {
+            "has no target_tokenizer": lambda folder: shutil.rmtree(folder / "target_tokenizer"),
+            "The weights in .* are not those of its config.json": lose_decoder,
+        }
+        for number, (message, damage) in enumerate(damages.items()):
+            folder = shutil.copytree(translator, tmp_path / str(number))
+            damage(folder)
+            result = CliRunner().invoke(app, ["push", str(folder), "tester/writer"])
+            assert result.exit_code == 1
+            assert re.search(message, result.stderr), result.stderr
+        assert "tester/writer" not in hub.repos

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from isolated import TRAINING, run_isolated
 
 from hf_elmo import Embedder
 
@@ -66,6 +67,70 @@ def test_training_on_pairs(tiny_model_folder, tmp_path):
     model.save(str(tmp_path / "saved"))
     again = library.SentenceTransformer(str(tmp_path / "saved"), trust_remote_code=True)
     np.testing.assert_allclose(again.encode(TEXTS), model.encode(TEXTS), atol=1e-6)
+
+
+_WITHOUT_HF_ELMO = """
+import sys
+import numpy
+from sentence_transformers import SentenceTransformer
+
+folder, results, texts = sys.argv[1:]
+try:
+    import hf_elmo
+except ModuleNotFoundError:
+    pass
+else:
+    raise SystemExit("hf_elmo can be imported: this shows nothing")
+model = SentenceTransformer(folder, trust_remote_code=True)
+texts = texts.split("|")
+vectors = model.encode(texts)
+numpy.save(results + "/vectors.npy", vectors)
+model.save(results + "/saved")
+again = SentenceTransformer(results + "/saved", trust_remote_code=True)
+assert numpy.array_equal(again.encode(texts), vectors)
+"""
+
+
+def test_remote_code_alone(tiny_model_folder, tmp_path):
+    """Loaded, and saved again, where hf_elmo is not installed."""
+    script = tmp_path / "user.py"
+    script.write_text(_WITHOUT_HF_ELMO, encoding="utf-8")
+    run_isolated([script, tiny_model_folder, tmp_path, "|".join(TEXTS)], tmp_path, also=TRAINING)
+    vectors = np.load(tmp_path / "vectors.npy")
+    np.testing.assert_allclose(vectors, expected(tiny_model_folder, pooling="mean", keep_boundaries=True), atol=1e-5)
+    again = library.SentenceTransformer(str(tmp_path / "saved"))
+    np.testing.assert_allclose(again.encode(TEXTS), vectors, atol=1e-6)
+
+
+def test_keybert(tiny_model_folder):
+    """Its keywords are words of the text, nearest to it by this model's vectors, which it is given."""
+    keybert = pytest.importorskip("keybert", reason="needs keybert")
+    model = sentence_transformer(tiny_model_folder, layer=0)
+    text = "Rivers carry water to the sea and mountains hold snow"
+    found = keybert.KeyBERT(model).extract_keywords(text, top_n=3, stop_words=None)
+    words = [word for word in text.lower().split() if len(word) > 1]
+    vectors = model.encode([text, *words]).astype(float)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    nearest = sorted(zip(vectors[1:] @ vectors[0], words), reverse=True)[:3]
+    assert [word for word, _ in found] == [word for _, word in nearest]
+    np.testing.assert_allclose([score for _, score in found], [score for score, _ in nearest], atol=2e-4)
+
+
+def test_setfit(tiny_model_folder, tmp_path):
+    """Its recipe learns two classes from eight texts, and comes back as it was saved."""
+    setfit = pytest.importorskip("setfit", reason="needs setfit")
+    body = sentence_transformer(tiny_model_folder)
+    texts = ["one two", "one three", "one four", "one", "nine ten", "nine eleven", "nine", "nine twelve"]
+    rows = Dataset.from_dict({"text": texts, "label": [0, 0, 0, 0, 1, 1, 1, 1]})
+    model = setfit.SetFitModel(body, setfit.modeling.LogisticRegression())
+    options = setfit.TrainingArguments(
+        str(tmp_path / "run"), max_steps=40, batch_size=4, body_learning_rate=5e-3, report_to="none", save_strategy="no"
+    )
+    setfit.Trainer(model, options, train_dataset=rows).train()
+    assert model.predict(texts).tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
+    model.save_pretrained(str(tmp_path / "saved"))
+    again = setfit.SetFitModel.from_pretrained(str(tmp_path / "saved"), trust_remote_code=True)
+    np.testing.assert_allclose(again.predict_proba(texts), model.predict_proba(texts), atol=1e-5)
 
 
 def test_layers_that_are_none(tiny_model_folder):

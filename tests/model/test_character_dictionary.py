@@ -6,9 +6,10 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from amounts import examples
 from datasets import Dataset
 from datasets.fingerprint import Hasher
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from small_models import fill, small_config
 from transformers import AutoConfig, AutoModelForTokenClassification, AutoTokenizer
@@ -74,7 +75,7 @@ def id_of(word):
 
 
 class TestTokenizer:
-    @settings(max_examples=50, deadline=None)
+    @examples(50)
     @given(st.lists(st.text(st.sampled_from("abkя一丁😀€\ud800 "), max_size=10), min_size=1, max_size=5))
     @example(["", "bok", "bokbokbok", "яяяяяяя", "<S>", "</S>", "\ud800", "\udc00b", "e\u0301", "é"])
     @example(["[PAD]", "[UNK]", "[PAD]xyz", "一" * 50])

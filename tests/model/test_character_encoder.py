@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from amounts import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from small_models import fill, random_words, small_config
 from torch.func import functional_call
@@ -38,7 +39,7 @@ rows_of_any_sort = st.integers(1, 12).flatmap(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(rows_of_any_sort, st.integers(1, 5), st.sampled_from(["relu", "tanh"]))
 def test_trimmed_and_distinct_words_have_the_plain_vectors(rows, widest, activation):
     widest = min(widest, rows.shape[1])
@@ -52,7 +53,7 @@ def test_trimmed_and_distinct_words_have_the_plain_vectors(rows, widest, activat
         torch.testing.assert_close(encoder.encode(encoder.trim(rows)), encoder.encode(rows), rtol=0, atol=1e-13)
 
 
-@settings(deadline=None, max_examples=100)
+@examples(100)
 @given(st.lists(st.binary(max_size=60), min_size=1, max_size=10))
 def test_words_as_the_tokenizer_makes_them(words):
     encoder = fill(CharacterEncoder(small_config(max_characters_per_token=50, filters=[[1, 4], [2, 3], [5, 4]])))
@@ -151,7 +152,7 @@ def test_padding_is_not_trained():
     assert gradient[[259, 260]].any(dim=-1).all()
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(
     st.integers(1, 4).flatmap(
         lambda columns: st.lists(st.lists(st.integers(-1, 2), min_size=columns, max_size=columns), max_size=20).map(

@@ -194,6 +194,10 @@ class ElmoModelTest(ModelTesterMixin, unittest.TestCase):
             "wants an error for another vocab_size, on which no weight of ElmoModel depends",
             r"num_labels=42\)\n> +with self\.assertRaises\(RuntimeError\):\nE +AssertionError: RuntimeError not raised",
         ),
+        "test_model_weights_reload_no_missing_tied_weights": (
+            "writes a file of whole numbers, which is refused before names are compared",
+            r"E +ValueError: .*the weights tensor are of the type I64, expected F64, F32, F16, BF16",
+        ),
     },
     skips={
         **dict.fromkeys(

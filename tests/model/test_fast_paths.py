@@ -4,7 +4,8 @@ import logging
 
 import pytest
 import torch
-from hypothesis import assume, example, given, settings
+from amounts import examples
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from low_precision import assert_as_near_on_average
 from small_models import fill, small_config
@@ -73,11 +74,11 @@ def by_the_formulas(model, ids, mask, state):
     return torch.cat(directions, dim=-1), ElmoState(*parts)
 
 
-few_long = st.lists(st.integers(0, 300), min_size=1, max_size=3)
+few_long = st.lists(st.integers(0, 120), min_size=1, max_size=3)
 many_short = st.lists(st.integers(0, 9), min_size=1, max_size=64)
 
 
-@settings(deadline=None, max_examples=70)
+@examples(60)
 @given(
     lengths=(few_long | many_short).filter(any),
     options=st.sampled_from(OPTIONS),
@@ -124,7 +125,7 @@ def test_every_way_gives_what_the_formulas_give(lengths, options, dtype, mode, f
                 assert (ours.grad - theirs.grad).abs().max() < 2e-4 * largest, name
 
 
-@settings(deadline=None, max_examples=20)
+@examples(40)
 @given(
     lengths=st.lists(st.integers(0, 40), min_size=1, max_size=64).filter(any),
     options=st.sampled_from(OPTIONS),

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from amounts import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from small_models import fill, random_words, small_config
 
@@ -89,7 +90,7 @@ class TestModel:
         assert (after - before).abs().max() > 1e-2
 
 
-@settings(deadline=None, max_examples=150)
+@examples(150)
 @given(st.sampled_from(SHAPES), st.sampled_from(DTYPES), st.data())
 def test_every_changed_slice_is_seen(shape, dtype, data):
     weight, other = torch.ones(shape, dtype=dtype), torch.zeros(3)

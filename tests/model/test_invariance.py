@@ -8,7 +8,8 @@ import json
 
 import pytest
 import torch
-from hypothesis import given, settings
+from amounts import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 import hf_elmo
@@ -92,7 +93,7 @@ def test_context_matters(subject):
     assert (one[1:, 2] - other[1:, 2]).abs().amax(dim=-1).min() > 1e-3
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(st.data())
 def test_in_any_batch_in_any_order_padded_on_either_side(subject, data):
     numbers = st.integers(0, len(subject.sentences) - 1)
@@ -114,7 +115,7 @@ def test_all_in_one_batch(subject, padding_side):
 def test_with_any_words_as_batch_mates(subject):
     words = st.lists(st.lists(st.text(max_size=12), max_size=30), min_size=1, max_size=5)
 
-    @settings(deadline=None, max_examples=25)
+    @examples(25)
     @given(words, st.integers(0, len(subject.sentences) - 1), st.sampled_from(["left", "right"]))
     def check(others, number, padding_side):
         own = subject.layers([*others, subject.sentences[number]], padding_side=padding_side)[-1]

@@ -5,7 +5,8 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from amounts import examples, first_of
+from hypothesis import given
 from hypothesis import strategies as st
 from low_precision import assert_as_near, double
 from small_models import fill, mask_of, random_words, small_config
@@ -239,7 +240,7 @@ class TestInputs:
 class TestIndependence:
     """A sentence's vectors are its own, whatever its batch-mates, its place and its padding."""
 
-    @settings(deadline=None, max_examples=60)
+    @examples(60)
     @given(
         lengths=st.lists(st.integers(0, 9), min_size=1, max_size=6),
         skip=st.booleans(),
@@ -445,7 +446,9 @@ class TestTraining:
         assert (trained[:, 1:] - plain[:, 1:]).abs().max() > 0.1
         assert not torch.equal(layers_of(model, character_ids=ids), trained)
 
-    def test_gradients_of_a_whole_model(self):
+    # Quickly it looks in one direction of each parameter at random, else in all.
+    @pytest.mark.parametrize("quickly", first_of([True, False]))
+    def test_gradients_of_a_whole_model(self, quickly):
         config = small_config(
             char_vocab_size=6,
             char_embed_dim=2,
@@ -470,7 +473,7 @@ class TestTraining:
         layers = layers_of(model, character_ids=ids, token_type_ids=segments)
         assert (layers[:, 1].abs() == 0.4).any()
         variables = [value.detach().clone().requires_grad_() for value in values]
-        assert torch.autograd.gradcheck(run, variables)
+        assert torch.autograd.gradcheck(run, variables, fast_mode=quickly)
 
     def test_every_parameter_is_trained(self):
         model = small_model(num_representations=2)
@@ -529,6 +532,7 @@ class TestCompile:
             for case in cases:
                 yield compiled(**case).last_hidden_state, model(**case).last_hidden_state
 
+    @pytest.mark.slow
     def test_eager_backend(self):
         torch.compiler.reset()
         for compiled, plain in self.results_over_lengths("eager"):

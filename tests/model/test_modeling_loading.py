@@ -293,3 +293,31 @@ def test_embeddings_are_found():
     model = ElmoForPreTraining(small_config(vocab_size=20))
     assert model.get_input_embeddings() is model.elmo.character_encoder.char_embedding
     assert model.get_output_embeddings() is model.softmax
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (math.nan, "holds numbers that are not finite"),
+        (-math.inf, "holds numbers that are not finite"),
+        (1e38, r"holds numbers up to 1e\+38, with which nothing can be computed \(weights are at most 1e\+15\)"),
+    ],
+)
+@pytest.mark.parametrize("auto_class", [AutoModel, AutoModelForPreTraining])
+def test_weights_with_which_nothing_can_be_computed(tmp_path, number, message, auto_class):
+    """Gates and clips make ordinary numbers of what such a weight gives."""
+    fill(ElmoForPreTraining(small_config(vocab_size=9))).save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["elmo.bilstm.backward_layers.1.weight_hh"][2, 1] = number
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=rf"bilstm\.backward_layers\.1\.weight_hh {message}"):
+        auto_class.from_pretrained(tmp_path)
+
+
+def test_a_character_model_ties_nothing():
+    config = small_config(vocab_size=9)
+    # The configuration itself refuses this where it is made.
+    config.tie_word_embeddings = True
+    model = ElmoForPreTraining(config)
+    assert not model.all_tied_weights_keys
+    assert "softmax.weight" in model.state_dict()

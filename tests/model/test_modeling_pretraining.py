@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from amounts import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from small_models import fill, mask_of, random_words, small_config
 
@@ -76,7 +77,7 @@ def assert_losses(output, expected):
     np.testing.assert_allclose(output.loss.item(), sum(expected) / 2, rtol=1e-5, atol=1e-6)
 
 
-@settings(deadline=None, max_examples=100)
+@examples(100)
 @given(
     lengths=st.lists(st.integers(0, 7), min_size=1, max_size=4),
     ignored=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 6)), max_size=6),

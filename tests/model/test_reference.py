@@ -6,7 +6,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from amounts import examples
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from numpy_elmo import NumpyElmo, characters, random_weights
 
@@ -246,7 +247,7 @@ def options_and_sentences(draw):
     return options_with(**changes), sentences
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(120, suppress_health_check=[HealthCheck.too_slow])
 @given(options_and_sentences(), st.integers(0, 2**32 - 1))
 def test_random_options(case, seed):
     options, sentences = case
@@ -259,7 +260,7 @@ def test_random_options(case, seed):
     assert_layers_agree(model, reference, sentences[::-1], 1e-10, states, state)
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.lists(st.one_of(st.text(st.characters(exclude_categories=[])), st.just("</S>"))), st.integers(3, 60))
 def test_character_rows(words, length):
     expected = [np.array(characters(word, length)) + 1 for word in words]

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from amounts import examples
 from datasets import Dataset
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from small_models import fill, random_words, small_config
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -146,7 +147,7 @@ class TestSampler:
             every = LogUniformSampler(classes, classes).log_expected_counts(torch.tensor([0, classes - 1]), math.inf)
             assert every.tolist() == [0, 0]
 
-    @settings(deadline=None, max_examples=100)
+    @examples(100)
     @given(st.integers(1, 60), st.integers(1, 70), st.integers(0, 3), st.integers(0, 2**32))
     def test_samples_are_distinct_words(self, classes, samples, first, seed):
         sample = LogUniformSampler(classes, samples, first).draw(generator=torch.Generator().manual_seed(seed))

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from amounts import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from low_precision import assert_as_near, assert_as_near_on_average, double
 from small_models import mask_of
@@ -26,7 +27,7 @@ def normalized_by_hand(layer, mask):
     return (layer.numpy() - kept.mean()) / np.sqrt(kept.var() + 1e-12) * mask.numpy()[..., None]
 
 
-@settings(deadline=None, max_examples=50)
+@examples(50)
 @given(st.lists(st.floats(-5, 5, width=32), min_size=1, max_size=5), st.floats(-3, 3, width=32), st.booleans())
 def test_formula(weights, gamma, do_layer_norm):
     mix = ScalarMix(len(weights), do_layer_norm=do_layer_norm).double()

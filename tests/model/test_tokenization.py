@@ -11,9 +11,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from amounts import examples
 from datasets import Dataset
 from datasets.fingerprint import Hasher
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, example, given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 from transformers import (
@@ -116,7 +117,7 @@ words = st.one_of(nasty_words, any_text)
 sentences = st.lists(words, max_size=8)
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.lists(words, max_size=12), st.integers(3, 60))
 def test_character_rows_equal_the_original_mapper(words, length):
     rows, cut = character_rows(words, length)
@@ -209,7 +210,7 @@ def assert_tokens_are_words(encoded, samples, vocabulary, origins=None, max_leng
     return found
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(200, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data(), st.lists(sentences, min_size=1, max_size=4), st.booleans(), st.sampled_from(["left", "right"]))
 def test_one_given_word_is_one_token(data, batch, with_vocabulary, side):
     known = [w for sentence in batch for w in sentence if not re.search("[\ud800-\udfff\U0010ffff]", w) and w]
@@ -237,7 +238,7 @@ def test_one_given_word_is_one_token(data, batch, with_vocabulary, side):
         assert assert_tokens_are_words(encoded, pairs, vocabulary) == everything
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(200, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(st.tuples(sentences, sentences), min_size=1, max_size=3),
     st.booleans(),
@@ -342,7 +343,7 @@ def test_stand_ins_are_not_in_the_vocabulary(tokenizer):
 # Raw text
 
 
-@settings(max_examples=500, deadline=None)
+@examples(500)
 @given(
     st.one_of(
         any_text, st.lists(words, max_size=6).map(" ".join), st.text("a.-'@1,:/ \n(é日_\u200d🇩👍\u0301", max_size=40)

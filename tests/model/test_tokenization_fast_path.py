@@ -6,7 +6,8 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from amounts import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, processors
 from transformers import BatchEncoding
@@ -101,7 +102,7 @@ def details(encoded: BatchEncoding) -> list:
     return [[getattr(encoding, name) for name in names] for encoding in encoded.encodings]
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(batch=batches, arguments=options, number=st.integers(0, len(TOKENIZERS) - 1))
 def test_the_same_as_by_way_of_rust(batch, arguments, number):
     tokenizer = TOKENIZERS[number]

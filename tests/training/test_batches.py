@@ -6,7 +6,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from amounts import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_elmo import ElmoTokenizer
@@ -85,7 +86,7 @@ streams = st.tuples(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(streams)
 def test_running_text_is_the_text(tmp_path_factory, stream):
     lengths, rows, unroll, processes, shuffle = stream
@@ -127,7 +128,7 @@ def test_running_text_is_the_text(tmp_path_factory, stream):
         assert len({tuple(order) for order in orders}) == 4, "epochs and directions have orders of their own"
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(streams)
 def test_whole_sentences_are_the_text(tmp_path_factory, stream):
     lengths, rows, unroll, processes, _ = stream

@@ -6,8 +6,9 @@ import os
 
 import numpy as np
 import pytest
+from amounts import examples
 from datasets import Dataset, IterableDataset
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_elmo import ElmoTokenizer
@@ -21,7 +22,7 @@ SENTENCES = [
 ]
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(
     st.lists(st.lists(st.sampled_from(["a", "b", "é", "<S>", "日本", "x" * 60, "c\u2028d"]), max_size=9), min_size=1)
 )

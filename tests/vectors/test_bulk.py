@@ -387,6 +387,20 @@ class TestInterruptions:
         assert process.returncode == 0, said
         assert content(output) == uninterrupted
 
+    @pytest.mark.slow
+    def test_accelerate_launch(self, tmp_path, source, uninterrupted, tiny_model_folder):
+        """With `--multi_gpu`, which starts several processes where there is no GPU, too."""
+        output = tmp_path / "out"
+        module, *arguments = self.command(source, output, tiny_model_folder, "--device", "cpu")[1:]
+        launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
+                  "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]  # fmt: skip
+        command = [sys.executable, *launch, "-m", module, *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        # Each says that it is done, or, if it is the last one, what the folder has.
+        assert done.stderr.count("this process is done, others are not yet") + done.stderr.count("48 rows") == 2
+        assert content(output) == uninterrupted
+
     @pytest.mark.parametrize("processes", [2, 3])
     def test_processes_share_the_work(self, tmp_path, source, uninterrupted, tiny_model_folder, processes):
         output, embedder = tmp_path / "out", Embedder(tiny_model_folder, dtype="float16")

@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from amounts import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from low_precision import assert_as_near_on_average, double, rounded
 
@@ -43,6 +44,7 @@ def alone(model, tokenizer, words, layers):
         "top": stack[-1],
         "all": stack,
         "average": stack.sum(axis=0) / len(stack),
+        "sum": stack.sum(axis=0),
     }[layers]
 
 
@@ -65,7 +67,7 @@ def test_every_kind_of_layers_equals_a_plain_call(model, tokenizer, layers, keep
 words_of_any_sort = st.text(st.characters(blacklist_categories=["Cs"]), max_size=60)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     sentences=st.lists(st.lists(words_of_any_sort, max_size=12), max_size=12),
     batch_words=st.integers(1, 60),
@@ -197,7 +199,7 @@ def test_words_that_were_cut_are_told_also_beside_others(model, tokenizer):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"layers": "best"}, "layers must be one of mix, top, all, average, was: 'best'"),
+        ({"layers": "best"}, "layers must be one of mix, top, all, average, sum, was: 'best'"),
         ({"batch_words": 0}, "batch_words must be at least 1, was: 0"),
         ({"sentences": "one text"}, "sentences is one text"),
         ({"sentences": [["a"], None]}, "Sentence 1 must be a text or a list of words, was: NoneType"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Literal, Self, cast, overload
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,15 +17,14 @@ from transformers import (
 from transformers.modeling_outputs import Seq2SeqLMOutput
 from transformers.utils import can_return_tuple
 
-from ..lstm.lstm_layer import is_quantized
-from ..model_files import check_local_weights
+from ..lstm.bilstm import BiLstm
 from ..modeling_elmo import ElmoModel, check_tensors
-from ..remote_code import add_remote_code
+from ..remote_code import SavedElmo
 from .configuration_encoder_decoder_elmo import ElmoEncoderDecoderConfig
 from .encoder_decoder_checks import check_cross_attention, check_encoder, check_labels, check_sources, token_loss
 
 
-class ElmoEncoderDecoderModel(EncoderDecoderModel):
+class ElmoEncoderDecoderModel(SavedElmo, EncoderDecoderModel):
     """An `ElmoModel` and any decoder of transformers with cross-attention: translation, summaries, headlines.
 
     ```python
@@ -145,72 +144,21 @@ class ElmoEncoderDecoderModel(EncoderDecoderModel):
         config = ElmoEncoderDecoderConfig.from_encoder_decoder_configs(encoder.config, decoder.config, **own, **kwargs)
         return cls(config=config, encoder=encoder, decoder=decoder)
 
-    @overload
-    @classmethod
-    def from_pretrained(
-        cls,
-        pretrained_model_name_or_path: str | os.PathLike | None,
-        *args: Any,
-        output_loading_info: Literal[True],
-        **kwargs: Any,
-    ) -> tuple[Self, dict[str, Any]]: ...
+    @property
+    def _bilstm(self) -> BiLstm:
+        return self.encoder.bilstm
 
-    @overload
-    @classmethod
-    def from_pretrained(
-        cls,
-        pretrained_model_name_or_path: str | os.PathLike | None,
-        *args: Any,
-        output_loading_info: Literal[False] = False,
-        **kwargs: Any,
-    ) -> Self: ...
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        pretrained_model_name_or_path: str | os.PathLike | None,
-        *args: Any,
-        output_loading_info: bool = False,
-        **kwargs: Any,
-    ) -> Self | tuple[Self, dict[str, Any]]:
-        """As in `transformers.PreTrainedModel`; the biLM is frozen again.
-
-        Raises:
-            ValueError: for a folder with the configuration of another model, with weights of one of the two parts
-                alone, and for weights as in `ElmoPreTrainedModel.from_pretrained`.
-        """
-        if pretrained_model_name_or_path is not None and kwargs.get("state_dict") is None:
-            check_local_weights(pretrained_model_name_or_path, kwargs.get("subfolder") or "", kwargs.get("variant"))
-        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
-        model, report = cast("tuple[Self, dict[str, Any]]", loaded)
+    def _after_loading(self, source: str | os.PathLike | None, report: dict[str, Any]) -> None:
         missing = set(report["missing_keys"])
         for part in ("encoder", "decoder"):
-            names = {name for name, _ in getattr(model, part).named_parameters(prefix=part)}
+            names = {name for name, _ in getattr(self, part).named_parameters(prefix=part)}
             if names <= missing:
                 raise ValueError(
-                    f"{pretrained_model_name_or_path} has no weights of the {part} ({part}. ...): it is not a whole "
-                    "ElmoEncoderDecoderModel. Save one with save_pretrained, or make one of two folders with "
+                    f"{source} has no weights of the {part} ({part}. ...): it is not a whole ElmoEncoderDecoderModel. "
+                    "Save one with save_pretrained, or make one of two folders with "
                     "from_encoder_decoder_pretrained(elmo_folder, decoder_folder)."
                 )
-        # Loading makes new parameters, all of which require gradients.
-        model._freeze()
-        return (model, report) if output_loading_info else model
-
-    def save_pretrained(
-        self, save_directory: str | os.PathLike, is_main_process: bool = True, *args: Any, **kwargs: Any
-    ) -> None:
-        """As in `transformers.PreTrainedModel`; the folder also gets the code of all ELMo models (`remote_code.py`)."""
-        if any(map(is_quantized, self.encoder.bilstm.forward_layers)):
-            raise ValueError("A quantised model has no weights to save: save the model that it was made of.")
-        if is_main_process and not os.path.isfile(save_directory):
-            add_remote_code(self.config, save_directory, [each.__name__ for each in type(self).__mro__])
-        super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
-
-    @classmethod
-    def register_for_auto_class(cls, auto_class: str | type = "AutoModel") -> None:
-        """As in `ElmoPreTrainedModel`: without effect on the models of this package, which save the code of all."""
-        if not cls.__module__.startswith(ElmoModel.__module__.rpartition(".")[0]):
-            super().register_for_auto_class(auto_class)
+        self._freeze()
 
     def _freeze(self) -> None:
         """Freezes the biLM, if the configuration says so, and mixes that are given by it."""

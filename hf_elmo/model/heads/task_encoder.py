@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from ..lstm.highway_lstm import HighwayLstm
+from ..lstm.highway_lstm import AlternatingLstm, HighwayLstm
 from ..lstm.packing import Packing
 from ..lstm.tracing import is_traced_whole, read_task_padded
 
-_KINDS: dict[str, Callable[..., nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+_KINDS: dict[str, Callable[..., nn.RNNBase]] = {
+    "lstm": nn.LSTM,
+    "gru": nn.GRU,
+    "rnn": nn.RNN,
+    "relu_rnn": partial(nn.RNN, nonlinearity="relu"),
+}
 
 
 class TaskEncoder(nn.Module):
@@ -26,7 +32,9 @@ class TaskEncoder(nn.Module):
         input_dropout: Share of the input's values dropped; None: as many. 0 for vectors that come with dropout.
         bidirectional: False for LSTMs that read forward only.
         highways: Whether a highway leads around each LSTM (`HighwayLstm`).
-        kind: `"lstm"`, `"gru"` or `"rnn"`: the recurrent layers, under the name `lstm` in any case.
+        kind: `"lstm"`, `"gru"`, `"rnn"`, `"relu_rnn"` or `"alternating_lstm"` (`AlternatingLstm`, not bidirectional):
+            the recurrent layers, under the name `lstm` in any case.
+        begins_backward: Whether the first of alternating layers reads backward.
     """
 
     def __init__(
@@ -39,13 +47,18 @@ class TaskEncoder(nn.Module):
         bidirectional: bool = True,
         highways: bool = False,
         kind: str = "lstm",
+        begins_backward: bool = False,
     ):
         super().__init__()
-        self.lstm = None
+        self.lstm: nn.RNNBase | HighwayLstm | AlternatingLstm | None = None
         if num_layers > 0:
             between = dropout if num_layers > 1 else 0.0
-            layers = HighwayLstm if highways else _KINDS[kind]
-            self.lstm = layers(input_size, size, num_layers, dropout=between, bidirectional=bidirectional)
+            sizes = input_size, size, num_layers
+            if kind == "alternating_lstm":
+                self.lstm = AlternatingLstm(*sizes, between, highways, begins_backward)
+            else:
+                layers = HighwayLstm if highways else _KINDS[kind]
+                self.lstm = layers(*sizes, dropout=between, bidirectional=bidirectional)
         self.input_dropout = nn.Dropout(dropout if input_dropout is None else input_dropout)
         self.dropout = nn.Dropout(dropout)
         self.output_size = input_size if self.lstm is None else (1 + bidirectional) * size

@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import initialization as init
+from transformers.activations import ACT2FN
 from transformers.modeling_outputs import TokenClassifierOutput
 from transformers.utils import can_return_tuple
 
-from ..character_encoder import ACTIVATIONS, CharacterEncoder, CharacterSizes
+from ..character_encoder import CharacterEncoder, CharacterSizes
 from ..configuration_elmo import ElmoConfig
 from ..lstm.highway_lstm import HighwayLstmLayer
 from ..lstm.tracing import begins, encode_padded, is_traced_whole
@@ -63,7 +64,10 @@ class ElmoForTokenClassification(ElmoPreTrainedModel):
         if config.word_vector_size > 0:
             self.word_vectors = nn.Embedding(config.vocab_size, config.word_vector_size, padding_idx=0)
         self.char_cnn = _char_cnn(config)
-        size = config.hidden_size + config.word_vector_size
+        self.elmo_projection = None
+        if config.elmo_projection_size > 0:
+            self.elmo_projection = nn.Linear(config.hidden_size, config.elmo_projection_size)
+        size = (config.elmo_projection_size or config.hidden_size) + config.word_vector_size
         if self.char_cnn is not None:
             size += config.char_lstm_size or sum(count for _, count in config.char_cnn_filters or ())
         # Dropout falls once on each part of the input: on ELMo's here only if its vectors come without.
@@ -78,10 +82,11 @@ class ElmoForTokenClassification(ElmoPreTrainedModel):
             bidirectional=config.task_encoder_bidirectional,
             highways=config.task_encoder_highways,
             kind=config.task_encoder_kind,
+            begins_backward=config.task_encoder_begins_backward,
         )
         sizes = [self.task_encoder.output_size, *(config.task_feedforward_sizes or ())]
         self.feedforward = nn.ModuleList(nn.Linear(*pair) for pair in pairwise(sizes))
-        self.feedforward_activation = ACTIVATIONS[config.task_feedforward_activation]
+        self.feedforward_activations = [ACT2FN[name] for name in config.feedforward_activations]
         self.feedforward_dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(sizes[-1], self.num_labels)
         self.crf = LinearChainCrf(self.num_labels) if config.use_crf else None
@@ -144,10 +149,11 @@ class ElmoForTokenClassification(ElmoPreTrainedModel):
             return_dict=True,
         )
         further = map(self.further_dropout, self._further_vectors(input_ids, character_ids))
-        vectors = torch.cat([outputs.last_hidden_state, *further], dim=-1)
+        elmo = outputs.last_hidden_state
+        vectors = torch.cat([elmo if self.elmo_projection is None else self.elmo_projection(elmo), *further], dim=-1)
         encoded = self.task_encoder(vectors, words, token_type_ids)
-        for layer in self.feedforward:
-            encoded = self.feedforward_dropout(self.feedforward_activation(layer(encoded)))
+        for layer, activation in zip(self.feedforward, self.feedforward_activations, strict=True):
+            encoded = self.feedforward_dropout(activation(layer(encoded)))
         scores = self.classifier(encoded)
         if not self.training:
             check_finite(scores.masked_fill(~words.unsqueeze(-1), 0))
@@ -322,6 +328,8 @@ class ElmoForTokenClassification(ElmoPreTrainedModel):
             init.xavier_uniform_(module.weight_ih)
             init.xavier_uniform_(module.weight_hh)
             init.zeros_(module.bias)
+            if module.input_bias is not None:
+                init.zeros_(module.input_bias)
         elif module is self.word_vectors and self.config.freeze_word_vectors:
             # Until vectors are loaded nothing is known of the words, which zeros say.
             init.zeros_(module.weight)

@@ -1,4 +1,8 @@
-"""A stacked LSTM with highways between its layers (AllenNLP's `stacked_bidirectional_lstm`; Zhang et al. 2016)."""
+"""Stacked LSTMs with highways between their layers, as AllenNLP's task encoders have them.
+
+`HighwayLstm` is its `stacked_bidirectional_lstm` (Zhang et al. 2016), `AlternatingLstm` its `alternating_lstm` (He et
+al. 2017) and, with one layer, its `augmented_lstm`.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +17,24 @@ class HighwayLstmLayer(nn.Module):
 
     The mix is the output, and what the LSTM itself carries on to the next word (`allennlp/modules/augmented_lstm.py`).
     Parameters: `weight_ih` ``(6 * size, input_size)`` for the gates i, f, g, o, the highway's gate and the projection;
-    `weight_hh` ``(5 * size, size)`` and `bias` ``(5 * size,)`` for the gates.
+    `weight_hh` ``(5 * size, size)`` and `bias` ``(5 * size,)`` for the gates. Without a highway it is a plain LSTM, and
+    they have 4 blocks of rows each.
+
+    Args:
+        input_size: Size of what it reads.
+        size: Size of its output.
+        has_highway: Whether there is the gate and the projection.
+        has_input_bias: Whether `input_bias`, of as many numbers as `weight_ih` has rows, is added to the input's share.
     """
 
-    def __init__(self, input_size: int, size: int):
+    def __init__(self, input_size: int, size: int, has_highway: bool = True, has_input_bias: bool = False):
         super().__init__()
-        self.size = size
-        self.weight_ih = nn.Parameter(torch.empty(6 * size, input_size))
-        self.weight_hh = nn.Parameter(torch.empty(5 * size, size))
-        self.bias = nn.Parameter(torch.empty(5 * size))
+        self.size, self.has_highway = size, has_highway
+        gates = 5 if has_highway else 4
+        self.weight_ih = nn.Parameter(torch.empty((gates + has_highway) * size, input_size))
+        self.weight_hh = nn.Parameter(torch.empty(gates * size, size))
+        self.bias = nn.Parameter(torch.empty(gates * size))
+        self.input_bias = nn.Parameter(torch.empty((gates + has_highway) * size)) if has_input_bias else None
 
     def forward(self, inputs: Tensor, batch_sizes: list[int], reverse: bool) -> Tensor:
         """Reads packed sentences from a state of zeros.
@@ -34,9 +47,9 @@ class HighwayLstmLayer(nn.Module):
         Returns:
             ``(all words, size)``, in the order of `inputs`.
         """
-        gates, carried = self.shares(inputs)
-        steps = list(zip(gates.split(batch_sizes), carried.split(batch_sizes), strict=True))
-        outputs = [carried] * len(steps)
+        shares = self.shares(inputs)
+        steps = list(zip(*(share.split(batch_sizes) for share in shares), strict=True))
+        outputs = [inputs] * len(steps)
         hidden = cell = inputs.new_zeros(0 if reverse else batch_sizes[0], self.size)
         for time in reversed(range(len(steps))) if reverse else range(len(steps)):
             # Longest first: sentences that join, reading backward, or that end are the last ones.
@@ -47,20 +60,27 @@ class HighwayLstmLayer(nn.Module):
             outputs[time] = hidden
         return torch.cat(outputs)
 
-    def shares(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """What does not wait for the word before: the input's share of the gates, and its projection.
+    def shares(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """What does not wait for the word before: the input's share of the gates, and of a highway its projection.
 
-        ``(..., input_size)`` to ``(..., 5 * size)`` and ``(..., size)``.
+        ``(..., input_size)`` to ``(..., 5 * size)`` and ``(..., size)``, or to ``(..., 4 * size)`` alone.
         """
-        gates, carried = F.linear(inputs, self.weight_ih).split([5 * self.size, self.size], dim=-1)
+        shares = F.linear(inputs, self.weight_ih, self.input_bias)
+        if not self.has_highway:
+            return (shares + self.bias,)
+        gates, carried = shares.split([5 * self.size, self.size], dim=-1)
         return gates + self.bias, carried
 
-    def step(self, gates: Tensor, carried: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-        """One word of several sentences: the input's share of the gates, its projection and a state, to the next."""
-        i, f, g, o, highway = (gates + F.linear(hidden, self.weight_hh)).chunk(5, dim=-1)
+    def step(self, gates: Tensor, *carried_and_state: Tensor) -> tuple[Tensor, Tensor]:
+        """One word of several sentences: what `shares` gives and a state (hidden, cell), to the next state."""
+        *carried, hidden, cell = carried_and_state
+        i, f, g, o, *highway = (gates + F.linear(hidden, self.weight_hh)).split(self.size, dim=-1)
         cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
-        share = torch.sigmoid(highway)
-        return share * torch.sigmoid(o) * torch.tanh(cell) + (1 - share) * carried, cell
+        output = torch.sigmoid(o) * torch.tanh(cell)
+        if not self.has_highway:
+            return output, cell
+        share = torch.sigmoid(highway[0])
+        return share * output + (1 - share) * carried[0], cell
 
 
 class HighwayLstm(nn.Module):
@@ -91,4 +111,39 @@ class HighwayLstm(nn.Module):
             if self.backward_layers:
                 halves.append(self.backward_layers[depth](vectors, batch_sizes, reverse=True))
             vectors = torch.cat(halves, dim=-1)
+        return PackedSequence(vectors, packed.batch_sizes), None
+
+
+class AlternatingLstm(nn.Module):
+    """Layers that read in turns forward and backward; takes and gives what `torch.nn.LSTM` does.
+
+    Args:
+        input_size: Size of a word's vector.
+        size: Size of an output.
+        num_layers: Number of layers.
+        dropout: Share of values dropped between layers.
+        highways: Whether a highway leads around each layer.
+        begins_backward: Whether the first layer is one that reads backward.
+    """
+
+    def __init__(
+        self, input_size: int, size: int, num_layers: int, dropout: float, highways: bool, begins_backward: bool
+    ):
+        super().__init__()
+        sizes = [input_size] + [size] * (num_layers - 1)
+        self.layers = nn.ModuleList(HighwayLstmLayer(each, size, highways, has_input_bias=True) for each in sizes)
+        self.begins_backward = begins_backward
+        self.dropout = nn.Dropout(dropout)
+
+    def reads_backward(self, depth: int) -> bool:
+        """Whether the layer of that number, from 0, reads from the last word to the first."""
+        return (depth % 2 == 1) != self.begins_backward
+
+    def forward(self, packed: PackedSequence) -> tuple[PackedSequence, None]:
+        """``(all words, input_size)`` to ``(all words, size)``."""
+        vectors, batch_sizes = packed.data, packed.batch_sizes.tolist()
+        for depth, layer in enumerate(self.layers):
+            if depth > 0:
+                vectors = self.dropout(vectors)
+            vectors = layer(vectors, batch_sizes, reverse=self.reads_backward(depth))
         return PackedSequence(vectors, packed.batch_sizes), None

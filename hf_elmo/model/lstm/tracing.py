@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..character_encoder import CharacterEncoder
 from ..word_encoder import WordEncoder
 from .bilstm import BiLstm
-from .highway_lstm import HighwayLstm
+from .highway_lstm import AlternatingLstm, HighwayLstm, HighwayLstmLayer
 from .lstm_layer import ElmoState, LstmLayer
 
 
@@ -218,11 +218,13 @@ def read_layers_padded(
     return [torch.cat([words, backward], dim=-1), *layers], state
 
 
-def read_task_padded(lstm: nn.RNNBase | HighwayLstm, vectors: Tensor, mask: Tensor, segments: Tensor | None) -> Tensor:
+def read_task_padded(
+    lstm: nn.RNNBase | HighwayLstm | AlternatingLstm, vectors: Tensor, mask: Tensor, segments: Tensor | None
+) -> Tensor:
     """What the LSTM of a `TaskEncoder` computes, for padded rows.
 
     Args:
-        lstm: The LSTM, GRU or RNN of torch, or LSTM with highways.
+        lstm: The LSTM, GRU or RNN of torch, or one with highways.
         vectors: ``(batch, words, input_size)``, at least one word.
         mask: ``(batch, words)``, bool: true for words.
         segments: ``(batch, words)``, as in `reading_orders`.
@@ -233,29 +235,56 @@ def read_task_padded(lstm: nn.RNNBase | HighwayLstm, vectors: Tensor, mask: Tens
     orders = reading_orders(mask, segments)
     between = lstm.dropout.p if isinstance(lstm.dropout, nn.Dropout) else lstm.dropout
     # The output, and of an LSTM the cell.
-    parts = 2 if isinstance(lstm, (nn.LSTM, HighwayLstm)) else 1
+    parts = 2 if isinstance(lstm, (nn.LSTM, HighwayLstm, AlternatingLstm)) else 1
     x = vectors.transpose(0, 1)
     for depth, layers in enumerate(_task_layers(lstm)):
         if depth > 0:
             x = F.dropout(x, between, lstm.training)
-        used = orders[: len(layers)]
-        inputs = [project(each) for (project, _, _), each in zip(layers, (x, x.flip(0)))]
-        states = [tuple(x.new_zeros(mask.shape[0], size) for _ in range(parts)) for _, _, size in layers]
-        outputs, _ = scan_rows([step for _, step, _ in layers], inputs, used, states)
-        x = torch.cat([each if direction == 0 else each.flip(0) for direction, each in enumerate(outputs)], dim=-1)
+        used = [orders[layer.backward] for layer in layers]
+        inputs = [layer.project(x.flip(0) if layer.backward else x) for layer in layers]
+        states = [tuple(x.new_zeros(mask.shape[0], layer.size) for _ in range(parts)) for layer in layers]
+        outputs, _ = scan_rows([layer.step for layer in layers], inputs, used, states)
+        turned = [each.flip(0) if layer.backward else each for layer, each in zip(layers, outputs, strict=True)]
+        x = torch.cat(turned, dim=-1)
     return x.transpose(0, 1)
 
 
-def _task_layers(lstm: nn.RNNBase | HighwayLstm) -> list[list[tuple]]:
-    """Per layer and direction: inputs to each word's share of the work, the step of one word, the size of the state."""
+class _Direction(NamedTuple):
+    """One direction of one layer of a task's encoder.
+
+    Attributes:
+        project: Inputs to each word's share of the work.
+        step: That share and a state of one word to the next state.
+        size: Size of the state.
+        backward: Whether it reads from the last word to the first.
+    """
+
+    project: Callable[[Tensor], tuple[Tensor, ...]]
+    step: Callable[..., tuple[Tensor, ...]]
+    size: int
+    backward: bool
+
+
+def _task_layers(lstm: nn.RNNBase | HighwayLstm | AlternatingLstm) -> list[list[_Direction]]:
+    """The directions of every layer, in the order in which their outputs stand side by side."""
+    if isinstance(lstm, AlternatingLstm):
+        return [[_own_layer(layer, lstm.reads_backward(depth))] for depth, layer in enumerate(lstm.layers)]
     if isinstance(lstm, HighwayLstm):
         depths = zip(lstm.forward_layers, lstm.backward_layers) if lstm.backward_layers else zip(lstm.forward_layers)
-        return [[(layer.shares, layer.step, layer.size) for layer in layers] for layers in depths]
+        return [[_own_layer(layer, direction == 1) for direction, layer in enumerate(layers)] for layers in depths]
     suffixes = ["", "_reverse"] if lstm.bidirectional else [""]
-    return [[_torch_layer(lstm, f"_l{depth}{suffix}") for suffix in suffixes] for depth in range(lstm.num_layers)]
+    return [
+        [_Direction(*_torch_layer(lstm, f"_l{depth}{suffix}"), lstm.hidden_size, suffix != "") for suffix in suffixes]
+        for depth in range(lstm.num_layers)
+    ]
 
 
-def _torch_layer(lstm: nn.RNNBase, name: str) -> tuple:
+def _own_layer(layer: nn.Module, backward: bool) -> _Direction:
+    of = cast("HighwayLstmLayer", layer)
+    return _Direction(of.shares, of.step, of.size, backward)
+
+
+def _torch_layer(lstm: nn.RNNBase, name: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
     weight_ih, weight_hh, bias_ih, bias_hh = (
         getattr(lstm, kind + name) for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     )
@@ -271,12 +300,12 @@ def _torch_layer(lstm: nn.RNNBase, name: str) -> tuple:
         cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
         return torch.sigmoid(o) * torch.tanh(cell), cell
 
-    return project, step, lstm.hidden_size
+    return project, step
 
 
 def _torch_layer_without_cell(
     rnn: nn.RNNBase, weight_ih: Tensor, weight_hh: Tensor, bias_ih: Tensor, bias_hh: Tensor
-) -> tuple:
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
     def project(inputs: Tensor) -> tuple[Tensor]:
         return (F.linear(inputs, weight_ih, bias_ih),)
 
@@ -287,7 +316,9 @@ def _torch_layer_without_cell(
         kept = torch.sigmoid(update + own_update)
         return ((1 - kept) * candidate + kept * hidden,)
 
-    def step_of_rnn(shares: Tensor, hidden: Tensor) -> tuple[Tensor]:
-        return (torch.tanh(shares + F.linear(hidden, weight_hh, bias_hh)),)
+    bend = torch.relu if rnn.mode == "RNN_RELU" else torch.tanh
 
-    return project, step_of_gru if isinstance(rnn, nn.GRU) else step_of_rnn, rnn.hidden_size
+    def step_of_rnn(shares: Tensor, hidden: Tensor) -> tuple[Tensor]:
+        return (bend(shares + F.linear(hidden, weight_hh, bias_hh)),)
+
+    return project, step_of_gru if isinstance(rnn, nn.GRU) else step_of_rnn

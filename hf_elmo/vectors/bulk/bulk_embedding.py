@@ -18,6 +18,7 @@ from ...version import __version__
 from ..embedder import Embedder
 from ..text_files import MAX_LINE_BYTES
 from .output_folder import OutputFolder
+from .row_sources import hub_revision, may_be_on_hub
 from .run import BulkProgress, ChainedRows, Run
 from .shard_writers import OWN_COLUMNS, SHARDS, ShardShape
 
@@ -100,7 +101,10 @@ def embed_corpus(
     embedder = embedder or Embedder()
     process, processes = _place(process, processes)
     _check_options(sources, format, columns, {"shard_rows": shard_rows, "threads": threads}, on_bad_row, processes)
-    rows = ChainedRows(sources, text_column=text_column, columns=columns, split=split, max_line_bytes=max_line_bytes)
+    # All of a run reads one state of a dataset on the hub, and so does a run that goes on with it.
+    revisions = {source: hub_revision(source) for source in sources if may_be_on_hub(source)}
+    options = {"text_column": text_column, "columns": columns, "split": split, "max_line_bytes": max_line_bytes}
+    rows = ChainedRows(sources, revisions, **options)
     try:
         kept = tuple(zip(columns, rows.types()))
         shape = ShardShape(embedder.dim, embedder.num_layers, embedder.pooling is not None, embedder.dtype, kept)
@@ -121,7 +125,7 @@ def embed_corpus(
             "dim": shape.dim,
             "model": embedder.fingerprint(),
             "versions": _versions(),
-            "inputs": [_identity(source) for source in sources],
+            "inputs": [_identity(source, revisions.get(source)) for source in sources],
         }
         folder = OutputFolder(Path(output), plan, writer.suffix)
         if (manifest := folder.begin()) is not None:
@@ -194,7 +198,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _identity(source: str) -> dict[str, Any]:
+def _identity(source: str, revision: str | None) -> dict[str, Any]:
     """What tells an input from another one of its name, without reading it whole."""
     path = Path(source)
     if source != "-" and path.is_file():
@@ -206,4 +210,4 @@ def _identity(source: str) -> dict[str, Any]:
         return {"name": path.name, "bytes": size, "sha256_of_ends": digest.hexdigest()}
     if source != "-" and path.is_dir():
         return {"name": path.name, "bytes": sum(each.stat().st_size for each in path.rglob("*") if each.is_file())}
-    return {"name": source}
+    return {"name": source} if revision is None else {"name": source, "revision": revision}

@@ -24,6 +24,7 @@ def open_rows(
     columns: Sequence[str] = (),
     split: str | None = None,
     max_line_bytes: int = MAX_LINE_BYTES,
+    revision: str | None = None,
 ) -> RowSource:
     """The rows of an input, whose kind its name tells.
 
@@ -35,6 +36,7 @@ def open_rows(
         columns: Further columns to keep.
         split: Which split of a folder or of a dataset on the hub; it may be left out where there is only one.
         max_line_bytes: Most bytes in a line.
+        revision: Of a dataset on the hub: a commit, branch or tag; None: the main branch as it is now.
 
     Raises:
         OSError: if it cannot be read.
@@ -43,7 +45,7 @@ def open_rows(
     name = str(source)
     path = Path(source)
     if name != "-" and (path.is_dir() or not path.exists()):
-        return _dataset_rows(path, name, text_column, columns, split)
+        return _dataset_rows(path, name, text_column, columns, split, revision)
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in _PACKED:
         suffixes.pop()
@@ -54,16 +56,37 @@ def open_rows(
     return reader(source, text_column, columns, max_line_bytes)
 
 
+def may_be_on_hub(source: str) -> bool:
+    """Whether an input is the name of a dataset on the hub: no file or folder here, and one slash within."""
+    path = Path(source)
+    is_name = source.count("/") == 1 and not path.is_absolute() and not source.startswith(".")
+    return is_name and not path.exists()
+
+
+def hub_revision(name: str) -> str | None:
+    """The commit that the main branch of a dataset on the hub is at; None where the hub cannot be asked."""
+    from huggingface_hub import HfApi
+
+    try:
+        return HfApi().dataset_info(name).sha
+    # Whatever it is, opening the dataset tells it, or finds the dataset in the cache.
+    except Exception:
+        return None
+
+
 def _dataset_rows(
-    path: Path, name: str, text_column: str, columns: Sequence[str], split: str | None
+    path: Path, name: str, text_column: str, columns: Sequence[str], split: str | None, revision: str | None
 ) -> DatasetRows | StreamedRows:
     import datasets
 
     is_saved = (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
-    if not path.exists() and (path.is_absolute() or name.count("/") != 1 or name.startswith(".")):
+    if not path.exists() and not may_be_on_hub(name):
         raise FileNotFoundError(f"There is no file or folder {name}, and no dataset on the hub has such a name.")
     try:
-        dataset = datasets.load_from_disk(name) if is_saved else datasets.load_dataset(name, streaming=True)
+        if is_saved:
+            dataset = datasets.load_from_disk(name)
+        else:
+            dataset = datasets.load_dataset(name, streaming=True, revision=None if path.exists() else revision)
     # It has errors of many kinds for what is missing, damaged or not to be reached.
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]

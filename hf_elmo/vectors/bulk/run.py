@@ -15,10 +15,14 @@ from tqdm import tqdm
 
 from ...whole_files import new_file
 from ..embedder import Embedder
+from .memory import give_back_free_memory
 from .output_folder import OutputFolder
 from .row_sources import open_rows
 from .rows import BadRow, Row, RowSource
 from .shard_writers import ShardError, ShardShape, ShardWriter
+
+# After this many words, which is a window of `embed_sentences`, free memory goes back to the system.
+_WORDS_BETWEEN_TRIMS = 16_384
 
 
 class ChainedRows:
@@ -26,11 +30,12 @@ class ChainedRows:
 
     Args:
         sources: The inputs.
+        revisions: The commits of those of them that are on the hub.
         options: Further arguments of `open_rows`.
     """
 
-    def __init__(self, sources: Sequence[str], **options: Any):
-        self._sources, self._options = sources, options
+    def __init__(self, sources: Sequence[str], revisions: dict[str, str | None], **options: Any):
+        self._sources, self._revisions, self._options = sources, revisions, options
         # By size, where an input is a file: only for progress.
         self._sizes = [float(max(1, os.path.getsize(each))) if os.path.isfile(each) else 1.0 for each in sources]
         self._number = 0
@@ -38,7 +43,8 @@ class ChainedRows:
         self._types = self._current.types()
 
     def _open(self, number: int) -> RowSource:
-        return open_rows(self._sources[number], **self._options)
+        source = self._sources[number]
+        return open_rows(source, revision=self._revisions.get(source), **self._options)
 
     def types(self) -> list[pa.DataType]:
         """Types of the columns to keep, which are those of the first input."""
@@ -213,7 +219,7 @@ class Run:
 
     def _write(self, part: _Part, temporary: Path, target: Path) -> tuple[int, int]:
         """Writes a shard; its numbers of words, and of words that were too long for the model."""
-        words = truncated = 0
+        words = truncated = trimmed_at = 0
         writer = self._writer(temporary, self._shape, target)
         try:
             for row in self._embedder.embed(part.texts()):
@@ -221,6 +227,9 @@ class Run:
                 writer.write(number, kept, row.words, row.vectors)
                 words, truncated = words + len(row.words), truncated + len(row.truncated_words)
                 self._progress.add(len(row.words))
+                if words - trimmed_at >= _WORDS_BETWEEN_TRIMS:
+                    give_back_free_memory()
+                    trimmed_at = words
             writer.finish()
         except BaseException:
             writer.abandon()

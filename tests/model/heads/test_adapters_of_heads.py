@@ -6,8 +6,9 @@ import pytest
 import torch
 from head_batches import HEADS, batch_for, load
 from small_models import random_words
+from small_translator import SOURCES, TARGETS, small_translator, two_tokenizers
 
-from hf_elmo import ElmoTokenizer
+from hf_elmo import ElmoEncoderDecoderModel, ElmoTokenizer
 
 peft = pytest.importorskip("peft", reason="needs the extra peft")
 
@@ -207,3 +208,43 @@ class TestQuestionAnswering:
         plain = load(self.NAME, tiny_model_folder)
         with pytest.raises(ValueError, match="needs token_type_ids"):
             plain(character_ids=random_words([4], chars=50))
+
+
+class TestModelsThatWrite:
+    """LoRA on the decoder and the character encoder; what is new between them is trained and saved whole."""
+
+    CONFIG = peft.LoraConfig(
+        task_type="SEQ_2_SEQ_LM",
+        r=2,
+        target_modules=["c_attn", "character_encoder.projection"],
+        modules_to_save=["enc_to_dec_proj", "scalar_mixes.0"],
+    )
+
+    @pytest.fixture
+    def batch(self):
+        tokenizer = two_tokenizers()
+        batch = tokenizer(SOURCES, text_target=TARGETS, padding=True, return_tensors="pt")
+        batch["labels"][batch["labels"] == tokenizer.pad_token_id] = -100
+        return batch
+
+    def test_it_comes_back_exactly(self, batch, tmp_path):
+        sources = {name: tensor for name, tensor in batch.items() if name != "labels"}
+        model = peft.get_peft_model(small_translator(), self.CONFIG)
+        trained = {key for key, parameter in model.named_parameters() if parameter.requires_grad}
+        assert any("scalar_mixes.0.modules_to_save.default.weights" in key for key in trained)
+        assert not any("bilstm" in key for key in trained)
+        before = model(**batch).loss.item()
+        train(model, batch)
+        expected = outputs(model, batch)
+        assert model(**batch).loss.item() < before
+        written = model.generate(**sources, num_beams=2, max_new_tokens=8)
+        model.save_pretrained(tmp_path)
+        again = peft.PeftModel.from_pretrained(small_translator(), tmp_path)
+        assert (outputs(again, batch) - expected).abs().max() == 0.0
+        assert torch.equal(again.generate(**sources, num_beams=2, max_new_tokens=8), written)
+        merged = again.merge_and_unload()
+        assert type(merged) is ElmoEncoderDecoderModel
+        torch.testing.assert_close(outputs(merged, batch), expected, atol=1e-4, rtol=1e-4)
+        merged.save_pretrained(tmp_path / "merged")
+        loaded = ElmoEncoderDecoderModel.from_pretrained(tmp_path / "merged")
+        assert (outputs(loaded, batch) - outputs(merged, batch)).abs().max() == 0.0

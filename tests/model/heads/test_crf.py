@@ -5,7 +5,8 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from amounts import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from small_models import mask_of
 
@@ -101,7 +102,7 @@ def batches(draw):
     return crf, emissions, targets, lengths, constraints
 
 
-@settings(deadline=None, max_examples=150)
+@examples(150)
 @given(batches())
 def test_enumeration(batch):
     """Loss, marginals and the best sequence of each chain, with labels known in part, empty chains among them."""

@@ -4,7 +4,8 @@ import gzip
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from amounts import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_elmo.model.heads.glove import look_up, read_word_vectors
@@ -29,7 +30,7 @@ def test_reads_what_is_wanted(file):
     assert all(vector.dtype == np.float32 for vector in vectors.values())
 
 
-@settings(deadline=None, max_examples=50)
+@examples(50)
 @given(
     words=st.lists(st.text(st.characters(exclude_characters="\n\r", codec="utf-8"), min_size=1), unique=True),
     size=st.integers(2, 4),

@@ -7,8 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from amounts import examples
 from datasets import Dataset
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from isolated import run_isolated
 from small_models import fill, small_config
@@ -111,7 +112,7 @@ def test_no_answer_wins_if_it_is_likeliest():
 TEXTS = st.text(st.characters(), min_size=1, max_size=60).filter(str.strip)
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(context=TEXTS, question=TEXTS, window=st.integers(2, 12), data=st.data())
 def test_every_answer_is_a_slice_of_its_context(answerer, context, question, window, data):
     words = answerer.tokenizer(context, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]

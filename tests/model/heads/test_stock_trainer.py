@@ -1,5 +1,6 @@
 """The library's own tools on ELMo, on sentences of the Stanford Sentiment Treebank."""
 
+import functools
 import json
 import logging
 import os
@@ -12,6 +13,7 @@ import numpy as np
 import parallel_training
 import pytest
 import torch
+from amounts import first_of
 from datasets import Dataset
 from parallel_training import NO_DROPOUT
 from places import HELPERS
@@ -158,7 +160,7 @@ def test_early_stopping(make_trainer):
     assert trainer.state.epoch == 3, "the first is better than none, and two are not better by 100"
 
 
-@pytest.mark.parametrize("fields", [{}, {"freeze_bilm": False, "dropout": 0.2}])
+@pytest.mark.parametrize("fields", first_of([{"freeze_bilm": False, "dropout": 0.2}, {}]))
 def test_resuming_is_bit_exact(make_trainer, fields):
     """With all its dropout: the states of optimizer, scheduler and random numbers come back, too."""
     arguments = {
@@ -229,7 +231,7 @@ def test_compiled_training_is_the_same_and_makes_no_graph_per_length(make_traine
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("task", OTHER_HEADS)
+@pytest.mark.parametrize("task", first_of(["spans", "chains of tags", "choices"]))
 def test_other_heads_are_trained_evaluated_and_stopped_early(task, tiny_model_folder, tmp_path):
     """One epoch that improves, and two that do not by 100; then the best checkpoint comes back, and predicts."""
     trainer = parallel_training.make_trainer(
@@ -266,7 +268,7 @@ def test_other_heads_are_trained_evaluated_and_stopped_early(task, tiny_model_fo
             torch.testing.assert_close(found, expected[0], atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("task", OTHER_HEADS)
+@pytest.mark.parametrize("task", first_of(OTHER_HEADS))
 def test_other_heads_resume_bit_exactly(task, tiny_model_folder, tmp_path):
     """With all its dropout, and the L2 of the mix weights."""
     arguments = {"max_steps": 5, "save_strategy": "steps", "save_steps": 2, "per_device_train_batch_size": 4}
@@ -283,7 +285,7 @@ def test_other_heads_resume_bit_exactly(task, tiny_model_folder, tmp_path):
     assert changed == {name for name, parameter in straight.model.named_parameters() if parameter.requires_grad}
 
 
-@pytest.mark.parametrize("task", OTHER_HEADS)
+@pytest.mark.parametrize("task", first_of(OTHER_HEADS))
 def test_other_heads_in_bf16_autocast_on_the_cpu(task, tiny_model_folder, tmp_path):
     losses = {}
     for bf16 in (False, True):
@@ -298,9 +300,8 @@ def test_other_heads_in_bf16_autocast_on_the_cpu(task, tiny_model_folder, tmp_pa
     assert {parameter.dtype for parameter in trainer.model.parameters()} == {torch.float32}
 
 
-@pytest.mark.parametrize(
-    "task", [*(pytest.param(task, marks=pytest.mark.slow) for task in OTHER_HEADS[:2]), *OTHER_HEADS[2:]]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("task", OTHER_HEADS)
 def test_other_heads_compiled_are_the_same_and_make_no_graph_per_length(task, tiny_model_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "no")
     arguments = {"max_steps": 8, "per_device_train_batch_size": 1, "train_sampling_strategy": "sequential"}
@@ -320,9 +321,9 @@ def test_other_heads_compiled_are_the_same_and_make_no_graph_per_length(task, ti
 
 @pytest.fixture(scope="module")
 def one_batch(tiny_model_folder, tmp_path_factory):
-    """Each task trained in one process with one batch per step."""
+    """How each task is trained in one process with one batch per step: a function of the task."""
     output = tmp_path_factory.mktemp("one_batch")
-    return {task: parallel_training.train(task, tiny_model_folder, output, 8) for task in parallel_training.TASKS}
+    return functools.cache(lambda task: parallel_training.train(task, tiny_model_folder, output, 8))
 
 
 @pytest.fixture(scope="module")
@@ -359,16 +360,16 @@ def assert_same_training(found, expected):
         torch.testing.assert_close(found["weights"][name], weights, atol=1e-5, rtol=0, msg=name)
 
 
-@pytest.mark.parametrize("task", parallel_training.TASKS)
+@pytest.mark.parametrize("task", first_of(["classes", "spans", "chains of tags", *parallel_training.TASKS], 3))
 def test_accumulated_gradients_are_those_of_one_batch(task, one_batch, tiny_model_folder, tmp_path):
     found = parallel_training.train(task, tiny_model_folder, tmp_path, 2, accumulate=4)
-    assert_same_training(found, one_batch[task])
+    assert_same_training(found, one_batch(task))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", parallel_training.TASKS)
 def test_two_processes_train_as_one(task, one_batch, two_processes):
-    assert_same_training(two_processes[task], one_batch[task])
+    assert_same_training(two_processes[task], one_batch(task))
 
 
 @pytest.fixture

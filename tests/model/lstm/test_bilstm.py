@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given, settings
+from amounts import examples
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from small_models import fill, mask_of, small_config
@@ -25,7 +26,7 @@ def inputs_for(lengths, config, seed=0, dtype=torch.float32):
     return inputs.to(dtype), hidden.to(dtype), cell.to(dtype)
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(
     lengths=st.lists(st.integers(0, 20), min_size=1, max_size=8),
     reverse=st.booleans(),
@@ -151,7 +152,7 @@ def sentences_by_hand(mask, segments):
 masks = hnp.arrays(bool, st.tuples(st.integers(0, 6), st.integers(0, 9)))
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(masks, st.booleans(), st.randoms(use_true_random=False))
 def test_packing_of_any_mask(mask, with_segments, random):
     segments = None

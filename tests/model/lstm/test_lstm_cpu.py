@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given, settings
+from amounts import examples
+from hypothesis import example, given
 from hypothesis import strategies as st
 from low_precision import assert_as_near
 from small_models import fill, random_words, small_config
@@ -69,7 +70,7 @@ def round_weights(bilstm):
             parameter.copy_((parameter / scale).round() * scale)
 
 
-@settings(deadline=None, max_examples=150)
+@examples(150)
 @given(
     lengths=st.lists(st.integers(0, 12), min_size=1, max_size=8)
     | st.lists(st.integers(1, 3), min_size=33, max_size=64),
@@ -328,7 +329,7 @@ encoders = st.sampled_from(
 )
 
 
-@settings(deadline=None, max_examples=80)
+@examples(80)
 @given(
     words=st.lists(st.text(max_size=60), min_size=1, max_size=90),
     sizes=encoders,
@@ -361,7 +362,7 @@ def test_changed_filters_are_laid_out_anew():
         assert (encoder(rows) - before).abs().max() > 1e-3
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(batches=st.lists(st.lists(st.integers(0, 30), max_size=20), min_size=1, max_size=8), capacity=st.integers(1, 25))
 def test_recent_words_are_those_of_the_encoder(batches, capacity):
     encoder = fill(CharacterEncoder(small_config()))
@@ -407,7 +408,7 @@ def test_remembering_makes_no_difference(tiny_model_folder):
         hf_elmo.remember_words(model, 0)
 
 
-@settings(deadline=None, max_examples=50)
+@examples(50)
 @given(st.integers(1, 70), st.integers(1, 40), st.integers(1, 40), st.booleans(), st.booleans())
 def test_packed_products(rows, inside, outside, transposed, adds):
     weight = torch.randn(outside, inside)

@@ -6,7 +6,8 @@ import weakref
 
 import pytest
 import torch
-from hypothesis import example, given, settings
+from amounts import examples
+from hypothesis import example, given
 from hypothesis import strategies as st
 from low_precision import assert_as_near_on_average, double
 from small_models import fill, mask_of, random_words, small_config
@@ -92,7 +93,7 @@ def mask_lengths(packing):
     return [sum(size > row for size in packing.batch_sizes) for row in range(len(packing.rows))]
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(
     lengths=st.lists(st.integers(0, 12), min_size=1, max_size=6).filter(any),
     reverse=st.booleans(),
@@ -121,7 +122,7 @@ def test_outputs_and_gradients_are_those_of_the_padded_loop(lengths, reverse, si
         torch.testing.assert_close(gradients_of(ours, trained), gradients_of(expected, trained), rtol=0, atol=1e-10)
 
 
-@settings(deadline=None, max_examples=25)
+@examples(25)
 @given(
     lengths=st.lists(st.integers(0, 60), min_size=1, max_size=64).filter(any),
     reverse=st.booleans(),

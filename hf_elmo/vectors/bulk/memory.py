@@ -1,0 +1,26 @@
+"""Memory of a long run: what the C library holds although nobody uses it goes back to the system."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Callable
+
+
+@functools.cache
+def _trim() -> Callable[[int], int] | None:
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    # Only glibc has it.
+    except (AttributeError, OSError, TypeError):
+        return None
+
+
+def give_back_free_memory() -> None:
+    """Returns to the system what was freed.
+
+    Texts, words and vectors of all sizes come and go between things that stay, and glibc keeps the gaps, by which a
+    process grows for hours. Where the C library is another one, nothing happens.
+    """
+    if (trim := _trim()) is not None:
+        trim(0)
