@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+from amounts import first_of
 from places import CHECKOUT
 from small_models import fill, random_words, small_config
 from transformers import AutoTokenizer, DataCollatorForTokenClassification, Trainer, TrainingArguments
@@ -249,7 +250,7 @@ class TestAdapters:
         trainer.train()
         return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
-    @pytest.mark.parametrize("where", ["modules", "lstm parameters"])
+    @pytest.mark.parametrize("where", first_of(["modules", "lstm parameters"]))
     def test_a_tagger(self, peft, tokenizer, tmp_path, where):
         """Trained by Trainer, saved, put on the base model again, and merged into it."""
         config = small_config(

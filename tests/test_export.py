@@ -132,6 +132,7 @@ def test_programs_of_heads(name):
         assert_close(run_program(program, batch, names), expected(model, batch))
 
 
+@pytest.mark.slow
 def test_a_saved_program_runs_in_a_process_without_hf_elmo(tmp_path):
     """For all lengths and numbers of sentences, whatever they were when it was traced."""
     model = fill(ElmoModel(small_config(num_layers=1, num_highway_layers=0)))
@@ -151,6 +152,7 @@ torch.save(outputs, "outputs.pt")
         assert_close(outputs, expected(model, batch))
 
 
+@pytest.mark.slow
 def test_a_program_carries_state():
     model = fill(ElmoModel(small_config(num_layers=1, num_highway_layers=0, num_representations=2)))
     program, config = export_program(model, with_state=True).module(), model.config

@@ -92,7 +92,7 @@ def test_importing_is_light():
             "import hf_elmo.model.elmo_models",
             "from hf_elmo import ElmoEncoderDecoderTokenizer",
         ],
-        3,
+        2,
     ),
 )
 def test_whatever_is_imported_first(first):

@@ -245,7 +245,8 @@ def main(arguments: list[str] | None = None) -> None:
             )
         return
     if (options.results / "efficiency.json").is_file():
-        plot(json.loads((options.results / "efficiency.json").read_text("utf-8"))["rows"], options.results / PLOT)
+        efficiency = json.loads((options.results / "efficiency.json").read_text(encoding="utf-8"))
+        plot(efficiency["rows"], options.results / PLOT)
     with new_file(options.page) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

@@ -75,7 +75,8 @@ def snli(limit: int | None = None) -> Splits:
     folder = shared_data("classification", "snli_dev_test")
     read = {}
     for split in ("dev", "test"):
-        columns = [(folder / f"{name}.{split}").read_text("utf-8").splitlines() for name in ("labels", "s1", "s2")]
+        files = (folder / f"{name}.{split}" for name in ("labels", "s1", "s2"))
+        columns = [file.read_text(encoding="utf-8").splitlines() for file in files]
         rows = list(zip(*columns, strict=True))[:limit]
         read[split] = [Example((first.split(), second.split()), [label]) for label, first, second in rows]
     held = max(1, len(read["dev"]) // 10)
@@ -87,8 +88,8 @@ def wic(limit: int | None = None) -> Splits:
     splits = {}
     for split in ("train", "dev", "test"):
         folder = shared_data("wordsense", "wic", split)
-        data = (folder / f"{split}.data.txt").read_text("utf-8").splitlines()[:limit]
-        gold = (folder / f"{split}.gold.txt").read_text("utf-8").splitlines()[:limit]
+        data = (folder / f"{split}.data.txt").read_text(encoding="utf-8").splitlines()[:limit]
+        gold = (folder / f"{split}.gold.txt").read_text(encoding="utf-8").splitlines()[:limit]
         splits[split] = []
         for line, label in zip(data, gold, strict=True):
             _, _, places, first, second = line.split("\t")

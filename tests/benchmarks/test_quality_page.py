@@ -118,7 +118,7 @@ def test_the_quick_mode_makes_every_table(shared_data, tmp_path):
     """Shapes and sanity only: slices of 40 to 100 sentences measure nothing."""
     command = [sys.executable, "-m", "benchmarks.quality", "--quick", "--results", str(tmp_path), "--threads", "1"]
     subprocess.run(command, cwd=CHECKOUT, check=True)
-    tables = {name: json.loads((tmp_path / f"{name}.json").read_text("utf-8")) for name in page.SECTIONS}
+    tables = {name: json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8")) for name in page.SECTIONS}
     assert all(each["quick"] and each["seeds"] == [1] for each in tables.values())
     assert set(tables["tasks"]["rows"]) == {"wnut17", "sst5", "snli", "wic"}
     for shares in tables["tasks"]["rows"].values():

@@ -58,7 +58,7 @@ def alone(folder, words, layers="mix"):
         output = model(**tokenizer([words], is_split_into_words=True, return_tensors="pt"), output_hidden_states=True)
     stack = torch.stack([layer[0, 1:-1] for layer in output.hidden_states]).numpy()
     mix = output.last_hidden_state[0, 1:-1].numpy()
-    return {"mix": mix, "top": stack[-1], "all": stack, "average": stack.mean(axis=0)}[layers]
+    return {"mix": mix, "top": stack[-1], "all": stack, "average": stack.mean(axis=0), "sum": stack.sum(axis=0)}[layers]
 
 
 def read_vectors(path):

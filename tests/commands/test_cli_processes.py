@@ -71,6 +71,7 @@ def test_the_package_does_not_import_the_command_line():
 
 
 @posix_only
+@pytest.mark.slow
 def test_closed_standard_input(tiny_model_folder):
     done = run("embed", "--model", tiny_model_folder, preexec_fn=lambda: os.close(0), start=run_anew)
     assert done.returncode == 1
@@ -88,6 +89,7 @@ def test_a_reader_that_goes_away(tiny_model_folder, tmp_path):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a disk that is always full")
+@pytest.mark.slow
 def test_standard_output_that_is_full(tiny_model_folder):
     with open("/dev/full", "w", encoding="utf-8") as full:
         options = {"stdout": full, "stderr": subprocess.PIPE, "capture_output": False}

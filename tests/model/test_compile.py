@@ -76,6 +76,7 @@ def test_lengths_and_batch_sizes_make_no_graphs_of_their_own():
     assert graphs[-1] == graphs[17]
 
 
+@pytest.mark.slow
 def test_compiled_plainly_the_bilm_stays_outside_and_lengths_make_no_graphs():
     counter = CompileCounter()
     model = fill(ElmoModel(small_config()))
@@ -124,6 +125,7 @@ def test_gradients_through_one_graph(seed):
         torch.testing.assert_close(gradients[0][name], gradient, rtol=1e-4, atol=1e-5 * scale)
 
 
+@pytest.mark.slow
 def test_dropout_falls_in_one_graph_as_elsewhere():
     """The mean and the spread of a layer are those that they are elsewhere, and not those without dropout."""
     model = fill(
@@ -140,7 +142,7 @@ def test_dropout_falls_in_one_graph_as_elsewhere():
     torch.testing.assert_close(found.std(dim=0), expected.std(dim=0), rtol=0.2, atol=0.02)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("dtype", first_of([torch.bfloat16, torch.float64]))
 def test_other_precisions(dtype):
     model = fill(ElmoModel(small_config(**FEW_LAYERS))).to(dtype)
     compiled = torch.compile(model, backend="eager", fullgraph=True)

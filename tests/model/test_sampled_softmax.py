@@ -266,6 +266,7 @@ class TestLoss:
         assert loss.item() == 0
         assert all((gradient == 0).all() for gradient in gradients(loss, hidden, weight, bias))
 
+    @pytest.mark.slow
     def test_bias_of_the_mean_gradient_shrinks_with_the_number_of_samples(self):
         """Of the mean over many samples, against the full softmax; and the correction is what it takes."""
         hidden, targets, weight, bias = problem(words=20)

@@ -483,6 +483,7 @@ def test_long_texts_are_split(plain, unit):
     assert "".join(plain.tokenize(text)) == text.replace(" ", "")
 
 
+@pytest.mark.slow
 def test_a_megabyte(plain):
     encoded = plain("x" * 1_000_000, return_tensors="np")
     assert encoded["character_ids"].shape == (1, 3, 50)

@@ -265,6 +265,7 @@ def test_half_precision(tokenizer, dtype):
     assert error <= 2 * rounding + 8 * torch.finfo(dtype).eps * exact.loss.abs()
 
 
+@pytest.mark.slow
 def test_compiled_model_is_the_same(tokenizer):
     model, inputs = build(), encode(tokenizer, SENTENCES)
     labels = labels_for([[0, 1, 2, 0], [3], [], [0, 0, 1, 2, 0]], inputs["input_ids"].shape[1])
