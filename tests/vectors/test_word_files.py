@@ -18,10 +18,10 @@ from hf_elmo.vectors.word_files import KINDS, read_word_file
 
 CONLLU = """# newdoc
 # sent_id = vi-1
-# text = Xin chào Việt Nam.
+# text = Xin chào Hà Nội.
 1\tXin chào\t_\tVERB\t_\t_\t0\troot\t_\t_
-2-3\tViệtNam\t_\t_\t_\t_\t_\t_\t_\t_
-2\tViệt Nam\t_\tPROPN\t_\t_\t1\tobj\t_\t_
+2-3\tHàNội\t_\t_\t_\t_\t_\t_\t_\t_
+2\tHà Nội\t_\tPROPN\t_\t_\t1\tobj\t_\t_
 2.1\tunwritten\t_\t_\t_\t_\t_\t_\t_\t_
 3\t.\t_\tPUNCT\t_\t_\t1\tpunct\t_\tSpaceAfter=No
 
@@ -37,10 +37,10 @@ MKVla
 AC DE
 """
 CASES = {
-    "tabs": ("Xin chào\tViệt Nam\n\na\t\tb\n", [(["Xin chào", "Việt Nam"], None), ([], None), (["a", "", "b"], None)]),
-    "conllu": (CONLLU, [(["Xin chào", "Việt Nam", "."], "vi-1"), (["Đi"], None)]),
-    "conllu-characters": (CONLLU, [([*"Xin chào", *"Việt Nam", "."], "vi-1"), ([*"Đi"], None)]),
-    "conllu-parts": (CONLLU, [(["Xin", "chào", "Việt", "Nam", "."], "vi-1"), (["Đi"], None)]),
+    "tabs": ("Xin chào\tHà Nội\n\na\t\tb\n", [(["Xin chào", "Hà Nội"], None), ([], None), (["a", "", "b"], None)]),
+    "conllu": (CONLLU, [(["Xin chào", "Hà Nội", "."], "vi-1"), (["Đi"], None)]),
+    "conllu-characters": (CONLLU, [([*"Xin chào", *"Hà Nội", "."], "vi-1"), ([*"Đi"], None)]),
+    "conllu-parts": (CONLLU, [(["Xin", "chào", "Hà", "Nội", "."], "vi-1"), (["Đi"], None)]),
     "fasta": (FASTA, [([*"MKVLAGX"], "sp|P1|A"), ([], "P2"), ([*"ACDE"], None)]),
 }
 
