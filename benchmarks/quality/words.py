@@ -11,7 +11,7 @@ first word, and the result is the rank of the second. The vectors:
 - *by use*: rows of the softmax; misspellings have none.
 
 Given are the median rank and the share of pairs of rank 1, and of rank 10 or better. Words with equal cosines share
-their mean rank. Nothing is random. About 15 seconds of CPU time (AMD EPYC).
+their mean rank. Nothing is random. About half a minute of CPU time (AMD EPYC).
 """
 
 from __future__ import annotations

@@ -90,8 +90,8 @@ def embed_corpus(
     Start it again after an interruption: finished shards are kept, and the result is the same. Several processes share
     the work: torchrun --nproc-per-node 8 --no-python hf-elmo embed-corpus ...
     """
-    # Before torch is there. oneDNN keeps what it generates for each shape of a product, up to 1,024 of them. A corpus
-    # has more shapes than that, and the few that come again are among the last ones.
+    # Before torch is there. oneDNN keeps what it generates for each shape of a product, up to 1,024 of them; what less
+    # of them saves and costs stands in docs/performance.md.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
 
     from ..vectors.bulk.bulk_embedding import embed_corpus as embed

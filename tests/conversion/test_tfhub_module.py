@@ -1,7 +1,6 @@
 """Modules of TensorFlow Hub, as google/elmo and DeepPavlov's: against the formulas, and written by TensorFlow."""
 
 import json
-import sys
 import tarfile
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 from numpy_elmo import NumpyElmo, random_weights
 from original_format import OPTIONS, options_with
 from rounding import assert_within_rounding
-from tfhub_format import DEEPPAVLOV, MIX, SPELLINGS, module_variables, stand_in, write_module
+from tfhub_format import DEEPPAVLOV, MIX, SPELLINGS, module_variables
 from typer.testing import CliRunner
 
 from hf_elmo import ElmoModel, ElmoTokenizer
@@ -18,17 +17,6 @@ from hf_elmo.commands.app import app
 from hf_elmo.conversion import is_tfhub_module, load_tfhub_module
 
 WORDS = ["Paris", "is", "naïve", "日本", "."]
-
-
-@pytest.fixture
-def module(tmp_path, monkeypatch):
-    """Makes a module's folder whose variables are as given."""
-
-    def make(content):
-        monkeypatch.setitem(sys.modules, "tensorflow", stand_in(content))
-        return write_module(tmp_path / "module")
-
-    return make
 
 
 def assert_computes(model, options, arrays, mix=True):

@@ -42,6 +42,7 @@ BELOW = (
 _HAS_FORKS = sys.platform == "linux"
 # The folder of the servers' sockets, which the processes of pytest-xdist inherit from the first.
 _FOLDER = "HF_ELMO_TESTS_WARM_FOLDER"
+# Whoever forgets a process that runs is warned of it.
 _STARTED: list[subprocess.Popen] = []
 # As it was before any test changed it.
 _ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
