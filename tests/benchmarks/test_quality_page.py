@@ -10,7 +10,7 @@ from places import CHECKOUT
 sys.path.insert(0, str(CHECKOUT))
 
 from benchmarks.quality import __main__ as quality
-from benchmarks.quality import page
+from benchmarks.quality import noise, page
 
 SCORE = {"mean": 40.25, "spread": 1.5, "runs": 3}
 ARMS = {arm: {"dev": SCORE, "test": SCORE} for arm in ("ELMo", "from scratch")}
@@ -113,6 +113,13 @@ def test_every_table_has_a_command_and_a_section(tmp_path):
         quality.main(["--quick"])
 
 
+def test_a_measurement_needs_all_that_it_compares(monkeypatch):
+    """Before anything is computed, not after hours of the other arms."""
+    monkeypatch.setattr(noise.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match="give --ngram-words 0"):
+        noise.main([])
+
+
 @pytest.mark.slow
 def test_the_quick_mode_makes_every_table(shared_data, tmp_path):
     """Shapes and sanity only: slices of 40 to 100 sentences measure nothing."""
@@ -130,8 +137,8 @@ def test_the_quick_mode_makes_every_table(shared_data, tmp_path):
     assert pos["model"]["layer 1"]["mean"] > pos["random"]["layer 1"]["mean"]
     (state,) = tables["state"]["rows"].values()
     assert state["perplexity"]["zeros"]["forward"] < 500
-    noise = tables["noise"]["rows"]["ELMo"]["pos"]
-    assert noise["clean"]["mean"] > noise["drop 20%"]["mean"] - 5
+    misspelt = tables["noise"]["rows"]["ELMo"]["pos"]
+    assert misspelt["clean"]["mean"] > misspelt["drop 20%"]["mean"] - 5
     tuned = tables["finetuning"]["rows"]
     assert tuned["after"]["perplexity"]["forward"] != tuned["before"]["perplexity"]["forward"]
     assert "Not measured yet" not in (tmp_path / "quality.md").read_text(encoding="utf-8")
