@@ -32,6 +32,7 @@ from .neighbours import neighbours
 from .plot import app as plot
 from .push import push
 from .train import train, vocab
+from .tune import tune
 
 
 class Commands(typer.core.TyperGroup):
@@ -99,6 +100,7 @@ app.command()(info)
 app.command()(card)
 app.command()(vocab)
 app.command()(train)
+app.command()(tune)
 app.command()(perplexity)
 app.command()(substitutes)
 app.command()(generate)

@@ -89,7 +89,15 @@ def train(
     max_grad_norm: Annotated[
         float | None, typer.Option(min=0.0, help="Bound of the gradient's norm. [default: 1, of Adagrad 10]")
     ] = None,
-    bf16: Annotated[bool, typer.Option("--bf16", help="Matrix products in bfloat16.")] = False,
+    bf16: Annotated[
+        bool | None,
+        typer.Option(
+            "--bf16/--no-bf16",
+            help="Matrix products in bfloat16. [default: where they are the faster ones on this CPU; with --resume: as "
+            "the training began]",
+            show_default=False,
+        ),
+    ] = None,
     evaluate: Annotated[
         Path | None, typer.Option("--eval", help="Text whose perplexity is logged at every checkpoint.")
     ] = None,
@@ -162,7 +170,7 @@ def train(
             unroll_steps=unroll_steps,
             carry_state=not whole_sentences,
             shuffle_sentences=not in_order,
-            bf16=bf16,
+            bf16=_trains_in_bf16(bf16, output if resume else None),
             eval_strategy="no" if sentences is None else "steps",
             eval_steps=save_steps,
             logging_steps=log_steps,
@@ -175,6 +183,31 @@ def train(
     if trainer.is_world_process_zero():
         parameters, steps = trainer.model.num_parameters(), trainer.state.global_step
         note(f"{output}: {parameters:,} parameters, {counted(steps, 'update')}")
+
+
+def _trains_in_bf16(wanted: bool | None, resumed: Path | None) -> bool:
+    """Whether matrix products are computed in bfloat16.
+
+    Args:
+        wanted: What was asked for, if anything was.
+        resumed: Folder of the training that goes on.
+    """
+    import torch
+
+    from ..model.processor import row_in_use
+    from ..training.trainer import recorded_precision
+
+    if wanted is None and resumed is not None and (recorded := recorded_precision(resumed)) is not None:
+        return recorded == "bf16"
+    if torch.accelerator.is_available():
+        return bool(wanted)
+    row = row_in_use()
+    if wanted and row.training != "bfloat16":
+        note(f"--bf16 is slower than float32 on this processor ({row.name}), by the table of products: leave it out.")
+    if wanted is None and row.training == "bfloat16":
+        note(f"matrix products in bfloat16, the faster ones on this processor ({row.name}); --no-bf16 for float32")
+        return True
+    return bool(wanted)
 
 
 def vocab(

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers.utils import logging
 
 from .fingerprint import Fingerprint, is_bare
-from .matrix_products import Int8Linear, has_onednn, linear, packed_product, plain_product
+from .matrix_products import Int8Linear, choose, linear, product_of
 
 if TYPE_CHECKING:
     from .configuration_elmo import ElmoConfig
@@ -395,7 +395,8 @@ def _filters(encoder: CharacterEncoder) -> Callable[[Tensor], Tensor]:
         filled = [F.pad(c.weight, (0, widest - c.kernel_size[0])).transpose(1, 2) for c in convolutions]
         weight = torch.cat(filled).flatten(1)
         bias = torch.cat(biases)
-    product = (packed_product if has_onednn(weight) else plain_product)(weight)
+    # A product has a row for each window of some words.
+    product = product_of(weight, choose(weight, _WORDS_AT_ONCE))
 
     def filters(windows: Tensor) -> Tensor:
         return product(windows).add_(bias)

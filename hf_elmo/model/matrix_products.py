@@ -1,8 +1,13 @@
-"""Matrix products on the CPU by the quicker of the two libraries that torch holds.
+"""Matrix products on the CPU: those that torch has, behind one interface, and the choice between them.
 
-torch's own `F.linear` goes to MKL in fp32, which is slow for few rows on processors that are not Intel's, and in bf16
-to oneDNN with a weight that is laid out anew each time. The operators by which torch reaches oneDNN directly are
-private: they are tried out before they are used, and where they are missing everything is computed by public ones.
+`choose` takes the product that the processor at hand is quickest at, by a table (`processor_table.py`, where the
+products are told), and `product_of` makes it. torch's own `F.linear` goes to MKL in fp32, which is slow for few rows on
+processors that are not Intel's, and in bf16 to oneDNN with a weight that is laid out anew each time. The operators by
+which torch reaches oneDNN directly are private: they are tried out before they are used, and where they are missing
+everything is computed by public ones.
+
+MKL's own layout of a weight (`torch.ops.mkl`) is no choice: torch uses it for the one number of rows that it was made
+for, and a step has as many as there are sentences left.
 """
 
 from __future__ import annotations
@@ -10,11 +15,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.utils import logging
+
+from .processor import row_in_use
+from .processor_table import is_small
 
 logger = logging.get_logger(__name__)
 
@@ -25,14 +34,79 @@ _BYTES_TO_TRANSPOSE = 2**22
 _HAS_VNNI = getattr(torch.cpu, "_is_vnni_supported", lambda: False)()
 
 
+# The product of a weight with rows, and with rows and a summand.
+Product = Callable[..., Tensor]
+
+
+class Choice(NamedTuple):
+    """How a weight is multiplied.
+
+    Attributes:
+        product: ``packed``, ``plain`` or ``transposed``.
+        widens: Whether the product is that of a float32 copy of a weight of 16 bits.
+    """
+
+    product: str
+    widens: bool
+
+
+def choose(weight: Tensor, rows: int, words: int | None = None) -> Choice:
+    """The product of a weight that this processor is quickest at, of those that torch has.
+
+    Args:
+        weight: The weight, which is not looked into.
+        rows: How many rows it is multiplied with at once, on average.
+        words: How many rows it is multiplied with in all. None: what is made of it is kept.
+    """
+    dtype, numbers = str(weight.dtype).removeprefix("torch."), weight.numel()
+    row = row_in_use()
+    name = row.product(dtype, numbers, rows)
+    widens = name == "widened"
+    if widens and words is not None and not is_small(numbers) and words < row.words_to_widen:
+        # The first band may be of widened weights itself.
+        name = row.product(dtype, numbers, 1)
+        widens = name == "widened"
+    if widens:
+        name = row.product("float32", numbers, rows)
+    if name == "packed" and not has_onednn(weight, torch.float32 if widens else None):
+        name = "plain"
+    return Choice(name, widens)
+
+
+def product_of(weight: Tensor, choice: Choice, transposed: bool = False) -> Product:
+    """A weight's product with rows.
+
+    Args:
+        weight: ``(out, in)``.
+        choice: Which one.
+        transposed: For ``rows @ weight``, not ``rows @ weight.t()``.
+
+    Returns:
+        A function of rows and, optionally, of what is to be added to their product, in the dtype of the weight.
+    """
+    make = PRODUCTS[choice.product]
+    if not choice.widens:
+        return make(weight, transposed)
+    dtype, of_copy = weight.dtype, make(weight.float(), transposed)
+
+    def product(rows: Tensor, summand: Tensor | None = None) -> Tensor:
+        return of_copy(rows.float(), None if summand is None else summand.float()).to(dtype)
+
+    return product
+
+
 def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`F.linear` of many rows: ``(rows, in)`` and ``(out, in)`` to ``(rows, out)``."""
-    if inputs.dtype == torch.float32 and has_onednn(inputs):
+    """`F.linear` of many rows, by a weight that is used once: ``(rows, in)`` and ``(out, in)`` to ``(rows, out)``."""
+    choice = choose(weight, len(inputs), len(inputs))
+    if choice.widens:
+        wide = linear(inputs.float(), weight.float(), None if bias is None else bias.float())
+        return wide.to(inputs.dtype)
+    if choice.product == "packed" and inputs.dtype == torch.float32:
         return _onednn_operators()[0](inputs, weight, bias, "none", [], "")
     return F.linear(inputs, weight, bias)
 
 
-def plain_product(weight: Tensor, transposed: bool = False) -> Callable[..., Tensor]:
+def plain_product(weight: Tensor, transposed: bool = False) -> Product:
     """As `packed_product`, without another layout."""
     factor = weight if transposed else weight.t()
 
@@ -42,7 +116,14 @@ def plain_product(weight: Tensor, transposed: bool = False) -> Callable[..., Ten
     return product
 
 
-def packed_product(weight: Tensor, transposed: bool = False) -> Callable[..., Tensor]:
+def transposed_product(weight: Tensor, transposed: bool = False) -> Product:
+    """As `packed_product`, of a copy whose rows are the parts of sums."""
+    # For `rows @ weight` those of the weight are already.
+    copy = weight if transposed else weight.t().clone(memory_format=torch.contiguous_format)
+    return plain_product(copy, transposed=True)
+
+
+def packed_product(weight: Tensor, transposed: bool = False) -> Product:
     """A weight's product with rows, by oneDNN, whose layout of the weight is a copy that many products are to share.
 
     Args:
@@ -89,11 +170,24 @@ def _packed(weight: Tensor) -> Tensor:
     return torch.ops.mkldnn._reorder_linear_weight(weight.detach(), 32)
 
 
-def has_onednn(tensor: Tensor) -> bool:
-    """Whether the private operators by which torch reaches oneDNN are there and work for this kind of tensor."""
+#: The products by their names.
+PRODUCTS: dict[str, Callable[..., Product]] = {
+    "packed": packed_product,
+    "plain": plain_product,
+    "transposed": transposed_product,
+}
+
+
+def has_onednn(tensor: Tensor, dtype: torch.dtype | None = None) -> bool:
+    """Whether the private operators by which torch reaches oneDNN are there and work for this kind of tensor.
+
+    Args:
+        tensor: The tensor.
+        dtype: Its dtype, if it is to be brought to another.
+    """
     if tensor.device.type != "cpu" or not torch.backends.mkldnn.enabled:
         return False
-    return _onednn_works(tensor.dtype)
+    return _onednn_works(dtype or tensor.dtype)
 
 
 @lru_cache
@@ -113,7 +207,7 @@ def _onednn_works(dtype: torch.dtype) -> bool:
         return False
 
 
-def int8_product(weight: Tensor) -> Callable[..., Tensor]:
+def int8_product(weight: Tensor) -> Product:
     """As `packed_product`, with the weight in 8 bits, by torch's dynamic quantised linear.
 
     Args:

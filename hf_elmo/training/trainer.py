@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -369,6 +370,27 @@ def make_model(
     characters = None if own.byte_characters else ElmoTokenizer.from_pretrained(model).characters
     tokenizer = ElmoTokenizer.create(words, own.max_characters_per_token, characters=characters)
     return ElmoForPreTraining.from_pretrained(model, vocab_size=len(tokenizer)), tokenizer
+
+
+def recorded_precision(output: str | Path) -> str | None:
+    """The precision in which the training in a folder goes on: that of its last checkpoint.
+
+    Args:
+        output: The folder of the training.
+
+    Returns:
+        `LanguageModelTrainingArguments.precision_name`: ``fp32``, ``bf16`` or ``fp16``; None without a checkpoint.
+        Checkpoints of before the precision was recorded are taken for ``fp32``, the default of then.
+    """
+    checkpoint = get_last_checkpoint(str(output)) if os.path.isdir(output) else None
+    if checkpoint is None:
+        return None
+    # What is wrong with a checkpoint is said when it is resumed.
+    file = os.path.join(checkpoint, "lstm_state_0.safetensors")
+    faults = OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError
+    with suppress(*faults), safe_open(file, framework="pt") as stored:
+        return str(json.loads(stored.metadata()["stream"])["precision"])
+    return "fp32"
 
 
 def _has_softmax(folder: str | Path) -> bool:

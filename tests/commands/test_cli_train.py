@@ -5,10 +5,12 @@ import json
 
 import pytest
 import torch
+from forced_products import row_of
 from typer.testing import CliRunner
 
 from hf_elmo import ElmoForPreTraining, ElmoTokenizer
 from hf_elmo.commands.app import app
+from hf_elmo.training.trainer import recorded_precision
 
 TEXT = "the cat sat on the mat .\nthe dog sat on the cat .\na dog ate the mat .\n"
 SIZES = {"model_type": "elmo", "filters": [[1, 4]], "num_highway_layers": 1, "cell_size": 12, "projection_dim": 6}
@@ -88,6 +90,44 @@ def test_a_finished_training_is_resumed_with_more_epochs(run, tmp_path):
     assert "not empty" in run("train", "text.txt", "-o", "out", *COMMON, status=1).stderr
     run("train", "text.txt", "-o", "out", *COMMON, "--whole-sentences", "--epochs", "2", "--resume")
     assert json.loads((tmp_path / "out" / "trainer_state.json").read_text(encoding="utf-8"))["global_step"] == 2 * steps
+
+
+class TestPrecision:
+    """`--bf16`, `--no-bf16` and neither, by a processor's row of the table."""
+
+    @pytest.fixture
+    def precision(self, run, tmp_path, monkeypatch):
+        """Trains on a processor that is faster in some dtype; returns the recorded precision, and stderr."""
+        monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+
+        def precision(faster, *options, status=0):
+            monkeypatch.setattr("hf_elmo.model.processor.row_in_use", lambda: row_of("plain", "plain", training=faster))
+            result = run("train", "text.txt", "-o", "out", *COMMON, "--save-steps", "1", *options, status=status)
+            return recorded_precision(tmp_path / "out"), result.stderr
+
+        return precision
+
+    def test_the_table_decides_and_a_resumed_training_goes_on_as_it_began(self, precision, tmp_path):
+        assert recorded_precision(tmp_path / "out") is None
+        recorded, said = precision("bfloat16", "--steps", "1")
+        assert recorded == "bf16"
+        assert "matrix products in bfloat16, the faster ones on this processor (forced); --no-bf16" in said
+        recorded, said = precision("float32", "--steps", "2", "--resume")
+        assert recorded == "bf16"
+        assert "bfloat16" not in said
+        _, said = precision("float32", "--steps", "3", "--resume", "--no-bf16", status=1)
+        assert "cannot be resumed so" in said
+        assert "precision was bf16, now fp32" in said
+
+    def test_what_is_asked_for_counts(self, precision):
+        recorded, said = precision("bfloat16", "--steps", "1", "--no-bf16")
+        assert recorded == "fp32"
+        assert "bfloat16" not in said
+
+    def test_what_is_slower_is_warned_of(self, precision):
+        recorded, said = precision("float32", "--steps", "1", "--bf16")
+        assert recorded == "bf16"
+        assert "--bf16 is slower than float32 on this processor (forced), by the table of products" in said
 
 
 def test_a_model_is_trained_further(run, tmp_path):

@@ -1,10 +1,12 @@
 """The whole model by all its quick ways at once, against the formulas word by word: lengths, words, modes, dtypes."""
 
 import logging
+from unittest.mock import patch
 
 import pytest
 import torch
-from amounts import examples
+from amounts import examples, first_of
+from forced_products import forced, row_of
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from low_precision import assert_as_near_on_average
@@ -12,6 +14,7 @@ from small_models import fill, small_config
 
 from hf_elmo import ElmoModel, ElmoState, ElmoTokenizer
 from hf_elmo.model.lstm.lstm_layer import reference_lstm
+from hf_elmo.model.matrix_products import PRODUCTS, has_onednn
 from hf_elmo.model.tokenization_elmo import character_rows
 from hf_elmo.vectors.embedding import embed_sentences
 
@@ -92,6 +95,53 @@ many_short = st.lists(st.integers(0, 9), min_size=1, max_size=64)
 def test_every_way_gives_what_the_formulas_give(lengths, options, dtype, mode, from_state, seed):
     # Cells without bound grow from word to word, and rounding errors with them.
     assume("cell_clip" not in options or (dtype == torch.float32 and max(lengths) < 40))
+    assert_as_the_formulas(lengths, options, dtype, mode, from_state, seed)
+
+
+# What float32 and 16 bits are multiplied by, and whether as large weights, of which no float32 copies are kept.
+FORCED = [
+    ("packed", "packed", False),
+    ("plain", "plain", False),
+    ("transposed", "transposed", False),
+    ("packed", "widened", False),
+    ("packed", "widened", True),
+    ("plain", "widened", True),
+    ("transposed", "widened", True),
+    ("plain", "widened", False),
+    ("transposed", "widened", False),
+]
+
+
+@pytest.mark.parametrize(("float32", "sixteen_bits", "large"), first_of(FORCED, 7))
+def test_every_product_gives_what_the_formulas_give(float32, sixteen_bits, large):
+    """Each that any row of the table can choose, with all options, reading and in training."""
+    widens = sixteen_bits == "widened"
+    dtypes = [torch.bfloat16, torch.float16] if widens else [torch.float32, torch.bfloat16]
+    made = set()
+
+    def noted(name):
+        make = PRODUCTS[name]
+        return lambda weight, transposed=False: made.add((name, weight.dtype)) or make(weight, transposed)
+
+    def at_hand(name, dtype):
+        return (name if name != "packed" or has_onednn(torch.empty(1, dtype=dtype)) else "plain", dtype)
+
+    notes = {name: noted(name) for name in PRODUCTS}
+    with forced(row_of(float32, sixteen_bits), large), patch.dict(PRODUCTS, notes):
+        for number, options in enumerate(OPTIONS):
+            # Cells without bound grow from word to word, and rounding errors with them.
+            dtype = dtypes[number % 2] if "cell_clip" not in options else torch.float32
+            modes = ["no gradients"] if dtype == torch.float16 else ["no gradients", "eval"]
+            for mode in modes:
+                assert_as_the_formulas([7, 3, 3, 0, 1, 12], options, dtype, mode, bool(number % 3), number)
+        # A single sentence.
+        assert_as_the_formulas([6], {}, dtypes[0], "no gradients", True, 1)
+    others = set() if widens else {at_hand(sixteen_bits, torch.bfloat16)}
+    assert made == {at_hand(float32, torch.float32)} | others
+
+
+def assert_as_the_formulas(lengths, options, dtype, mode, from_state, seed):
+    """A model of these options reads sentences of these lengths as the formulas do, and learns as they do."""
     config = small_config(**options, dropout=0.0, representation_dropout=0.0)
     model = fill(ElmoModel(config), seed).to(dtype).train(mode == "train")
     plain = fill(ElmoModel(config), seed).to(dtype)

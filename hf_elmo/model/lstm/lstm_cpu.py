@@ -10,21 +10,19 @@
 - The input's part of the gates is computed for some time steps at once; for all of them it would take more memory than
   the model.
 
-Cells and gates are in float32 at least: with weights in bfloat16 only the products are.
+Cells and gates are in float32 at least: with weights in bfloat16 only the products are, and where the processor
+multiplies float32 faster (`choose`) not even those. Then a layer is read in float32, by copies of its weights that are
+made in the same memory for one layer after the other (`Widening`); its outputs are rounded.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from threading import RLock
-from weakref import WeakKeyDictionary
+from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..fingerprint import Fingerprint, layout_of
-from ..matrix_products import has_onednn, int8_product, linear, packed_product, plain_product
+from ..matrix_products import Choice, choose
 from .lstm_layer import (
     ElmoState,
     LstmInputs,
@@ -35,19 +33,11 @@ from .lstm_layer import (
     only_plain_operations_reason,
 )
 from .packing import Words
+from .prepacked_weights import PrepackedPair, PrepackedWeights, Widening, prepacked
 
 # The input's part of the gates takes at most this many bytes at once, and for distinct words at most this many.
 _BYTES_OF_INPUT_GATES = 2**25
 _BYTES_OF_TABLE = 3 * 2**25
-# A weight that is read once for each batch is prepacked too if the copy is no larger than this.
-_BYTES_TO_COPY_FREELY = 2**22
-# Up to this many sentences are read faster by both directions in one product; of larger weights, and on up to this many
-# threads, one sentence is.
-_FEW_SENTENCES = 3
-_FEW_THREADS = 2
-
-# The product of a weight with rows, and with rows and a summand.
-Product = Callable[..., Tensor]
 
 
 def unsupported_reason(inputs: LstmInputs) -> str | None:
@@ -84,10 +74,11 @@ def run(inputs: LstmInputs) -> LstmOutputs:
     outputs: list[list[Tensor]] = [[] for _ in words]
     hidden: list[Tensor] = []
     cell: list[Tensor] = []
+    widening = Widening()
     with torch.no_grad():
         for depth, layers in enumerate(zip(*inputs.layers, strict=True)):
             start = inputs.state.hidden[:, depth], inputs.state.cell[:, depth]
-            read, h, c = _run_layer(layers, words, inputs.batch_sizes, *start)
+            read, h, c = _run_layer(layers, words, inputs.batch_sizes, *start, widening)
             hidden.append(h)
             cell.append(c)
             for known, y, x in zip(outputs, read, words):
@@ -100,7 +91,12 @@ def run(inputs: LstmInputs) -> LstmOutputs:
 
 
 def _run_layer(
-    layers: Sequence[LstmLayer], words: Sequence[Words], batch_sizes: list[int], hidden: Tensor, cell: Tensor
+    layers: Sequence[LstmLayer],
+    words: Sequence[Words],
+    batch_sizes: list[int],
+    hidden: Tensor,
+    cell: Tensor,
+    widening: Widening,
 ) -> tuple[list[Tensor], Tensor, Tensor]:
     """A layer of each direction.
 
@@ -110,32 +106,48 @@ def _run_layer(
         batch_sizes: Number of sentences at each time step; falls.
         hidden: ``(directions, sentences, projection_dim)``, the state to start from.
         cell: ``(directions, sentences, cell_size)``, likewise.
+        widening: Memory for weights that are widened for this batch.
 
     Returns:
         For each direction its outputs ``(all words, projection_dim)``, in the order of its words, and the two parts of
         the state after each sentence's last word.
     """
-    weights = [prepacked(layer) for layer in layers]
     dtype, width = words[0].vectors.dtype, 4 * layers[0].cell_size
-    returned = torch.promote_types(dtype, cell.dtype)
+    returned, exact = (torch.promote_types(dtype, other) for other in (cell.dtype, torch.float32))
+    choice = _choice(layers[0], batch_sizes)
+    computed = exact if choice.widens else dtype
+    kept = [] if widening.serves(layers[0], choice) else [prepacked(layer, choice) for layer in layers]
+    words = [Words(each.vectors.to(computed), each.index) for each in words]
     # Twice the cells, as `_run_steps` has them.
-    cells = cell.to(torch.promote_types(dtype, torch.float32)) * 2
-    single = len(batch_sizes) - (weights[0].paired_steps(weights[1], batch_sizes) if len(weights) == 2 else 0)
+    cells = cell.to(exact) * 2
+    single = len(batch_sizes) - (kept[0].paired_steps(kept[1], batch_sizes) if len(kept) == 2 else 0)
     first, rest = batch_sizes[:single], batch_sizes[single:]
     outputs: list[Tensor] = []
     ends: list[Tensor] = []
-    for layer, each, x, h, c in zip(layers, weights, words, hidden.to(dtype), cells):
-        y, end = _run_steps(layer, each, _input_gates(x, each, first, width), h, c)
+    for number, (layer, x, h, c) in enumerate(zip(layers, words, hidden.to(computed), cells)):
+        weights = kept[number] if kept else widening.weights(layer, choice)
+        y, end = _run_steps(layer, weights, _input_gates(x, weights, first, width), h, c)
         outputs.append(y)
         ends.append(end)
     if rest:
         n, begin = rest[0], sum(first)
-        gates = _input_gates_of_both([x.behind(begin) for x in words], weights, rest, width)
-        pair = weights[0].paired_with(weights[1])
+        gates = _input_gates_of_both([x.behind(begin) for x in words], kept, rest, width)
+        pair = kept[0].paired_with(kept[1])
         y, last = _run_steps(layers[0], pair, gates, torch.stack([h[:n] for h in ends]), cells[:, :n])
         outputs = [torch.cat(parts) for parts in zip(outputs, y)]
         ends = [torch.cat([now, before[n:]]) for now, before in zip(last, ends)]
-    return outputs, torch.stack(ends), cells.mul_(0.5).to(returned)
+    return [y.to(dtype) for y in outputs], torch.stack(ends).to(dtype), cells.mul_(0.5).to(returned)
+
+
+def _choice(layer: LstmLayer, batch_sizes: list[int]) -> Choice:
+    """How a layer's weights are multiplied in a batch, by the steps' average number of rows.
+
+    One choice for all steps: each product needs a copy of the weights of its own.
+    """
+    if is_quantized(layer):
+        return Choice("plain", widens=False)
+    count = sum(batch_sizes)
+    return choose(layer.weight_hh, -(-count // max(len(batch_sizes), 1)), count)
 
 
 def _run_steps(
@@ -233,198 +245,3 @@ def _chunks(batch_sizes: list[int], row: int) -> Iterator[tuple[int, list[int]]]
         if step + 1 == len(batch_sizes) or sum(sizes) + batch_sizes[step + 1] > most:
             yield begin, sizes
             begin, sizes = begin + sum(sizes), []
-
-
-# Held while weights are prepacked, so that threads that share a model do not make the same copies at the same time.
-_prepacking = RLock()
-
-
-def _renew_lock() -> None:
-    """For a forked process: whoever held the lock is not there any more."""
-    global _prepacking
-    _prepacking = RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
-
-
-class PrepackedWeights:
-    """The products of one layer's weights, each prepacked when it is first wanted.
-
-    The rows of the gate g and the projection are doubled (`_run_steps` says why).
-
-    Args:
-        layer: The layer.
-        prepack: Makes a weight into its product.
-        prepack_input: Whether the input weight is prepacked too.
-    """
-
-    def __init__(self, layer: LstmLayer, prepack: Callable[[Tensor], Product], prepack_input: bool):
-        size = layer.cell_size
-        self.dtype = layer.bias.dtype
-        self._prepack = prepack
-        self._forget, self._new_cells = slice(size, 2 * size), slice(2 * size, 3 * size)
-        weight_ih = layer.weight_ih.detach()
-        self._input_product = prepack(weight_ih) if prepack_input else None
-        # Where it is prepacked the weight itself is not kept alive from here.
-        self._weight_ih = None if prepack_input else weight_ih
-        self._weight_hh: Tensor | None = layer.weight_hh.detach()
-        self._weight_hr = None if layer.weight_hr is None else layer.weight_hr.detach()
-        self._raw_bias = layer.bias.detach().clone()
-        self._add_recurrent: Product | None = None
-        self._project: Product | None = None
-        self._pair: tuple[PrepackedWeights, PrepackedPair] | None = None
-        self.use_forget_bias(layer.forget_bias)
-
-    def use_forget_bias(self, forget_bias: float) -> None:
-        """Adds another forget bias to the bias from now on."""
-        bias = self._raw_bias.clone()
-        bias[self._forget] += forget_bias
-        # In this order: another thread that sees the number finds the bias there.
-        self._bias = bias
-        self.forget_bias = forget_bias
-
-    def input_gates(self, rows: Tensor) -> Tensor:
-        """The input's part of the gates: ``(rows, projection_dim)`` to ``(rows, 4 * cell_size)``."""
-        if self._input_product is not None:
-            gates = self._input_product(rows).add_(self._bias)
-        else:
-            assert self._weight_ih is not None
-            gates = linear(rows, self._weight_ih, self._bias)
-        gates[:, self._new_cells].mul_(2)
-        return gates
-
-    @property
-    def add_recurrent(self) -> Product:
-        """Adds the part of the outputs before: ``(rows, projection_dim)`` and ``(rows, 4 * cell_size)``."""
-        if self._add_recurrent is None:
-            with _prepacking:
-                if self._add_recurrent is None:
-                    self._add_recurrent = self._prepack(self.recurrent_weight())
-        return self._add_recurrent
-
-    @property
-    def project(self) -> Product | None:
-        """The projection, of halves of outputs; None without."""
-        if self._project is None and self._weight_hr is not None:
-            with _prepacking:
-                weight = self.projection_weight()
-                if self._project is None and weight is not None:
-                    self._project = self._prepack(weight)
-        return self._project
-
-    def recurrent_weight(self) -> Tensor:
-        """``(4 * cell_size, projection_dim)``: a copy, doubled for the gate g."""
-        assert self._weight_hh is not None
-        weight = self._weight_hh.clone()
-        weight[self._new_cells] *= 2
-        return weight
-
-    def projection_weight(self) -> Tensor | None:
-        """``(projection_dim, cell_size)``: a copy, doubled; None without."""
-        return None if self._weight_hr is None else self._weight_hr * 2
-
-    def finish(self) -> PrepackedWeights:
-        """Prepacks all weights now, and lets go of them."""
-        _ = self.add_recurrent, self.project
-        self._weight_hh = self._weight_hr = None
-        return self
-
-    def paired_steps(self, other: PrepackedWeights, batch_sizes: list[int]) -> int:
-        """How many of the last steps are read faster in one product with those of the other direction.
-
-        Args:
-            other: The other direction's weights.
-            batch_sizes: Number of sentences at each time step; falls.
-
-        Only where there is MKL, whose product of a pair of matrices gives each a thread and reads the weights of a
-        single row about as fast as the memory lets it, which neither its other products nor oneDNN's do.
-        """
-        if self._weight_hh is None or other._weight_hh is None or not torch.backends.mkl.is_available():
-            return 0
-        # Small weights in bfloat16 are multiplied in float32 too, in half the time.
-        if 4 * self._weight_hh.numel() <= _BYTES_TO_COPY_FREELY and self.dtype in (torch.float32, torch.bfloat16):
-            return sum(n <= _FEW_SENTENCES for n in batch_sizes)
-        if self.dtype != torch.float32:
-            return 0
-        # A second copy of large weights is not worth the last steps of a batch.
-        return len(batch_sizes) if batch_sizes[0] == 1 and torch.get_num_threads() <= _FEW_THREADS else 0
-
-    def paired_with(self, other: PrepackedWeights) -> PrepackedPair:
-        """The products of this layer and the other direction's."""
-        kept = self._pair
-        if kept is not None and kept[0] is other:
-            return kept[1]
-        with _prepacking:
-            if self._pair is None or self._pair[0] is not other:
-                self._pair = other, PrepackedPair(self, other)
-            return self._pair[1]
-
-
-class PrepackedPair:
-    """The products of a layer's two directions, of ``(2, rows, ...)`` each, in float32.
-
-    Args:
-        forward: The weights of the forward direction.
-        backward: The weights of the other.
-
-    Attributes:
-        project: As `PrepackedWeights.project`, of any dtype.
-    """
-
-    def __init__(self, forward: PrepackedWeights, backward: PrepackedWeights):
-        # Rows of this layout are the parts of sums: MKL's fastest for few rows.
-        self._recurrent = torch.stack([one.recurrent_weight().float().t() for one in (forward, backward)])
-        self.project: Product | None = None
-        projections = [one.projection_weight() for one in (forward, backward)]
-        if all(one is not None for one in projections):
-            projection = torch.stack([one.float() for one in projections if one is not None]).transpose(1, 2)
-            self.project = lambda halves: torch.bmm(halves.float(), projection)
-
-    def add_recurrent(self, hidden: Tensor, gates: Tensor) -> Tensor:
-        """As `PrepackedWeights.add_recurrent`, of any dtype."""
-        return torch.baddbmm(gates.float(), hidden.float(), self._recurrent)
-
-
-# Outside of the modules, so that the copies are never saved, moved or copied with them.
-_prepacked: WeakKeyDictionary[nn.Module, tuple[Fingerprint, PrepackedWeights]] = WeakKeyDictionary()
-
-
-def prepacked(layer: LstmLayer) -> PrepackedWeights:
-    """A layer's prepacked weights; made anew if the parameters were changed."""
-    weights = layer.quantized if isinstance(layer.quantized, PrepackedWeights) else _kept_or_made(layer)
-    if weights.forget_bias != layer.forget_bias:
-        weights.use_forget_bias(layer.forget_bias)
-    return weights
-
-
-def _kept_or_made(layer: LstmLayer) -> PrepackedWeights:
-    prepack = packed_product if has_onednn(layer.weight_hh) else plain_product
-    prepack_input = prepack is packed_product and layer.weight_ih.nbytes <= _BYTES_TO_COPY_FREELY
-    copied = [layer.weight_hh, layer.bias, *([] if layer.weight_hr is None else [layer.weight_hr])]
-    if prepack_input:
-        copied.append(layer.weight_ih)
-    # An input weight that is not copied is read where it lies: its values are always those of now.
-    used = () if prepack_input else layout_of(layer.weight_ih)
-    kept = _prepacked.get(layer)
-    if kept is not None and kept[0].matches(copied, used):
-        return kept[1]
-    with _prepacking:
-        kept = _prepacked.get(layer)
-        if kept is not None and kept[0].matches(copied, used):
-            return kept[1]
-        # Before the copies: a change in between is then seen at the next call.
-        made_of = Fingerprint(copied, used)
-        weights = PrepackedWeights(layer, prepack, prepack_input)
-        _prepacked[layer] = made_of, weights
-        return weights
-
-
-def quantize_layer(layer: LstmLayer) -> None:
-    """Puts a layer's weights into 8 bits, and its parameters away; there is no way back."""
-    quantized = PrepackedWeights(layer, int8_product, prepack_input=True).finish()
-    for name, parameter in list(layer.named_parameters()):
-        setattr(layer, name, nn.Parameter(parameter.detach().to("meta"), requires_grad=False))
-    _prepacked.pop(layer, None)
-    layer.quantized = quantized

@@ -107,7 +107,7 @@ class LstmLayer(GradientCheckpointingLayer):
         self.weight_hr = (
             nn.Parameter(torch.empty(config.projection_dim, config.cell_size)) if config.has_lstm_projection else None
         )
-        #: The weights in 8 bits, if the layer was quantised (`lstm_cpu.quantize_layer`).
+        #: The weights in 8 bits, if the layer was quantised (`prepacked_weights.quantize_layer`).
         self.quantized: object | None = None
 
     def __call__(self, *args: object, **kwargs: object) -> tuple[Tensor, Tensor, Tensor]:

@@ -4,7 +4,7 @@
 gradient is a sum of as many products as there are steps, each as large as the weight. Here the step's part of the
 backward pass only finds the gradients of the gates. Those of the weights, the bias and the inputs follow from them in
 one matrix product each, over all words. And because a weight serves all steps of a pass, it pays to prepack it for the
-product (`packed_product`).
+product (`product_of`).
 
 With gradient checkpointing the layer is read twice, as any `GradientCheckpointingLayer`: between its two passes it
 keeps nothing but its inputs and the states to start from.
@@ -12,14 +12,13 @@ keeps nothing but its inputs and the states to start from.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from ..matrix_products import has_onednn, linear, packed_product, plain_product
+from ..matrix_products import Product, choose, linear, plain_product, product_of
 from .lstm_layer import LstmInputs, LstmLayer, LstmOutputs, only_plain_operations_reason, run_layers
 
 # From this many steps on, prepacking a weight takes less time than it saves: about so on a Zen 4, in float32, at
@@ -131,16 +130,15 @@ class _Layer(torch.autograd.Function):
         cell: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         words, size = len(inputs), cell.shape[1]
-        steps = len(options.sizes)
         bias = bias.clone()
         bias[size : 2 * size] += options.forget_bias
         gates = linear(inputs, weight_ih, bias)
         # Both as they are before they are clipped: what is beyond its bound has no gradient.
         raw_cells = inputs.new_empty(words, size)
         raw_outputs = inputs.new_empty(words, hidden.shape[1])
-        project = None if weight_hr is None else _product(weight_hr, steps)
-        recur = _product(weight_hh, steps)
         sizes = options.sizes
+        project = None if weight_hr is None else _product(weight_hr, sizes)
+        recur = _product(weight_hh, sizes)
         of_steps = zip(gates.split(sizes), raw_cells.split(sizes), raw_outputs.split(sizes), strict=True)
         h, c = hidden[:0], cell[:0]
         ended: list[tuple[Tensor, Tensor]] = []
@@ -187,8 +185,8 @@ def _backward(
     unprojected = torch.empty_like(cells) if of_hr else None
     d_projected = torch.empty_like(outputs) if of_hr else None
     d_gates = torch.empty_like(gates)
-    recur = _product(weight_hh, len(sizes), transposed=True)
-    project = None if weight_hr is None else _product(weight_hr, len(sizes), transposed=True)
+    recur = _product(weight_hh, sizes, transposed=True)
+    project = None if weight_hr is None else _product(weight_hr, sizes, transposed=True)
     of_words = d_outputs, gates, d_gates, cells, raw_cells, inside, unprojected, d_projected
     of_steps = zip(*([None] * len(sizes) if part is None else part.split(sizes) for part in of_words), strict=True)
     steps = options.in_order(list(of_steps))
@@ -263,17 +261,18 @@ def _before(outputs: Tensor, hidden: Tensor, options: _Options) -> Tensor:
     return torch.cat(options.in_order(parts))
 
 
-def _product(weight: Tensor, steps: int, transposed: bool = False) -> Callable[..., Tensor]:
+def _product(weight: Tensor, sizes: list[int], transposed: bool = False) -> Product:
     """A weight's product with the rows of each step.
 
     Args:
         weight: ``(out, in)``.
-        steps: How often it will be asked for.
+        sizes: Number of rows at each step.
         transposed: For ``rows @ weight``, not ``rows @ weight.t()``.
 
     Returns:
         A function of rows and, optionally, of what is to be added to their product.
     """
-    if steps >= (_STEPS_TO_PACK_TRANSPOSED if transposed else _STEPS_TO_PACK) and has_onednn(weight):
-        return packed_product(weight, transposed)
-    return plain_product(weight, transposed)
+    steps, words = len(sizes), sum(sizes)
+    choice = choose(weight, -(-words // max(steps, 1)), words)
+    pays = steps >= (_STEPS_TO_PACK_TRANSPOSED if transposed else _STEPS_TO_PACK)
+    return product_of(weight, choice, transposed) if pays or choice.widens else plain_product(weight, transposed)

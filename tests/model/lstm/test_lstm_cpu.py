@@ -22,7 +22,7 @@ from hf_elmo import ElmoModel, ElmoState
 from hf_elmo.model.character_encoder import CharacterEncoder, run, unsupported_reason
 from hf_elmo.model.fingerprint import Fingerprint
 from hf_elmo.model.lstm import bilstm as bilstm_module
-from hf_elmo.model.lstm import lstm_cpu
+from hf_elmo.model.lstm import lstm_cpu, prepacked_weights
 from hf_elmo.model.lstm.bilstm import BiLstm
 from hf_elmo.model.lstm.packing import Packing, Words
 from hf_elmo.model.matrix_products import has_onednn, packed_product
@@ -127,11 +127,13 @@ def test_input_shares_in_many_runs(monkeypatch):
 def test_both_directions_take_steps_together(monkeypatch, lengths, threads, copies, together):
     bilstm = fill(BiLstm(small_config()))
     packing, words = batch(lengths, torch.float32, 5, 3)
-    monkeypatch.setattr(lstm_cpu, "_BYTES_TO_COPY_FREELY", copies)
+    monkeypatch.setattr(prepacked_weights, "_BYTES_TO_COPY_FREELY", copies)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     taken = []
-    add_recurrent = lstm_cpu.PrepackedPair.add_recurrent
-    monkeypatch.setattr(lstm_cpu.PrepackedPair, "add_recurrent", lambda *args: taken.append(1) or add_recurrent(*args))
+    add_recurrent = prepacked_weights.PrepackedPair.add_recurrent
+    monkeypatch.setattr(
+        prepacked_weights.PrepackedPair, "add_recurrent", lambda *args: taken.append(1) or add_recurrent(*args)
+    )
     state = bilstm.initial_state(len(lengths), words.vectors)
     with torch.no_grad():
         layers, end = bilstm(words, packing, state)
@@ -171,7 +173,7 @@ def test_a_changed_forget_bias_is_seen(quantized):
     for each in (bilstm, other):
         if quantized:
             for layer in (*each.forward_layers, *each.backward_layers):
-                lstm_cpu.quantize_layer(layer)
+                prepacked_weights.quantize_layer(layer)
     with torch.no_grad():
         before, _ = bilstm(words, packing)
         for each in (bilstm, other):
@@ -472,7 +474,7 @@ class TestQuantized:
             exact, _ = plain(copy.deepcopy(bilstm).double(), exact_words, packing, state)
             cost, _ = plain(rounded, exact_words, packing, state)
             for layer in (*bilstm.forward_layers, *bilstm.backward_layers):
-                lstm_cpu.quantize_layer(layer)
+                prepacked_weights.quantize_layer(layer)
             found, _ = bilstm(words, packing)
         for ours, one, right in zip(found, cost, exact, strict=True):
             assert (ours - right).norm() <= 3 * (one - right).norm()

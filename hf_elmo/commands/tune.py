@@ -1,0 +1,238 @@
+"""`hf-elmo tune`: which matrix products this machine is quickest at."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .console import note, print_table, say
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..model.processor_table import Bands, ProcessorRow
+
+# (out, in) of the recurrent weights of the published sizes: 4 * cell_size, projection_dim.
+_SIZES = {"small": (4096, 128), "large": (16384, 512)}
+_ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
+# Each product is tried for this many seconds, and three times at least; the shortest time counts.
+_SECONDS = 0.2
+# A batch is taken to have this many time steps, over which the cost of widened weights is spread.
+_STEPS = 25
+# Another product needs another copy of the weight: it is to be faster by this factor at least.
+_WORTH_A_COPY = 1.1
+
+#: Seconds of each product at hand, by the number of rows.
+_Times = dict[int, dict[str, float]]
+
+
+def tune(
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="JSON file to write, for HF_ELMO_PRODUCTS.")
+    ] = None,
+) -> None:
+    """Measure this machine's matrix products, and print its row for the table of processors.
+
+    It takes one to three minutes, on a machine that does nothing else. The file that it writes counts instead of the
+    table in every process whose environment variable HF_ELMO_PRODUCTS names it.
+    """
+    from ..whole_files import check_target, new_file
+
+    if output is not None:
+        check_target(output, overwrite=True)
+    times, row = measure()
+    names = ("packed", "plain", "transposed", "widened")
+    print_table(
+        ["dtype", "size", "rows", *(f"{name}, GFLOP/s" for name in names)],
+        [
+            [dtype, size, rows, *(_speed(size, rows, of_rows.get(name)) for name in names)]
+            for (dtype, size), of_size in times.items()
+            for rows, of_rows in of_size.items()
+        ],
+        title="Products of weights with rows",
+    )
+    say(_as_python(row))
+    if output is not None:
+        values = {**asdict(row), "has": sorted(row.has), "lacks": []}
+        with new_file(output) as temporary:
+            temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        note(f"{output}: used where HF_ELMO_PRODUCTS={output}")
+
+
+def measure() -> tuple[dict[tuple[str, str], _Times], ProcessorRow]:
+    """Measures the products at hand with the current number of threads.
+
+    Returns:
+        Seconds by dtype and size, rows and product; ``widened`` with a share of what it costs to widen. And the row.
+    """
+    import torch
+
+    from ..model.processor import DTYPES, features
+    from ..model.processor_table import ProcessorRow
+
+    times: dict[tuple[str, str], _Times] = {}
+    cost: dict[str, float] = {}
+    with torch.inference_mode():
+        for dtype in DTYPES:
+            for size, shape in _SIZES.items():
+                note(f"measuring {dtype}, {size} weights")
+                weight = torch.randn(shape).to(getattr(torch, dtype))
+                times[dtype, size] = _times_of(weight)
+                if dtype == "float32":
+                    continue
+                # Small weights are widened once and for all.
+                cost[dtype] = 0.0 if size == "small" else _cost_of_widening(weight)
+                for rows, of_rows in times[dtype, size].items():
+                    of_rows["widened"] = min(times["float32", size][rows].values()) + cost[dtype] / _STEPS
+        pairs = _rows_of_pairs("small", times), _rows_of_pairs("large", times)
+    products: Mapping[str, Mapping[str, Bands]] = {
+        dtype: {size: bands_of(times[dtype, size]) for size in _SIZES} for dtype in DTYPES
+    }
+    return times, ProcessorRow(
+        name=f"{_processor_name()}, measured",
+        has=features(),
+        lacks=frozenset(),
+        products=products,
+        words_to_widen=max(_words_to_widen(times, dtype, cost[dtype]) for dtype in ("bfloat16", "float16")),
+        pairs=pairs,
+        training=_faster_training(),
+        source=f"hf-elmo tune, torch {torch.__version__}, {torch.get_num_threads()} threads",
+    )
+
+
+def bands_of(times: _Times) -> Bands:
+    """From how many rows on which product is taken: the fastest, but none for which a copy does not pay."""
+    bands: list[tuple[int, str]] = []
+    for rows, of_rows in sorted(times.items()):
+        best = min(of_rows, key=lambda name: of_rows[name])
+        if not bands:
+            bands.append((1, best))
+        elif of_rows[bands[-1][1]] > _WORTH_A_COPY * of_rows[best]:
+            bands.append((rows, best))
+    return tuple(bands)
+
+
+def _times_of(weight: torch.Tensor) -> _Times:
+    import torch
+
+    from ..model.matrix_products import PRODUCTS, has_onednn
+
+    names = [name for name in PRODUCTS if name != "packed" or has_onednn(weight)]
+    if weight.dtype != torch.float32:
+        # torch computes this in a loop over single numbers where oneDNN does not.
+        names.remove("transposed")
+    times: _Times = {rows: {} for rows in _ROWS}
+    for name in names:
+        product = PRODUCTS[name](weight)
+        for rows in _ROWS:
+            inputs, gates = weight.new_ones(rows, weight.shape[1]), weight.new_ones(rows, weight.shape[0])
+            times[rows][name] = _seconds(lambda: product(inputs, gates))  # noqa: B023 (called at once)
+    return times
+
+
+def _cost_of_widening(weight: torch.Tensor) -> float:
+    import torch
+
+    from ..model.matrix_products import PRODUCTS, choose
+
+    memory = torch.empty(weight.shape)
+    make = PRODUCTS[choose(memory, _ROWS[-1]).product]
+    return _seconds(lambda: make(memory.copy_(weight)))
+
+
+def _words_to_widen(times: dict[tuple[str, str], _Times], dtype: str, cost: float) -> int:
+    """How many words pay for widening a large weight, with many rows."""
+    rows = _ROWS[-1]
+    own = min(seconds for name, seconds in times[dtype, "large"][rows].items() if name != "widened")
+    saved = (own - min(times["float32", "large"][rows].values())) / rows
+    return min(math.ceil(cost / saved), 2**15) if saved > 0 else 2**15
+
+
+def _rows_of_pairs(size: str, times: dict[tuple[str, str], _Times]) -> int:
+    """Up to how many rows MKL's product of a pair of weights is faster than two products."""
+    import torch
+
+    if not torch.backends.mkl.is_available():
+        return 0
+    out, inside = _SIZES[size]
+    weights = torch.randn(2, inside, out)
+    few = 0
+    # Of large weights only single sentences are read in pairs.
+    for rows in (1, 2, 3) if size == "small" else (1,):
+        inputs, gates = torch.ones(2, rows, inside), torch.ones(2, rows, out)
+        nearest = min(known for known in times["float32", size] if known >= rows)
+        if _seconds(lambda: torch.baddbmm(gates, inputs, weights)) > 2 * min(times["float32", size][nearest].values()):  # noqa: B023
+            break
+        few = rows
+    return few
+
+
+def _faster_training() -> str:
+    """The dtype of the faster step of training: a layer of the published original, 16 sentences of 10 words."""
+    import torch
+
+    from ..model.configuration_elmo import ElmoConfig
+    from ..model.lstm.lstm_layer import LstmLayer
+    from ..model.lstm.lstm_training import read_layer
+
+    note("measuring training")
+    out, inside = _SIZES["large"]
+    layer = LstmLayer(ElmoConfig(cell_size=out // 4, projection_dim=inside))
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.uniform_(-0.05, 0.05)
+    sizes = [16] * 10
+    inputs, hidden, cell = torch.randn(sum(sizes), inside), torch.zeros(16, inside), torch.zeros(16, out // 4)
+
+    def step(dtype: torch.dtype) -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            outputs = read_layer(layer, inputs, sizes, hidden, cell, reverse=False)[0]
+        outputs.float().sum().backward()
+
+    seconds = {dtype: _seconds(lambda: step(dtype)) for dtype in (torch.float32, torch.bfloat16)}  # noqa: B023
+    is_faster = _WORTH_A_COPY * seconds[torch.bfloat16] < seconds[torch.float32]
+    return "bfloat16" if is_faster else "float32"
+
+
+def _seconds(run: Callable[[], Any]) -> float:
+    """The shortest of some runs, after one that does not count."""
+    run()
+    taken: list[float] = []
+    while len(taken) < 3 or sum(taken) < _SECONDS:
+        begun = time.perf_counter()
+        run()
+        taken.append(time.perf_counter() - begun)
+    return min(taken)
+
+
+def _speed(size: str, rows: int, seconds: float | None) -> str:
+    return "" if seconds is None else f"{2e-9 * math.prod(_SIZES[size]) * rows / seconds:.0f}"
+
+
+def _processor_name() -> str:
+    import platform
+
+    import torch
+
+    ask = getattr(torch.cpu, "get_capabilities", dict)
+    return str(ask().get("cpu_name") or platform.processor() or platform.machine())
+
+
+def _as_python(row: ProcessorRow) -> str:
+    lines = ["ProcessorRow("]
+    for name, value in asdict(row).items():
+        if name == "products":
+            lines += ["    products={", *(f"        {dtype!r}: {sizes!r}," for dtype, sizes in value.items()), "    },"]
+        elif isinstance(value, frozenset):
+            names = ", ".join(map(repr, sorted(value)))
+            lines.append(f"    {name}=frozenset({f'{{{names}}}' if names else ''}),")
+        else:
+            lines.append(f"    {name}={value!r},")
+    return "\n".join([*lines, ")"])

@@ -1,0 +1,85 @@
+"""`hf-elmo tune`: what is measured, written, and used again."""
+
+import json
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from hf_elmo.commands import tune
+from hf_elmo.commands.app import app
+from hf_elmo.model.matrix_products import has_onednn
+from hf_elmo.model.processor import features, read_row
+from hf_elmo.model.processor_table import ProcessorRow
+
+
+@pytest.fixture
+def result(tmp_path, monkeypatch):
+    """The command on weights of a few numbers."""
+    monkeypatch.setattr(tune, "_SIZES", {"small": (16, 3), "large": (32, 5)})
+    monkeypatch.setattr(tune, "_ROWS", (1, 4))
+    monkeypatch.setattr(tune, "_SECONDS", 0)
+    result = CliRunner().invoke(app, ["tune", "--output", str(tmp_path / "products.json")])
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def test_what_it_writes_is_what_it_prints_and_can_be_used(result, tmp_path):
+    file = tmp_path / "products.json"
+    row = read_row(file)
+    assert row.has == features()
+    assert f"HF_ELMO_PRODUCTS={file}" in result.stderr
+    lines = result.stdout.splitlines()
+    start = lines.index("ProcessorRow(")
+    printed = eval("\n".join(lines[start:]), {"ProcessorRow": ProcessorRow})
+    assert printed.products == row.products == json_products(file)
+    assert (printed.has, printed.pairs, printed.training) == (row.has, row.pairs, row.training)
+    # A line for each dtype, size and number of rows.
+    assert lines[0].split("\t")[:4] == ["dtype", "size", "rows", "packed, GFLOP/s"]
+    table = [line.split("\t") for line in lines[1:start]]
+    assert [line[:3] for line in table] == [
+        [dtype, size, rows]
+        for dtype in ("float32", "bfloat16", "float16")
+        for size in ("small", "large")
+        for rows in ("1", "4")
+    ]
+    for dtype, _, _, packed, plain, transposed, widened in table:
+        assert bool(packed) == has_onednn(torch.empty(1, dtype=getattr(torch, dtype)))
+        assert plain
+        assert bool(transposed) == (dtype == "float32")
+        assert bool(widened) == (dtype != "float32")
+
+
+def json_products(file):
+    products = json.loads(file.read_text(encoding="utf-8"))["products"]
+    return {
+        dtype: {size: tuple(map(tuple, bands)) for size, bands in sizes.items()} for dtype, sizes in products.items()
+    }
+
+
+def test_another_product_is_taken_where_a_copy_pays():
+    times = {
+        1: {"packed": 1.0, "plain": 1.5},
+        2: {"packed": 1.05, "plain": 1.0},  # not worth it
+        8: {"packed": 2.0, "plain": 1.0},
+        16: {"packed": 1.0, "plain": 1.0, "transposed": 0.95},
+    }
+    assert tune.bands_of(times) == ((1, "packed"), (8, "plain"))
+
+
+def test_words_that_pay_for_widening():
+    """Of 128 rows 1.28 s are saved: 10 ms a word, so 2 s are paid for by 200 words."""
+    times = {
+        ("float32", "large"): {128: {"packed": 1.0, "plain": 3.0}},
+        ("bfloat16", "large"): {128: {"plain": 2.28, "widened": 1.08}},
+        ("float16", "large"): {128: {"plain": 0.9, "widened": 1.08}},
+    }
+    assert tune._words_to_widen(times, "bfloat16", 2.0) == pytest.approx(200, abs=1)
+    assert tune._words_to_widen(times, "float16", 2.0) == 2**15
+
+
+def test_a_file_that_cannot_be_written_is_said_before_anything_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(tune, "measure", lambda: pytest.fail("it measures"))
+    result = CliRunner().invoke(app, ["tune", "--output", str(tmp_path / "absent" / "products.json")])
+    assert result.exit_code == 1
+    assert "absent" in result.stderr
