@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 from forced_products import row_of
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from hf_elmo import ElmoForPreTraining, ElmoTokenizer
@@ -118,6 +119,12 @@ class TestPrecision:
         _, said = precision("float32", "--steps", "3", "--resume", "--no-bf16", status=1)
         assert "cannot be resumed so" in said
         assert "precision was bf16, now fp32" in said
+
+    def test_a_checkpoint_of_before_the_record_is_of_float32(self, tmp_path):
+        (tmp_path / "checkpoint-6").mkdir()
+        file = tmp_path / "checkpoint-6" / "lstm_state_0.safetensors"
+        save_file({}, file, {"stream": json.dumps({"seed": 0})})
+        assert recorded_precision(tmp_path) == "fp32"
 
     def test_what_is_asked_for_counts(self, precision):
         recorded, said = precision("bfloat16", "--steps", "1", "--no-bf16")
