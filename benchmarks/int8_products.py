@@ -14,7 +14,7 @@ import argparse
 
 import torch
 
-from hf_elmo.model import matrix_products
+from hf_elmo.model.products import matrix_products
 
 from .harness.report import table
 

@@ -194,7 +194,7 @@ def _trains_in_bf16(wanted: bool | None, resumed: Path | None) -> bool:
     """
     import torch
 
-    from ..model.processor import row_in_use
+    from ..model.products.processor import row_in_use
     from ..training.trainer import recorded_precision
 
     if wanted is None and resumed is not None and (recorded := recorded_precision(resumed)) is not None:

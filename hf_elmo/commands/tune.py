@@ -17,7 +17,7 @@ from .console import note, print_table, say
 if TYPE_CHECKING:
     import torch
 
-    from ..model.processor_table import Bands, ProcessorRow
+    from ..model.products.processor_table import Bands, ProcessorRow
 
 # (out, in) of the recurrent weights of the published sizes: 4 * cell_size, projection_dim.
 _SIZES = {"small": (4096, 128), "large": (16384, 512)}
@@ -74,8 +74,8 @@ def measure() -> tuple[dict[tuple[str, str], _Times], ProcessorRow]:
     """
     import torch
 
-    from ..model.processor import DTYPES, features
-    from ..model.processor_table import ProcessorRow
+    from ..model.products.processor import DTYPES, features
+    from ..model.products.processor_table import ProcessorRow
 
     times: dict[tuple[str, str], _Times] = {}
     cost: dict[str, float] = {}
@@ -122,7 +122,7 @@ def bands_of(times: _Times) -> Bands:
 def _times_of(weight: torch.Tensor) -> _Times:
     import torch
 
-    from ..model.matrix_products import PRODUCTS, has_onednn
+    from ..model.products.matrix_products import PRODUCTS, has_onednn
 
     names = [name for name in PRODUCTS if name != "packed" or has_onednn(weight)]
     if weight.dtype != torch.float32:
@@ -140,7 +140,7 @@ def _times_of(weight: torch.Tensor) -> _Times:
 def _cost_of_widening(weight: torch.Tensor) -> float:
     import torch
 
-    from ..model.matrix_products import PRODUCTS, choose
+    from ..model.products.matrix_products import PRODUCTS, choose
 
     memory = torch.empty(weight.shape)
     make = PRODUCTS[choose(memory, _ROWS[-1]).product]

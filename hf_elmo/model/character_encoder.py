@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers.utils import logging
 
 from .fingerprint import Fingerprint, is_bare
-from .matrix_products import Int8Linear, choose, linear, product_of
+from .products.matrix_products import Int8Linear, choose, linear, product_of
 
 if TYPE_CHECKING:
     from .configuration_elmo import ElmoConfig

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from .character_encoder import ScaledLinear
 from .lstm.lstm_layer import LstmLayer, is_quantized
 from .lstm.prepacked_weights import quantize_layer
-from .matrix_products import Int8Linear
+from .products.matrix_products import Int8Linear
 
 if TYPE_CHECKING:
     from .modeling_elmo import ElmoPreTrainedModel

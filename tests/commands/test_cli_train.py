@@ -102,7 +102,9 @@ class TestPrecision:
         monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
 
         def precision(faster, *options, status=0):
-            monkeypatch.setattr("hf_elmo.model.processor.row_in_use", lambda: row_of("plain", "plain", training=faster))
+            monkeypatch.setattr(
+                "hf_elmo.model.products.processor.row_in_use", lambda: row_of("plain", "plain", training=faster)
+            )
             result = run("train", "text.txt", "-o", "out", *COMMON, "--save-steps", "1", *options, status=status)
             return recorded_precision(tmp_path / "out"), result.stderr
 

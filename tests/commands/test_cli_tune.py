@@ -8,9 +8,9 @@ from typer.testing import CliRunner
 
 from hf_elmo.commands import tune
 from hf_elmo.commands.app import app
-from hf_elmo.model.matrix_products import has_onednn
-from hf_elmo.model.processor import features, read_row
-from hf_elmo.model.processor_table import ProcessorRow
+from hf_elmo.model.products.matrix_products import has_onednn
+from hf_elmo.model.products.processor import features, read_row
+from hf_elmo.model.products.processor_table import ProcessorRow
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@
 from contextlib import ExitStack, contextmanager
 from unittest.mock import patch
 
-from hf_elmo.model import matrix_products
 from hf_elmo.model.lstm import prepacked_weights
-from hf_elmo.model.processor_table import ProcessorRow
+from hf_elmo.model.products import matrix_products
+from hf_elmo.model.products.processor_table import ProcessorRow
 
 
 def row_of(float32, sixteen_bits, **fields):

@@ -14,7 +14,7 @@ from small_models import fill, small_config
 
 from hf_elmo import ElmoModel, ElmoState, ElmoTokenizer
 from hf_elmo.model.lstm.lstm_layer import reference_lstm
-from hf_elmo.model.matrix_products import PRODUCTS, has_onednn
+from hf_elmo.model.products.matrix_products import PRODUCTS, has_onednn
 from hf_elmo.model.tokenization_elmo import character_rows
 from hf_elmo.vectors.embedding import embed_sentences
 

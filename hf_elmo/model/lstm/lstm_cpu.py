@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from ..matrix_products import Choice, choose
+from ..products.matrix_products import Choice, choose
 from .lstm_layer import (
     ElmoState,
     LstmInputs,

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from ..fingerprint import Fingerprint, layout_of
-from ..matrix_products import PRODUCTS, Choice, Product, has_onednn, int8_product, linear, packed_product
-from ..processor import row_in_use
-from ..processor_table import NUMBERS_OF_SMALL
+from ..products.matrix_products import PRODUCTS, Choice, Product, has_onednn, int8_product, linear, packed_product
+from ..products.processor import row_in_use
+from ..products.processor_table import NUMBERS_OF_SMALL
 from .lstm_layer import LstmLayer
 
 # A weight that is read once for each batch is prepacked too if the copy is no larger than this.

@@ -25,7 +25,7 @@ from hf_elmo.model.lstm import bilstm as bilstm_module
 from hf_elmo.model.lstm import lstm_cpu, prepacked_weights
 from hf_elmo.model.lstm.bilstm import BiLstm
 from hf_elmo.model.lstm.packing import Packing, Words
-from hf_elmo.model.matrix_products import has_onednn, packed_product
+from hf_elmo.model.products.matrix_products import has_onednn, packed_product
 from hf_elmo.model.tokenization_elmo import character_rows
 from hf_elmo.vectors.embedding import embed_sentences
 from hf_elmo.vectors.word_cache import RecentWords

@@ -11,10 +11,10 @@ import pytest
 import torch
 from forced_products import forced, row_of
 
-from hf_elmo.model import matrix_products, processor
-from hf_elmo.model.matrix_products import choose
-from hf_elmo.model.processor import PRODUCTS, features, read_row, row_in_use
-from hf_elmo.model.processor_table import TABLE, row_for
+from hf_elmo.model.products import matrix_products, processor
+from hf_elmo.model.products.matrix_products import choose
+from hf_elmo.model.products.processor import PRODUCTS, features, read_row, row_in_use
+from hf_elmo.model.products.processor_table import TABLE, row_for
 
 SMALL, LARGE = 4096 * 128, 16384 * 512
 ZEN_4 = {"AMD", "avx2", "avx512", "bf16", "vnni"}

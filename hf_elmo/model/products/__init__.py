@@ -1,0 +1,1 @@
+"""Matrix products on a CPU, and which of them each kind of processor takes."""
