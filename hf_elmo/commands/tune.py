@@ -221,7 +221,7 @@ def _processor_name() -> str:
 
     import torch
 
-    ask = getattr(torch.cpu, "get_capabilities", dict)
+    ask: Callable[[], Mapping[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)
     return str(ask().get("cpu_name") or platform.processor() or platform.machine())
 
 
