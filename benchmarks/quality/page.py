@@ -23,13 +23,14 @@ PLOT = "efficiency.svg"
 
 INTRODUCTION = """# What the vectors are worth
 
-The tables below are made by commands, whose results lie as JSON in `benchmarks/results/quality` with their seeds,
-versions and machine; `python -m benchmarks.quality.page` makes this page of them. Each module's docstring says what is
-measured and how. `python -m benchmarks.quality --quick --results FOLDER` runs everything on a few sentences. The data
-is that of `HF_ELMO_SHARED_DATA` (`../shared/data` beside the checkout).
+The tables below are made by commands whose results are stored as JSON in `benchmarks/results/quality`, with seeds,
+versions and machine; `python -m benchmarks.quality.page` makes this page of them. `python -m benchmarks.quality` runs
+all commands; one alone writes its table with `--output FILE.json`. The docstrings say what is measured and how.
+`python -m benchmarks.quality --quick --results FOLDER` runs everything on a few sentences. The data is that of
+`HF_ELMO_SHARED_DATA` (`../shared/data` beside the checkout).
 
-"Random ELMo" is a model of the same sizes with random weights: what it reaches is not the training's merit. "±" is the
-standard deviation over seeds.
+"Random ELMo" is a model of the same sizes with random weights: its scores show what untrained weights already reach.
+"±" is the standard deviation over seeds.
 """
 
 

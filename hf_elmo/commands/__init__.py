@@ -1,1 +1,1 @@
-"""The commands of `hf-elmo`, a file each, and what they share. Terminals and progress bars are known only here."""
+"""The commands of `hf-elmo`, which `app.py` lists, and what they share."""

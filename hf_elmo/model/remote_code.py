@@ -7,8 +7,9 @@ import copy
 import functools
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast, overload
 
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -78,7 +79,9 @@ def custom_pipelines(class_names: Iterable[str]) -> dict[str, dict]:
 _RELATIVE_IMPORT = re.compile(r"^(\s*)from \.+(?:\w+\.)*(\w+) import", re.MULTILINE)
 
 
-def code(*more: str) -> dict[str, str]:
+# Every checkpoint of a training has the code, and it is that of the classes in use even if the package is replaced.
+@functools.cache
+def code(*more: str) -> Mapping[str, str]:
     """The code of all models as a saved folder holds it: file name -> text.
 
     That is `elmo_models.py` and every module that it imports, directly or not, with imports rewritten for one flat
@@ -97,7 +100,7 @@ def code(*more: str) -> dict[str, str]:
         text = source.read_text(encoding="utf-8")
         files[source.name] = flattened(text)
         waiting += imported_files(source)
-    return dict(sorted(files.items()))
+    return MappingProxyType(dict(sorted(files.items())))
 
 
 def flattened(text: str) -> str:
@@ -107,18 +110,12 @@ def flattened(text: str) -> str:
 
 def imported_files(source: Path) -> list[Path]:
     """The files that a module imports by relative imports, wherever in the module they stand."""
+    nodes = ast.walk(ast.parse(source.read_text(encoding="utf-8")))
     return [
-        source.parents[level - 1].joinpath(*name.split(".")).with_suffix(".py")
-        for level, name in _relative_imports(source.read_text(encoding="utf-8"))
+        source.parents[node.level - 1].joinpath(*(node.module or "").split(".")).with_suffix(".py")
+        for node in nodes
+        if isinstance(node, ast.ImportFrom) and node.level
     ]
-
-
-# Every checkpoint of a training has the code; to parse all of it takes longer than to write a small model.
-@functools.cache
-def _relative_imports(text: str) -> tuple[tuple[int, str], ...]:
-    """The number of dots, and the name after them, of the relative imports of a module."""
-    nodes = ast.walk(ast.parse(text))
-    return tuple((node.level, node.module or "") for node in nodes if isinstance(node, ast.ImportFrom) and node.level)
 
 
 def add_remote_code(config: PreTrainedConfig, folder: str | os.PathLike, class_names: Iterable[str]) -> None:
