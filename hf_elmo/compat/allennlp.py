@@ -41,6 +41,7 @@ from ..vectors.batching import check_words
 from .allennlp_inputs import (
     ELMoCharacterMapper,
     ELMoTokenCharactersIndexer,
+    _make_bos_eos,  # noqa: F401 (scripts import it from here)
     add_sentence_boundary_token_ids,
     remove_sentence_boundaries,
     with_boundaries,

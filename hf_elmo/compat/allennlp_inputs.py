@@ -15,6 +15,18 @@ from torch import Tensor
 from ..model.tokenization_elmo import BOS, EOS, character_rows
 
 
+def _make_bos_eos(
+    character: int,
+    padding_character: int,
+    beginning_of_word_character: int,
+    end_of_word_character: int,
+    max_word_length: int,
+) -> list[int]:
+    """A word of one character: the word's begin, the character, the word's end, and filling up to the length."""
+    filling = [padding_character] * (max_word_length - 3)
+    return [beginning_of_word_character, character, end_of_word_character, *filling]
+
+
 class ELMoCharacterMapper:
     """Words to characters as the published models read them, with the ids that AllenNLP gives: 0 is padding.
 

@@ -33,6 +33,7 @@ LINES = [
     "from hf_elmo.compat.allennlp import _ElmoBiLm, batch_to_ids",
     "from hf_elmo.compat.allennlp import ElmoTokenEmbedder",
     "from hf_elmo.compat.allennlp import remove_sentence_boundaries, add_sentence_boundary_token_ids",
+    "from hf_elmo.compat.allennlp import _make_bos_eos",
     "from hf_elmo.compat.allennlp import DEFAULT_OPTIONS_FILE, DEFAULT_WEIGHT_FILE",
 ]
 
@@ -58,6 +59,7 @@ def test_words_to_characters():
         assert ELMoCharacterMapper().convert_word_to_char_ids(word) == expected
     assert ELMoCharacterMapper.beginning_of_sentence_characters == characters("<S>")
     assert ELMoCharacterMapper.end_of_sentence_characters == characters("</S>")
+    assert allennlp._make_bos_eos(256, 260, 258, 259, 50) == characters("<S>")
     added = ELMoCharacterMapper({"[MASK]": 300})
     assert added.convert_word_to_char_ids("[MASK]") == [259, 301, 260] + [261] * 47
     assert added.convert_word_to_char_ids("MASK") == ELMoCharacterMapper.convert_word_to_char_ids("MASK")

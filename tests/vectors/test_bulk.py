@@ -25,6 +25,7 @@ from hf_elmo import ElmoModel, ElmoTokenizer, Embedder, embed_corpus, embed_sent
 from hf_elmo.vectors.bulk import output_folder, shard_writers
 from hf_elmo.vectors.bulk.row_sources import open_rows
 from hf_elmo.vectors.bulk.rows import BadRow
+from hf_elmo.vectors.bulk.tables import with_fixed_sizes
 from hf_elmo.vectors.embedding import LAYERS
 
 TEXTS = [
@@ -106,7 +107,10 @@ def test_pooled(tmp_path, tiny_model_folder, reference, pooling, layers):
     source, embedder = write_text(tmp_path / "c.txt"), Embedder(tiny_model_folder, pooling=pooling, layers=layers)
     for format in ("parquet", "safetensors"):
         embed_corpus(source, tmp_path / format, embedder, shard_rows=100, format=format)
-    found = pq.read_table(tmp_path / "parquet" / "data")["vector"].to_pylist()
+    column = pq.read_table(tmp_path / "parquet" / "data")["vector"]
+    # Plain lists: no pyarrow before 26 can read nulls among lists of fixed size.
+    assert column.type == pa.list_(pa.float32() if layers == "top" else pa.list_(pa.float32(), 32))
+    found = column.to_pylist()
     stored = safetensors.numpy.load_file(tmp_path / "safetensors" / "data" / "00000.safetensors")["vectors"]
     for vector, array, expected in zip(found, stored, reference[layers], strict=True):
         if expected.words:
@@ -514,3 +518,35 @@ def test_the_command(tmp_path, tiny_model_folder, reference):
         assert said in done.stderr
     assert "1 row could not be read" in done.stderr
     assert pq.read_table(tmp_path / "out" / "data")["id"].to_pylist() == list(NUMBERS)
+
+
+class TestOneFormat:
+    """What engines without lists of fixed size have written gets the types of `embed_corpus`."""
+
+    def table(self, name, rows, kind):
+        return pa.table({name: pa.array(rows, kind)})
+
+    def test_words(self):
+        rows = [[[1.0, 2.0]], [], [[3.0, 4.0], [5.0, 6.0]]]
+        table = with_fixed_sizes(self.table("vectors", rows, pa.large_list(pa.list_(pa.float32()))), 2)
+        assert table.schema.field("vectors").type == pa.list_(pa.list_(pa.float32(), 2))
+        assert table["vectors"].to_pylist() == rows
+
+    @pytest.mark.parametrize("kind", [pa.list_(pa.float32()), pa.large_list(pa.float32()), pa.list_(pa.float32(), 2)])
+    def test_pooled(self, kind):
+        rows = [[1.0, 2.0], None, [3.0, 4.0]] if not pa.types.is_fixed_size_list(kind) else [[1.0, 2.0], [3.0, 4.0]]
+        table = with_fixed_sizes(self.table("vector", rows, kind), 2)
+        assert table.schema.field("vector").type == pa.list_(pa.float32())
+        assert table["vector"].to_pylist() == rows
+
+    def test_pooled_layers(self):
+        rows = [[[1.0, 2.0], [3.0, 4.0]], None]
+        table = with_fixed_sizes(self.table("vector", rows, pa.list_(pa.list_(pa.float32()))), 2)
+        assert table.schema.field("vector").type == pa.list_(pa.list_(pa.float32(), 2))
+        assert table["vector"].to_pylist() == rows
+
+    @pytest.mark.parametrize("name", ["vectors", "vector"])
+    def test_other_sizes(self, name):
+        rows = [[1.0, 2.0], [3.0]] if name == "vector" else [[[1.0, 2.0], [3.0]]]
+        with pytest.raises(ValueError, match=f"The vectors in '{name}' do not all have 2 numbers"):
+            with_fixed_sizes(pa.table({name: rows}), 2)

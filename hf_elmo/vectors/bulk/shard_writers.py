@@ -63,12 +63,14 @@ class ShardShape(NamedTuple):
     def schema(self) -> pa.Schema:
         """`row` (int64), the columns that are kept, and `words` and `vectors`, or `vector`.
 
-        A vector is a list of fixed size; `vectors` has one for each word. With all layers, those of a row are a list of
-        `vectors` or a list of fixed size of `vector`.
+        `vectors` has a list of fixed size for each word; with all layers, a row has a list of these. `vector` is a
+        plain list, or with all layers a list of lists of fixed size: it may be null, and pyarrow before version 26
+        neither writes nor reads a null among lists of fixed size.
         """
-        vector = pa.list_(pa.float16() if self.dtype == "float16" else pa.float32(), self.dim)
+        number = pa.float16() if self.dtype == "float16" else pa.float32()
+        vector = pa.list_(number, self.dim)
         if self.is_pooled:
-            own = [pa.field("vector", vector if self.num_layers is None else pa.list_(vector, self.num_layers))]
+            own = [pa.field("vector", pa.list_(number if self.num_layers is None else vector))]
         else:
             vectors = pa.list_(vector)
             own = [
@@ -88,23 +90,16 @@ def row_columns(
         words: The words of each row; what Unicode cannot write (lone surrogates) becomes question marks.
         vectors: Of each row ``([layers,] words, dim)``, or pooled ``([layers,] dim)``, None where there is none.
     """
-    kind = np.dtype(shape.dtype)
-    if shape.is_pooled:
-        blank = np.zeros((*(() if shape.num_layers is None else (shape.num_layers,)), shape.dim), kind)
-        stacked = np.concatenate([np.ravel(blank if each is None else each) for each in vectors] or [blank[:0].ravel()])
-        values = pa.FixedSizeListArray.from_arrays(pa.array(stacked), shape.dim)
-        if shape.num_layers is not None:
-            values = pa.FixedSizeListArray.from_arrays(values, shape.num_layers)
-        missing = np.array([each is None for each in vectors])
-        if missing.any():
-            indices = pa.array(np.arange(len(vectors)), mask=missing)
-            values = values.take(indices)
-        return [values]
     lists = [each for each in vectors if each is not None]
+    floats = pa.array(np.concatenate([each.ravel() for each in lists] or [np.zeros(0, shape.dtype)]))
+    nested = pa.FixedSizeListArray.from_arrays(floats, shape.dim)
+    if shape.is_pooled:
+        missing = np.array([each is None for each in vectors], dtype=bool)
+        # A list has numbers, or vectors of all layers.
+        values, length = (floats, shape.dim) if shape.num_layers is None else (nested, shape.num_layers)
+        return [pa.ListArray.from_arrays(_offsets(length * ~missing), values, mask=pa.array(missing))]
     if shape.num_layers is not None:
         lists = [layer for layers in lists for layer in layers]
-    floats = pa.array(np.concatenate([each.ravel() for each in lists] or [np.zeros(0, kind)]))
-    nested = pa.FixedSizeListArray.from_arrays(floats, shape.dim)
     nested = pa.ListArray.from_arrays(_offsets([len(each) for each in lists]), nested)
     if shape.num_layers is not None:
         nested = pa.ListArray.from_arrays(_offsets([shape.num_layers] * len(vectors)), nested)
@@ -112,8 +107,8 @@ def row_columns(
     return [pa.array(texts, pa.list_(pa.string())), nested]
 
 
-def _offsets(lengths: list[int]) -> np.ndarray:
-    return np.cumsum([0, *lengths], dtype=np.int32)
+def _offsets(lengths: Sequence[int] | np.ndarray) -> pa.Array:
+    return pa.array(np.cumsum([0, *lengths], dtype=np.int32))
 
 
 class ShardWriter(ABC):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..embedder import Embedder
 from .shard_writers import ShardShape, row_columns
@@ -41,7 +42,9 @@ def with_vectors(embedder: Embedder, table: pa.Table, text_column: str = "text")
 
 
 def with_fixed_sizes(table: pa.Table, dim: int) -> pa.Table:
-    """A table whose vectors are lists of fixed size, whatever lists an engine has made of them (Spark knows no other).
+    """A table whose vectors are of the types of `embed_corpus`, whatever lists an engine has made of them.
+
+    Those of words, and all layers of a pooled one, are lists of fixed size; Spark has no such lists.
 
     Args:
         table: Its columns `vectors` and `vector` are cast.
@@ -51,12 +54,21 @@ def with_fixed_sizes(table: pa.Table, dim: int) -> pa.Table:
         ValueError: if vectors are of another size.
     """
     for place, name in enumerate(table.column_names):
-        if name in ("vectors", "vector"):
+        if name not in ("vectors", "vector"):
+            continue
+        column = table[name]
+        if pa.types.is_floating(column.type.value_type):
+            # A pooled vector, which may be null, stays a plain list: see `ShardShape.schema`.
+            sizes = pc.unique(pc.list_value_length(column)).drop_null().to_pylist()
+            if sizes not in ([], [dim]):
+                raise ValueError(f"The vectors in {name!r} do not all have {dim} numbers, but {sizes}.")
+            column = column.cast(pa.list_(column.type.value_type))
+        else:
             try:
-                column = table[name].cast(_fixed(table[name].type, dim))
+                column = column.cast(_fixed(column.type, dim))
             except pa.ArrowInvalid as error:
                 raise ValueError(f"The vectors in {name!r} do not all have {dim} numbers: {error}") from None
-            table = table.set_column(place, name, column)
+        table = table.set_column(place, name, column)
     return table
 
 
