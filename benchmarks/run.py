@@ -1,13 +1,17 @@
 """hf_elmo beside its peers: speed, memory, exactness, and the floor of the machine.
 
-    python -m benchmarks.run [--short] [--json FILE] [--rounds N] [--rows NAME ...] [--work FOLDER] [--threads N]
+    python -m benchmarks.run [--short] [--output PLACE] [--rounds N] [--rows NAME ...] [--work FOLDER] [--threads N]
 
-Every program runs in a process of its own, with the Python of its own environment: `HF_ELMO_ALLENNLP_PYTHON` and
-`HF_ELMO_SIMPLE_ELMO_PYTHON` name the peers' Pythons (`python -m benchmarks.harness.peers install` makes them). A peer
-without one is left out, and the output says so. The programs take turns: in each round all of them get the same work,
-one after the other. What counts is each round's ratio to AllenNLP's time (the median, the smallest and the largest).
-Every round has other sentences, the next ones of a real text, so a program can reuse from earlier rounds only what the
-text itself repeats. The first turn of each program warms it up and is not counted.
+`--output benchmarks/results` leaves a file named after the processor and the day there, of which
+`python -m benchmarks.harness.pages` makes the tables of README.md and docs/performance.md.
+
+Every program runs in a process of its own, with the Python of its own environment: `HF_ELMO_ALLENNLP_PYTHON`,
+`HF_ELMO_SIMPLE_ELMO_PYTHON` and `HF_ELMO_FAST_ELMO_PYTHON` name the peers' Pythons (`python -m
+benchmarks.harness.peers install` makes them). A peer without one is left out, and the output says so. The programs
+take turns: in each round all of them get the same work, one after the other. What counts is each round's ratio to
+AllenNLP's time (the median, the smallest and the largest). Every round has other sentences, the next ones of a real
+text, so a program can reuse from earlier rounds only what the text itself repeats. The first turn of each program
+warms it up and is not counted.
 
 Work begins with sentences of words and ends with all three layers of every word; tensors of characters are made on
 the way. A word counts once; `<S>` and `</S>` do not count. The rows:
@@ -50,6 +54,8 @@ from hf_elmo.whole_files import new_file
 from .harness import report
 from .harness.floor import BYTES, Shape, floor
 from .harness.machine import BLOCK, facts
+from .harness.material import text_of
+from .harness.origin import command_of, commit, file_name
 from .harness.peers import CONTESTANT, PEERS, clean_environment, python_of
 from .harness.process import Ended, Process
 
@@ -364,7 +370,7 @@ def main(arguments: list[str] | None = None) -> dict:
     parser.add_argument("--work", type=Path, help="folder for models and sentences, kept afterwards")
     parser.add_argument("--text", type=Path, help="as for benchmarks.harness.material")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--json", type=Path, help="file for all numbers")
+    parser.add_argument("--output", type=Path, help="JSON file for all numbers, or a folder, in which it gets its name")
     options = parser.parse_args(arguments)
     rows = [row.short() if options.short else row for row in ROWS]
     if options.rounds:
@@ -384,6 +390,7 @@ def main(arguments: list[str] | None = None) -> dict:
         prepare(work, options.text and options.text.absolute())
         comparison = Comparison(work, options.threads, peers)
         results = {"machine": facts(), "threads": options.threads, "short": options.short, "absent": absent}
+        results |= {"command": command_of("benchmarks.run", arguments), "commit": commit(), "text": text_of(work)}
         results["rows"] = comparison.measure_rows(rows)
         results["memory"] = []
         if not options.rows or any("memory" in name for name in options.rows):
@@ -391,9 +398,10 @@ def main(arguments: list[str] | None = None) -> dict:
             results["memory"] = comparison.measure_memory("original", few, 1 if options.short else 3)
     results |= {"versions": comparison.versions, "notes": list(comparison.notes)}
     results["minutes"] = round((time.perf_counter() - begin) / 60, 1)
-    if options.json:
-        with new_file(options.json) as temporary:
-            temporary.write_text(json.dumps(results, indent=1), encoding="utf-8")
+    if options.output:
+        file = options.output / file_name(results["machine"]) if options.output.is_dir() else options.output
+        with new_file(file) as temporary:
+            temporary.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(report.text(results))
     return results
 

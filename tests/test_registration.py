@@ -50,6 +50,39 @@ print(json.dumps([
 """
 
 
+#: What a command that reads a sentence does not import either, though transformers' models do.
+NOT_FOR_READING = (
+    "datasets",
+    "h5py",
+    "matplotlib",
+    "pandas",
+    "pyarrow",
+    "scipy",
+    "sklearn",
+    "sympy",
+    "torch._dynamo",
+    "torch.distributed.fsdp",
+    "torch.distributed.tensor",
+    "transformers.pipelines",
+    "transformers.trainer",
+)
+
+EMBED = """
+import json, sys
+sys.argv = ["hf-elmo", "embed", "I read the book."]
+from hf_elmo.commands.app import main
+try:
+    main()
+except SystemExit as end:
+    assert not end.code
+print(json.dumps(sorted(sys.modules)))
+import torch._dynamo
+from transformers import masking_utils
+print(torch._dynamo.__file__)
+print(type(masking_utils.TransformGetItemToIndex()).__module__)
+"""
+
+
 def run_anew(arguments, **options):
     return subprocess.run([sys.executable, *arguments], **options)
 
@@ -76,6 +109,17 @@ def test_importing_is_light():
     assert not imported & set(HEAVY)
     # None of transformers' own modules.
     assert not [name for name in imported if name.startswith("transformers.")]
+
+
+def test_reading_a_sentence_is_light():
+    """The command says what it says in a process that has imported everything; the compiler is there afterwards."""
+    *table, imported, compiler, masks = lines_of(EMBED, run_anew)
+    assert not set(json.loads(imported)) & set(NOT_FOR_READING)
+    assert Path(compiler).name == "__init__.py"
+    assert masks == "torch._dynamo._trace_wrapped_higher_order_op"
+    whole = warm.run(["-m", "hf_elmo", "embed", "I read the book."], capture_output=True, text=True, timeout=200)
+    assert whole.returncode == 0, whole.stderr[-3000:]
+    assert table == whole.stdout.splitlines()
 
 
 @pytest.mark.parametrize(

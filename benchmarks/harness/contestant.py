@@ -6,8 +6,8 @@ PYTHON is that of the environment in which the program is installed, so nothing 
 hf_elmo itself. Every program gets words that are split already, as lists of strings, and gives all three layers of each
 word as numpy arrays or tensors; reading files and storing results is not timed.
 
-Each sentence begins with a fresh LSTM state everywhere. AllenNLP and simple_elmo carry it from batch to batch, so it is
-put back before each batch, which costs them nothing that could be measured.
+Each sentence begins with a fresh LSTM state everywhere. The others carry it from batch to batch, so it is put back
+before each batch, which costs them nothing that could be measured.
 """
 
 from __future__ import annotations
@@ -245,7 +245,45 @@ class SimpleElmo(Contestant):
         return _sorted_by_length(self, words, batch)
 
 
-CONTESTANTS = {"hf_elmo": HfElmo, "allennlp": AllenNlp, "simple_elmo": SimpleElmo}
+class FastElmo(Contestant):
+    """pytorch-fast-elmo 0.6.12 without a mix. It feeds `<S>` and `</S>` itself, and gives the words alone."""
+
+    distributions = ("pytorch_fast_elmo", "pytorch_stateful_lstm", "torch", "numpy", "h5py")
+
+    def import_all(self) -> None:
+        import torch
+        from pytorch_fast_elmo import FastElmoPlainEncoder, batch_to_char_ids
+
+        torch.set_num_threads(self.threads)
+        self.torch, self.encoder, self.batch_to_char_ids = torch, FastElmoPlainEncoder, batch_to_char_ids
+
+    def load(self, folder: str, kind: str, trained: bool) -> None:
+        if kind != "fp32" or trained:
+            raise Unavailable("pytorch-fast-elmo reads in fp32 only")
+        self.model = self.encoder(*(os.path.join(folder, "hdf5", name) for name in ("options.json", "weights.hdf5")))
+
+    def read(self, words):
+        for lstm in (self.model.forward_lstm, self.model.backward_lstm):
+            lstm.reset_states()
+        with self.torch.inference_mode():
+            layers, _ = self.model(self.batch_to_char_ids(words))
+        return layers
+
+    def sentences_of(self, output, words):
+        layers = self.torch.stack(output).numpy()
+        return [layers[:, row, : len(sentence)] for row, sentence in enumerate(words)]
+
+    def read_corpus(self, words, batch):
+        return _sorted_by_length(self, words, batch)
+
+    def character_rows(self, words):
+        return self.batch_to_char_ids(words)
+
+    def tokenize(self, words):
+        return self.batch_to_char_ids(words)
+
+
+CONTESTANTS = {"hf_elmo": HfElmo, "allennlp": AllenNlp, "simple_elmo": SimpleElmo, "fast_elmo": FastElmo}
 
 
 class Unavailable(Exception):

@@ -26,7 +26,18 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 # Of the processor's many flags those that matrix products make use of.
-FLAGS = ("avx2", "fma", "avx512f", "avx512_bf16", "avx512_vnni", "avx_vnni", "amx_tile", "amx_bf16", "amx_int8")
+FLAGS = (
+    "avx2",
+    "fma",
+    "avx512f",
+    "avx512_bf16",
+    "avx512_fp16",
+    "avx512_vnni",
+    "avx_vnni",
+    "amx_tile",
+    "amx_bf16",
+    "amx_int8",
+)
 FLAGS += ("asimd", "sve", "bf16", "i8mm")
 BLOCK = 512 * 2**20
 

@@ -2,10 +2,11 @@
 
     python -m benchmarks.harness.peers install allennlp FOLDER
     python -m benchmarks.harness.peers install simple_elmo FOLDER
+    python -m benchmarks.harness.peers install fast_elmo FOLDER
     python -m benchmarks.harness.peers check
 
 `install` makes a virtual environment in FOLDER and ends with the line to put in front of `python -m benchmarks.run`.
-Neither program runs as its own `pip install` leaves it, so the packages are named here one by one. Each needs about
+No program runs as its own `pip install` leaves it, so the packages are named here one by one. Each needs about
 3 GB of disk and some minutes.
 
 - AllenNLP 2.10.1 asks for a torch below 1.13, which does not run on Python 3.11. It runs with torch 2.13, without its
@@ -13,6 +14,9 @@ Neither program runs as its own `pip install` leaves it, so the packages are nam
   Its taggers, with which tests compare, are in allennlp-models, which needs an optimiser that transformers has up to
   4.46.
 - simple_elmo 0.9.2 wants Keras 2, which TensorFlow now has in a package of its own (`tf_keras`).
+- pytorch-fast-elmo 0.6.12 asks for torch 1.0. It is C++ over torch's library, in two packages, which are built here
+  from their sources against torch 2.13, with a C++ compiler; one call has had another name since (`Source`). It takes
+  as many processes as there are cores, or as `MAX_JOBS` says.
 """
 
 from __future__ import annotations
@@ -22,11 +26,26 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
+import tempfile
 import venv
 from dataclasses import dataclass
 from pathlib import Path
 
 CONTESTANT = Path(__file__).with_name("contestant.py")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A package that is built from its source distribution, with changes.
+
+    Attributes:
+        requirement: The package, and its version.
+        changes: File in the distribution, what stands there once, and what is to stand there.
+    """
+
+    requirement: str
+    changes: tuple[tuple[str, str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -36,10 +55,12 @@ class Peer:
     Attributes:
         variable: The environment variable that names the Python of its environment.
         installs: What `pip install` is given, one call after the other.
+        sources: What is built then, one after the other.
     """
 
     variable: str
     installs: tuple[str, ...]
+    sources: tuple[Source, ...] = ()
 
 
 PEERS = {
@@ -58,6 +79,17 @@ PEERS = {
         "HF_ELMO_SIMPLE_ELMO_PYTHON",
         ("simple_elmo==0.9.2 tensorflow-cpu==2.21.0 keras==3.15.1 tf_keras==2.21.0",),
     ),
+    "fast_elmo": Peer(
+        "HF_ELMO_FAST_ELMO_PYTHON",
+        ("torch==2.13.0 numpy==2.4.6 h5py==3.16.0 setuptools wheel ninja",),
+        (
+            Source("pytorch-stateful-lstm==1.6.0"),
+            Source(
+                "pytorch-fast-elmo==0.6.12",
+                (("extension/elmo_character_encoder.cc", ".with_bias(true)", ".bias(true)"),),
+            ),
+        ),
+    ),
 }
 
 
@@ -72,15 +104,59 @@ def clean_environment(**variables: str) -> dict[str, str]:
     return {**kept, **variables}
 
 
+def change(folder: Path, changes: tuple[tuple[str, str, str], ...]) -> None:
+    """Makes the changes of a `Source` in the folder of its distribution.
+
+    Raises:
+        ValueError: if what is to be changed does not stand there exactly once: this is another version.
+    """
+    for name, old, new in changes:
+        path = folder / name
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        if text.count(old) != 1:
+            raise ValueError(f"{name} of {folder.name} has {old!r} {text.count(old)} times, expected once.")
+        path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def build(python: str | Path, source: Source) -> None:
+    """Builds and installs a package from its source distribution.
+
+    Args:
+        python: The Python of an environment that has torch, setuptools and wheel.
+        source: The package.
+
+    Raises:
+        ValueError: as `change`.
+        OSError: if pip does not succeed; its own messages are on the terminal.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        # A distribution of the time before pyproject.toml says nothing of torch, which its setup.py imports.
+        options = ["--no-deps", "--no-build-isolation"]
+        _pip(python, "download", *options, "--no-binary", ":all:", "--dest", temporary, source.requirement)
+        (archive,) = folder.glob("*.tar.gz")
+        with tarfile.open(archive) as file:
+            file.extractall(folder, filter="data")
+        (unpacked,) = (path for path in folder.iterdir() if path.is_dir())
+        change(unpacked, source.changes)
+        _pip(python, "install", *options, unpacked)
+
+
+def _pip(python: str | Path, command: str, *arguments: str | Path) -> None:
+    """Runs pip of an environment."""
+    if subprocess.run([python, "-m", "pip", command, "--quiet", *arguments], env=clean_environment()).returncode:
+        raise OSError(f"pip could not {command}: {' '.join(map(str, arguments))}.")
+
+
 def install(name: str, folder: Path) -> Path:
     """Makes an environment for a peer, and gives its Python.
 
     Args:
-        name: `"allennlp"` or `"simple_elmo"`.
+        name: A key of `PEERS`.
         folder: Where; must not exist, or be empty.
 
     Raises:
-        ValueError: if there is something in the folder.
+        ValueError: if there is something in the folder, or a source is not as expected.
         OSError: if pip does not succeed; its own messages are on the terminal.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -88,9 +164,9 @@ def install(name: str, folder: Path) -> Path:
     venv.create(folder, with_pip=True)
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     for packages in PEERS[name].installs:
-        command = [python, "-m", "pip", "install", "--quiet", *packages.split()]
-        if subprocess.run(command, env=clean_environment()).returncode:
-            raise OSError(f"pip could not install: {packages}.")
+        _pip(python, "install", *packages.split())
+    for source in PEERS[name].sources:
+        build(python, source)
     return python
 
 

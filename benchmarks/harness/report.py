@@ -8,6 +8,7 @@ from .machine import BLOCK
 
 NAMES = {
     "allennlp": "AllenNLP",
+    "fast_elmo": "pytorch-fast-elmo",
     "simple_elmo": "simple_elmo",
     "hf_elmo fp32": "exact fp32",
     "hf_elmo bf16": "bf16",
@@ -48,8 +49,8 @@ def table(heads: list[str], lines: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [heads, rule, *lines])
 
 
-def ratio_table(results: dict) -> str:
-    """AllenNLP's words per second, and how many times as many the others read."""
+def ratio_cells(results: dict) -> tuple[list[str], list[list[str]]]:
+    """Heads and lines: AllenNLP's words per second, and how many times as many the others read."""
     columns = [name for name in NAMES if any(name in row["columns"] for row in results["rows"])]
     lines = []
     for row in results["rows"]:
@@ -61,8 +62,18 @@ def ratio_table(results: dict) -> str:
             else:
                 cells.append(spread(values) if values else "")
         lines.append(cells)
-    heads = ["AllenNLP, words/s" if column == "allennlp" else f"{NAMES[column]}, x" for column in columns]
-    return table(["", *heads], lines)
+    heads = heads_of_ratios()
+    return ["", *(heads[list(NAMES).index(column)] for column in columns)], lines
+
+
+def heads_of_ratios() -> list[str]:
+    """The heads of `ratio_cells` for all columns that there can be, in their order."""
+    return ["AllenNLP, words/s" if column == "allennlp" else f"{name}, x" for column, name in NAMES.items()]
+
+
+def ratio_table(results: dict) -> str:
+    """`ratio_cells` in Markdown."""
+    return table(*ratio_cells(results))
 
 
 def floor_table(results: dict) -> str:
@@ -146,6 +157,7 @@ def text(results: dict) -> str:
         f"{machine['processor']}, {machine['cores']} cores ({' '.join(machine['flags'])}), {machine['system']}; "
         f"torch {build.get('torch')}, {results['threads']} threads; {machine['date']}, "
         f"load average before {load[0] if load else 'unknown'}; {results['minutes']} minutes",
+        *([f"Text: {read['text']}, {read['sentences']:,} sentences."] if (read := results.get("text")) else []),
         f"Fastest products and reading, medians of rounds (smallest..largest): {limits_line(results)}.",
         *(f"Left out: {name}: {reason}." for name, reason in results["absent"].items()),
         *(f"Note: {note}." for note in results["notes"]),

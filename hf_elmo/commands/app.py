@@ -31,6 +31,7 @@ from .language_model import generate, perplexity, substitutes
 from .neighbours import neighbours
 from .plot import app as plot
 from .push import push
+from .quick_start import begin_program
 from .train import train, vocab
 from .tune import tune
 
@@ -117,6 +118,7 @@ def main() -> None:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _stop)
     _prepare_output()
+    begin_program()
     try:
         try:
             app()

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from .console import note, print_table, printable, silence_libraries
+from .quick_start import reading
 
 
 def compare(
@@ -36,7 +37,8 @@ def compare(
     if len(texts) != 2:
         raise typer.BadParameter("a sentence is one line.", param_hint="FIRST SECOND")
     silence_libraries()
-    elmo, tokenizer = load(model, device)
+    with reading():
+        elmo, tokenizer = load(model, device)
     one, other = sentences_of(texts, pretokenized)
     comparisons = compare_words(elmo, tokenizer, one, other, word=word)
     if word is not None:

@@ -17,6 +17,7 @@ import typer
 from ..vectors.text_files import MAX_LINE_BYTES
 from .console import counted, note, print_table, printable, silence_libraries
 from .progress import Progress
+from .quick_start import reading
 from .sentences import MaxLineBytes
 
 if TYPE_CHECKING:
@@ -138,7 +139,8 @@ def embed(
         check_target(output, overwrite=force)
     with open_text(file) if not text else nullcontext() as source:
         silence_libraries()
-        elmo, tokenizer = load(model, device)
+        with reading():
+            elmo, tokenizer = load(model, device)
         dim, num_layers = elmo.config.hidden_size, elmo.config.num_layers + 1 if layers is Layers.all else None
         tally, name = _Tally(), "The text" if source is None else source.name
         with Progress(source, shown=False if output is None else progress) as bar:

@@ -12,6 +12,7 @@ import typer
 
 from ..vectors.text_files import MAX_LINE_BYTES
 from .console import print_table, printable, say, silence_libraries
+from .quick_start import reading
 from .sentences import MaxLineBytes
 
 if TYPE_CHECKING:
@@ -219,7 +220,8 @@ def _load(model: str | None, device: str | None) -> tuple[ElmoForPreTraining, El
     from ..hub.folders import load_language_model
 
     silence_libraries()
-    return load_language_model(model, device)
+    with reading():
+        return load_language_model(model, device)
 
 
 def _lines(text: list[str] | None, file: Path | None, max_line_bytes: int) -> Iterator[str]:

@@ -1,6 +1,8 @@
 """The comparison with peers, whole, with a tiny model; and its arithmetic by hand."""
 
+import itertools
 import json
+import platform
 import sys
 
 import numpy as np
@@ -15,7 +17,7 @@ sys.path.insert(0, str(CHECKOUT))
 from benchmarks import breakdown, run, scaling
 from benchmarks.harness import machine, peers, report
 from benchmarks.harness.floor import Shape, floor
-from benchmarks.harness.material import make_model, make_sentences
+from benchmarks.harness.material import make_model, make_sentences, python_paragraphs, text_of
 
 # No skip connections: AllenNLP has none without them. All else is as small as it can be.
 CONFIG = {
@@ -49,6 +51,7 @@ def test_a_comparison(work):
     comparison = run.Comparison(work, 1, {"allennlp": python} if python else {})
     results = {"machine": run.facts(), "threads": 1, "short": True, "absent": {"simple_elmo": "not asked"}}
     results["rows"] = comparison.measure_rows(rows)
+    results["text"] = text_of(work)
     results |= {
         "memory": comparison.measure_memory("tiny", 8, 1, ("fp32",)),
         "versions": comparison.versions,
@@ -78,7 +81,14 @@ def test_a_comparison(work):
     memory = {each["column"]: each for each in results["memory"]}
     assert memory["hf_elmo fp32"]["done"]["peak"] >= memory["hf_elmo fp32"]["imports"]["peak"] > 0
     text = report.text(results)
-    for piece in ("in batches", "training", "% of the floor", "simple_elmo: not asked", "GFLOP/s"):
+    for piece in (
+        "Text: text.txt, 23 sentences",
+        "in batches",
+        "training",
+        "% of the floor",
+        "simple_elmo: not asked",
+        "GFLOP/s",
+    ):
         assert piece in text
     assert not any("error" in note for note in results["notes"])
 
@@ -102,6 +112,35 @@ def test_peers_that_are_absent(monkeypatch, tmp_path, capsys):
     (tmp_path / "file").touch()
     assert peers.main(["install", "allennlp", str(tmp_path)]) == 1
     assert "is not empty" in capsys.readouterr().err
+
+
+def test_a_changed_source(tmp_path):
+    (tmp_path / "a.cc").write_text("options.with_bias(true);\n", encoding="utf-8")
+    changes = (("a.cc", ".with_bias(true)", ".bias(true)"),)
+    peers.change(tmp_path, changes)
+    assert (tmp_path / "a.cc").read_text(encoding="utf-8") == "options.bias(true);\n"
+    # Another version, in which it does not stand there any more, or not at all.
+    for again in (changes, (("b.cc", "x", "y"),)):
+        with pytest.raises(ValueError, match=r"has '.*' 0 times, expected once"):
+            peers.change(tmp_path, again)
+    assert {name for name, peer in peers.PEERS.items() if peer.sources} == {"fast_elmo"}
+
+
+def test_text_of_python_itself(tmp_path):
+    """Where there is no other text; code, grammar and headings are not sentences."""
+    topic = 'The "if" statement\n****\n\nThe *if* is\nused so.\n\n   if_stmt ::= x\n\nx ::= y\n\nAnd "so" on.\n'
+    assert list(python_paragraphs([topic])) == ["The if is used so.", "And so on."]
+    make_sentences(tmp_path / "sentences.json", None)
+    sentences = json.loads((tmp_path / "sentences.json").read_text(encoding="utf-8"))
+    read = text_of(tmp_path)
+    assert read == {
+        "text": f"the language reference of Python {platform.python_version()}",
+        "sentences": len(sentences),
+        "words": sum(map(len, sentences)),
+    }
+    # As many as the largest row needs in a round, several times over.
+    assert len(sentences) > 1000
+    assert "statement" in set(itertools.chain.from_iterable(sentences))
 
 
 def test_the_floor_by_hand():
