@@ -40,8 +40,8 @@ def tune(
 ) -> None:
     """Measure this machine's matrix products, and print its row for the table of processors.
 
-    It takes 0.2 seconds or more for each of some 120 products, on a machine that does nothing else. The file that it writes counts instead of the
-    table in every process whose environment variable HF_ELMO_PRODUCTS names it.
+    It takes 0.2 seconds or more for each of some 120 products, on a machine that does nothing else. The file that it
+    writes counts instead of the table in every process whose environment variable HF_ELMO_PRODUCTS names it.
     """
     from ..whole_files import check_target, new_file
 
