@@ -15,8 +15,8 @@ No program runs as its own `pip install` leaves it, so the packages are named he
   4.46.
 - simple_elmo 0.9.2 wants Keras 2, which TensorFlow now has in a package of its own (`tf_keras`).
 - pytorch-fast-elmo 0.6.12 asks for torch 1.0. It is C++ over torch's library, in two packages, which are built here
-  from their sources against torch 2.13, with a C++ compiler; one call has had another name since (`Source`). It takes
-  as many processes as there are cores, or as `MAX_JOBS` says.
+  from their sources against torch 2.13, with a C++ compiler; one call has had another name since (`Source`). Each of
+  the six files takes a minute or more of a core; as many are built at once as there are cores, or as `MAX_JOBS` says.
 """
 
 from __future__ import annotations

@@ -30,7 +30,11 @@ def begin_program() -> None:
 
 @contextmanager
 def reading() -> Iterator[None]:
-    """A context to import and load models in; in another process than the command line's it does nothing."""
+    """A context to import and load models in; in another process than the command line's it does nothing.
+
+    Models are loaded without random numbers, which would bring sympy and be overwritten. It is not done where a model
+    might be made in another thread meanwhile.
+    """
     if not _is_program or "transformers.modeling_utils" in sys.modules or _COMPILER in sys.modules:
         yield
         return
@@ -40,8 +44,11 @@ def reading() -> Iterator[None]:
     masks = ModuleType(_MASKS)
     vars(masks)["TransformGetItemToIndex"] = _transform_get_item_to_index
     sys.modules |= {_COMPILER: _NoCompiler(_COMPILER), _MASKS: masks}
+    from transformers.initialization import no_init_weights
+
     try:
-        yield
+        with no_init_weights():
+            yield
     finally:
         _make_way(torch)
 

@@ -208,9 +208,6 @@ def _load_two_tokenizers(folder: Path) -> PreTrainedTokenizerBase:
 def _load_model(model_class: type[_Model], folder: Path, device: str | None) -> _Model:
     import torch
 
-    # Random numbers on the meta device bring sympy, which is half a second for numbers that nobody sees.
-    from transformers.initialization import no_init_weights
-
     try:
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.empty(0, device=where)
@@ -220,7 +217,7 @@ def _load_model(model_class: type[_Model], folder: Path, device: str | None) -> 
     assert model_class.config_class is not None, "every model of ours has one"
     try:
         config = model_class.config_class.from_pretrained(folder, local_files_only=True)
-        with torch.device("meta"), no_init_weights():
+        with torch.device("meta"):
             fresh = model_class(config)
         # Of weights that are one only one is stored.
         tied = {*fresh.all_tied_weights_keys}
@@ -234,14 +231,13 @@ def _load_model(model_class: type[_Model], folder: Path, device: str | None) -> 
         [name for name, shape in sizes.items() if stored.get(name.removeprefix("elmo."), shape) != shape],
     )
     try:
-        with no_init_weights():
-            model, report = model_class.from_pretrained(
-                folder,
-                output_loading_info=True,
-                local_files_only=True,
-                use_safetensors=True,
-                ignore_mismatched_sizes=True,
-            )
+        model, report = model_class.from_pretrained(
+            folder,
+            output_loading_info=True,
+            local_files_only=True,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,
+        )
     except Exception as error:
         raise ValueError(f"The model in {folder} cannot be loaded: {_first_line(error)}") from error
     _check_fit(folder, report["missing_keys"], [key for key, *_ in report["mismatched_keys"]])
