@@ -83,6 +83,7 @@ def test_classify_texts(example, tiny_model_folder, tmp_path):
     assert (tmp_path / "text-model" / "model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_train_language_model(example, tmp_path):
     sizes = ["--cell-size", 16, "--projection", 8]
     before = example("train_language_model", "--steps", 2, *sizes, "--output", "short")

@@ -99,7 +99,6 @@ def test_uses_of_the_language_model(tmp_path):
             ("classification", [{"text": "Good .", "label": 1}, {"text": "Bad .", "label": 0}]),
             ("classification", [{"text": "I", "pair": "you", "label": 1}, {"text": "I", "pair": "I", "label": 0}]),
         ],
-        3,
     ),
 )
 def test_recipes_run(tmp_path, name, rows):

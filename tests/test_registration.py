@@ -136,7 +136,6 @@ def test_reading_a_sentence_is_light():
             "import hf_elmo.model.elmo_models",
             "from hf_elmo import ElmoEncoderDecoderTokenizer",
         ],
-        2,
     ),
 )
 def test_whatever_is_imported_first(first):

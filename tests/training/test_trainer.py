@@ -197,6 +197,7 @@ def test_killed_at_any_moment_and_resumed_the_weights_are_the_same(uninterrupted
         assert sha256(out / last / file) == sha256(uninterrupted / last / file)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_across_the_end_of_an_epoch(tmp_path):
     """The text of the second epoch is shuffled anew, and a run that resumes there reads it so."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"

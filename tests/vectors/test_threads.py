@@ -166,7 +166,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("entry", "preparation"), first_of(CASES, 8))
+@pytest.mark.parametrize(("entry", "preparation"), first_of(CASES, 6))
 def test_threads_share_a_model(entry, preparation):
     check_entry(entry, preparation, 8)
 

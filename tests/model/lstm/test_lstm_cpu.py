@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from amounts import examples, first_of
+from amounts import examples
 from hypothesis import example, given
 from hypothesis import strategies as st
 from low_precision import assert_as_near
@@ -187,7 +187,8 @@ def test_a_changed_forget_bias_is_seen(quantized):
             torch.testing.assert_close(after, plain(bilstm, words, packing, state)[0], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", first_of([torch.float32, torch.bfloat16]))
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_threads_that_share_a_fresh_model_get_the_same_bits(dtype):
     """Weights are prepacked in the first calls, all at the same time."""
     weights = fill(BiLstm(small_config(cell_size=24, projection_dim=12, num_layers=3))).to(dtype)
