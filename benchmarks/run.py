@@ -361,7 +361,7 @@ def present_peers() -> tuple[dict[str, str], dict[str, str]]:
 def main(arguments: list[str] | None = None) -> dict:
     """Runs the comparison with the options of a command line, and gives all its numbers."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--short", action="store_true", help="few rounds, without simple_elmo: five minutes")
+    parser.add_argument("--short", action="store_true", help="few rounds, without simple_elmo")
     parser.add_argument("--rounds", type=int, help="rounds of every row")
     parser.add_argument(
         "--rows", nargs="+", metavar="NAME", help="only rows whose names hold one of these; or 'memory'"

@@ -40,15 +40,6 @@ def pytest_configure(config):
         config.add_cleanup(lambda: context.__exit__(None, None, None))
 
 
-# What several tests of these files share takes half a minute to make.
-_DEAR_FIXTURES = ("test_hub.py", "test_remote_code.py", "test_trainer.py")
-
-
-def pytest_collection_modifyitems(items):
-    """Each process of pytest-xdist starts with an equal part of the list: its borders are not to lie in these files."""
-    items.sort(key=lambda item: item.path.name not in _DEAR_FIXTURES)
-
-
 def pytest_collection_finish():
     """What was imported is not looked at by each collection of garbage, of which every `Trainer` asks for several."""
     gc.freeze()

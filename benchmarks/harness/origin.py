@@ -9,11 +9,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-#: Options whose values name a place.
-PLACES = ("--output", "--work", "--text")
+#: Options whose values name a place. (A table names its model besides, with a fingerprint.)
+PLACES = ("--output", "--work", "--text", "--model")
 
 
-def command_of(module: str, arguments: Sequence[str] | None) -> str:
+def command_of(module: str, arguments: Sequence[object] | None) -> str:
     """The command of a measurement, without what names a place on one machine.
 
     Args:
@@ -21,7 +21,7 @@ def command_of(module: str, arguments: Sequence[str] | None) -> str:
         arguments: What it was called with; None: what the process was.
     """
     kept: list[str] = []
-    remaining = iter(sys.argv[1:] if arguments is None else arguments)
+    remaining = iter(map(str, sys.argv[1:] if arguments is None else arguments))
     for each in remaining:
         if each in PLACES:
             next(remaining, None)

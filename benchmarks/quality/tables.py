@@ -10,7 +10,6 @@ import argparse
 import hashlib
 import json
 import platform
-import shlex
 import statistics
 import sys
 import time
@@ -25,10 +24,9 @@ import hf_elmo
 from hf_elmo.whole_files import new_file
 
 from ..harness.machine import facts
+from ..harness.origin import command_of
 
 RESULTS = Path(__file__).parents[1] / "results" / "quality"
-# Options that name a place on one machine.
-PATHS = ("--output", "--work", "--model")
 LIBRARIES = ("torch", "transformers", "numpy", "scikit-learn")
 
 
@@ -88,18 +86,6 @@ def mean_and_spread(values: Sequence[float]) -> dict[str, float]:
     return {"mean": statistics.mean(values), "spread": spread, "runs": len(values)}
 
 
-def without_paths(arguments: Sequence[object]) -> list[str]:
-    """Arguments without what names a place on one machine; the model has a fingerprint of its own."""
-    kept: list[str] = []
-    remaining = iter(map(str, arguments))
-    for each in remaining:
-        if each in PATHS:
-            next(remaining, None)
-        else:
-            kept.append(each)
-    return kept
-
-
 def write_table(path: Path | None, name: str, rows: dict, options: argparse.Namespace, module: str) -> dict:
     """Writes a table's JSON file, whole or not at all, and returns what is in it.
 
@@ -112,7 +98,7 @@ def write_table(path: Path | None, name: str, rows: dict, options: argparse.Name
     """
     table = {
         "table": name,
-        "command": shlex.join(["python", "-m", module, *without_paths(options.given)]),
+        "command": command_of(module, options.given),
         "quick": options.quick,
         "seeds": options.seeds,
         "model": {"name": Path(options.model).name, "weights_sha256": weights_fingerprint(options.model)},

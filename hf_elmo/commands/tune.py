@@ -40,19 +40,19 @@ def tune(
 ) -> None:
     """Measure this machine's matrix products, and print its row for the table of processors.
 
-    It takes 0.2 seconds or more for each of some 120 products, on a machine that does nothing else. The file that it
+    It takes 0.2 seconds or more for each of some 100 products, on a machine that does nothing else. The file that it
     writes counts instead of the table in every process whose environment variable HF_ELMO_PRODUCTS names it.
     """
+    from ..model.products.processor import PRODUCT_NAMES
     from ..whole_files import check_target, new_file
 
     if output is not None:
         check_target(output, overwrite=True)
     times, row = measure()
-    names = ("packed", "plain", "transposed", "widened")
     print_table(
-        ["dtype", "size", "rows", *(f"{name}, GFLOP/s" for name in names)],
+        ["dtype", "size", "rows", *(f"{name}, GFLOP/s" for name in PRODUCT_NAMES)],
         [
-            [dtype, size, rows, *(_speed(size, rows, of_rows.get(name)) for name in names)]
+            [dtype, size, rows, *(_speed(size, rows, of_rows.get(name)) for name in PRODUCT_NAMES)]
             for (dtype, size), of_size in times.items()
             for rows, of_rows in of_size.items()
         ],

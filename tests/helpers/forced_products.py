@@ -40,6 +40,7 @@ def forced(row, large=False):
         for module in (matrix_products, prepacked_weights):
             stack.enter_context(patch.object(module, "row_in_use", lambda: row))
         if large:
-            stack.enter_context(patch.object(matrix_products, "is_small", lambda numbers: False))
+            for module in (matrix_products, prepacked_weights):
+                stack.enter_context(patch.object(module, "is_small", lambda numbers: False))
             stack.enter_context(patch.object(prepacked_weights, "_BYTES_TO_COPY_FREELY", 0))
         yield

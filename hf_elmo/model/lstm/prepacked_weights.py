@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from ..fingerprint import Fingerprint, layout_of
 from ..products.matrix_products import PRODUCTS, Choice, Product, has_onednn, int8_product, linear, packed_product
 from ..products.processor import row_in_use
-from ..products.processor_table import NUMBERS_OF_SMALL
+from ..products.processor_table import is_small
 from .lstm_layer import LstmLayer
 
 # A weight that is read once for each batch is prepacked too if the copy is no larger than this.
-_BYTES_TO_COPY_FREELY = 4 * NUMBERS_OF_SMALL
+_BYTES_TO_COPY_FREELY = 2**22
 # Large weights are read faster by both directions in one product on up to this many threads.
 _FEW_THREADS = 2
 
@@ -151,7 +151,7 @@ class PrepackedWeights:
             return 0
         few_of_small, few_of_large = row_in_use().pairs
         # Small weights in bfloat16 are multiplied in float32 too, in half the time.
-        if 4 * self._weight_hh.numel() <= _BYTES_TO_COPY_FREELY and self.dtype in (torch.float32, torch.bfloat16):
+        if is_small(self._weight_hh.numel()) and self.dtype in (torch.float32, torch.bfloat16):
             return sum(n <= few_of_small for n in batch_sizes)
         if self.dtype != torch.float32:
             return 0
@@ -207,7 +207,7 @@ class Widening:
     @staticmethod
     def serves(layer: LstmLayer, choice: Choice) -> bool:
         """Whether a layer's weights are widened for each batch: they are large, so that no copies of them are kept."""
-        return choice.widens and 4 * layer.weight_hh.numel() > _BYTES_TO_COPY_FREELY
+        return choice.widens and not is_small(layer.weight_hh.numel())
 
     def weights(self, layer: LstmLayer, choice: Choice) -> PrepackedWeights:
         """The weights of a layer, good until the next call."""

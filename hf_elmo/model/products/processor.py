@@ -22,7 +22,7 @@ logger = logging.get_logger(__name__)
 PRODUCTS_VARIABLE = "HF_ELMO_PRODUCTS"
 
 DTYPES = ("float32", "bfloat16", "float16")
-PRODUCTS = ("packed", "plain", "transposed", "widened")
+PRODUCT_NAMES = ("packed", "plain", "transposed", "widened")
 
 # Our name of a feature, torch's name of it (`torch.cpu.get_capabilities`), and the function of an older torch.
 _CAPABILITIES = (
@@ -139,7 +139,7 @@ def _row_of(values: Mapping[str, Any], file: str) -> ProcessorRow:
 
 
 def _bands(values: list[list[Any]], dtype: str, size: str) -> Bands:
-    allowed = PRODUCTS[:-1] if dtype == "float32" else PRODUCTS
+    allowed = PRODUCT_NAMES[:-1] if dtype == "float32" else PRODUCT_NAMES
     begins = [begin for begin, _ in values]
     unknown = [product for _, product in values if product not in allowed]
     if unknown:

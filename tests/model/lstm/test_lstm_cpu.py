@@ -116,18 +116,18 @@ def test_input_shares_in_many_runs(monkeypatch):
 
 @pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="pairs of products are taken where there is MKL")
 @pytest.mark.parametrize(
-    ("lengths", "threads", "copies", "together"),
+    ("lengths", "threads", "small", "together"),
     [
-        ([9, 6, 6, 2], 1, 2**22, 7),  # the last steps, of small weights
-        ([7], 2, 0, 7),
-        ([7], 3, 0, 0),
-        ([7, 1], 1, 0, 0),
+        ([9, 6, 6, 2], 1, True, 7),  # the last steps, of small weights
+        ([7], 2, False, 7),
+        ([7], 3, False, 0),
+        ([7, 1], 1, False, 0),
     ],
 )
-def test_both_directions_take_steps_together(monkeypatch, lengths, threads, copies, together):
+def test_both_directions_take_steps_together(monkeypatch, lengths, threads, small, together):
     bilstm = fill(BiLstm(small_config()))
     packing, words = batch(lengths, torch.float32, 5, 3)
-    monkeypatch.setattr(prepacked_weights, "_BYTES_TO_COPY_FREELY", copies)
+    monkeypatch.setattr(prepacked_weights, "is_small", lambda numbers: small)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     taken = []
     add_recurrent = prepacked_weights.PrepackedPair.add_recurrent

@@ -13,7 +13,7 @@ from forced_products import forced, row_of
 
 from hf_elmo.model.products import matrix_products, processor
 from hf_elmo.model.products.matrix_products import choose
-from hf_elmo.model.products.processor import PRODUCTS, features, read_row, row_in_use
+from hf_elmo.model.products.processor import PRODUCT_NAMES, features, read_row, row_in_use
 from hf_elmo.model.products.processor_table import TABLE, row_for
 
 SMALL, LARGE = 4096 * 128, 16384 * 512
@@ -75,7 +75,7 @@ def test_every_row_is_whole_and_is_reached():
             for bands in sizes.values():
                 assert [begin for begin, _ in bands] == sorted({begin for begin, _ in bands})
                 assert bands[0][0] == 1
-                assert {product for _, product in bands} <= set(PRODUCTS) - (
+                assert {product for _, product in bands} <= set(PRODUCT_NAMES) - (
                     {"widened"} if dtype == "float32" else set()
                 )
 
