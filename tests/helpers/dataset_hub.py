@@ -43,6 +43,8 @@ class DatasetHub:
 class _Handler(BaseHTTPRequestHandler):
     hub = None
     protocol_version = "HTTP/1.1"
+    # Otherwise the body of an answer waits some 40 ms for the receipt of its head.
+    disable_nagle_algorithm = True
 
     def log_message(self, *arguments):
         pass

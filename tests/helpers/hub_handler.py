@@ -45,6 +45,8 @@ class HubHandler(BaseHTTPRequestHandler):
     # The `HubServer` that this belongs to.
     hub = None
     protocol_version = "HTTP/1.1"
+    # Otherwise the body of an answer waits some 40 ms for the receipt of its head.
+    disable_nagle_algorithm = True
     # A client that says no more must not hold a thread up for ever.
     timeout = 60
 
