@@ -21,11 +21,6 @@ from pathlib import Path
 from filelock import FileLock
 from places import HELPERS
 
-# Not datasets, which reads its variables when it is imported, nor matplotlib, which a test hides.
-LIBRARY = ("torch", "transformers.modeling_utils", "pandas", "pyarrow", "h5py", "hf_elmo.vectors.embedding")
-LIBRARY += ("hf_elmo.model.elmo_models", "hf_elmo.commands.app", "warm_up")
-# For trainings, whose scripts set the variables of datasets themselves.
-TRAINING = (*LIBRARY, "transformers.trainer", "hf_elmo.training.trainer")
 # What transformers imports, and not transformers: for tests of the order in which it and hf_elmo are, and for processes
 # without hf_elmo. Not huggingface_hub, which reads its variables when it is imported.
 BELOW = (
@@ -38,6 +33,11 @@ BELOW = (
     "sklearn.metrics",
     "tokenizers",
 )
+# Not datasets, which reads its variables when it is imported, nor matplotlib, which a test hides.
+LIBRARY = (*BELOW, "transformers.modeling_utils", "pandas", "pyarrow", "h5py", "hf_elmo.vectors.embedding")
+LIBRARY += ("hf_elmo.model.elmo_models", "hf_elmo.commands.app", "warm_up")
+# For trainings, whose scripts set the variables of datasets themselves.
+TRAINING = (*LIBRARY, "transformers.trainer", "hf_elmo.training.trainer")
 
 _HAS_FORKS = sys.platform == "linux"
 # The folder of the servers' sockets, which the processes of pytest-xdist inherit from the first.
@@ -82,7 +82,7 @@ def _server(modules: tuple[str, ...], path: str, variables: dict[str, str]) -> P
             address.parent.mkdir(exist_ok=True)
             environment = {**_ENVIRONMENT, **variables, **({"PYTHONPATH": path} if path else {})}
             process = subprocess.Popen(
-                [sys.executable, str(HELPERS / "warm_server.py"), str(address), str(folder / "alive"), *modules],
+                [*_beginning(modules, path), HELPERS / "warm_server.py", address, folder / "alive", *modules],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 env=environment,
@@ -92,12 +92,21 @@ def _server(modules: tuple[str, ...], path: str, variables: dict[str, str]) -> P
     return address
 
 
+def _beginning(modules: tuple[str, ...], path: str) -> list:
+    """What starts Python with the most of these modules that a server may have: a server begins as a fork as well."""
+    for fewer in (LIBRARY, BELOW):
+        if len(fewer) < len(modules) and modules[: len(fewer)] == fewer:
+            return _fork_of(_server(fewer, path, {}))
+    return [sys.executable]
+
+
+def _fork_of(address: Path) -> list:
+    return [sys.executable, "-I", "-S", HELPERS / "warm_relay.py", address]
+
+
 def _command(arguments, modules, path="", variables=None) -> list[str]:
-    arguments = [str(argument) for argument in arguments]
-    if not _HAS_FORKS:
-        return [sys.executable, *arguments]
-    address = _server(modules, path, variables or {})
-    return [sys.executable, "-I", "-S", str(HELPERS / "warm_relay.py"), str(address), *arguments]
+    start = _fork_of(_server(modules, path, variables or {})) if _HAS_FORKS else [sys.executable]
+    return [str(argument) for argument in (*start, *arguments)]
 
 
 def run(
