@@ -1,5 +1,6 @@
 """The commands, run in this process; `test_cli_processes.py` runs `hf-elmo` itself."""
 
+import functools
 import json
 import shutil
 import struct
@@ -51,9 +52,14 @@ def run(tiny_model_folder, tmp_path, monkeypatch):
     return run
 
 
+@functools.cache
+def loaded(folder):
+    return ElmoModel.from_pretrained(folder), ElmoTokenizer.from_pretrained(folder)
+
+
 def alone(folder, words, layers="mix"):
     """The vectors of one sentence by a plain call of the model, boundaries left out."""
-    model, tokenizer = ElmoModel.from_pretrained(folder), ElmoTokenizer.from_pretrained(folder)
+    model, tokenizer = loaded(folder)
     with torch.no_grad():
         output = model(**tokenizer([words], is_split_into_words=True, return_tensors="pt"), output_hidden_states=True)
     stack = torch.stack([layer[0, 1:-1] for layer in output.hidden_states]).numpy()
