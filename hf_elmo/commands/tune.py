@@ -26,6 +26,8 @@ _ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
 _SECONDS = 0.2
 # A batch is taken to have this many time steps, over which the cost of widened weights is spread.
 _STEPS = 25
+# For more words than any batch has.
+_MOST_WORDS = 2**15
 # Another product needs another copy of the weight: it is to be faster by this factor at least.
 _WORTH_A_COPY = 1.1
 
@@ -79,6 +81,7 @@ def measure() -> tuple[dict[tuple[str, str], _Times], ProcessorRow]:
 
     times: dict[tuple[str, str], _Times] = {}
     cost: dict[str, float] = {}
+    once: list[int] = []
     with torch.inference_mode():
         for dtype in DTYPES:
             for size, shape in _SIZES.items():
@@ -89,6 +92,8 @@ def measure() -> tuple[dict[tuple[str, str], _Times], ProcessorRow]:
                     continue
                 # Small weights are widened once and for all.
                 cost[dtype] = 0.0 if size == "small" else _cost_of_widening(weight)
+                if size == "large":
+                    once.append(_words_to_widen_once(weight))
                 for rows, of_rows in times[dtype, size].items():
                     of_rows["widened"] = min(times["float32", size][rows].values()) + cost[dtype] / _STEPS
         pairs = _rows_of_pairs("small", times), _rows_of_pairs("large", times)
@@ -101,6 +106,7 @@ def measure() -> tuple[dict[tuple[str, str], _Times], ProcessorRow]:
         lacks=frozenset(),
         products=products,
         words_to_widen=max(_words_to_widen(times, dtype, cost[dtype]) for dtype in ("bfloat16", "float16")),
+        words_to_widen_once=max(once),
         pairs=pairs,
         training=_faster_training(),
         source=f"hf-elmo tune, torch {torch.__version__}, {torch.get_num_threads()} threads",
@@ -138,13 +144,33 @@ def _times_of(weight: torch.Tensor) -> _Times:
 
 
 def _cost_of_widening(weight: torch.Tensor) -> float:
+    """Seconds that it takes as `prepacked_weights.Widening` does it."""
     import torch
 
-    from ..model.products.matrix_products import PRODUCTS, choose
+    from ..model.products.matrix_products import PRODUCTS, choose, packed_parts_product
 
     memory = torch.empty(weight.shape)
-    make = PRODUCTS[choose(memory, _ROWS[-1]).product]
-    return _seconds(lambda: make(memory.copy_(weight)))
+    name = choose(memory, _ROWS[-1]).product
+    if name != "packed":
+        return _seconds(lambda: PRODUCTS[name](memory.copy_(weight)))
+    gate = memory[: len(memory) // 4]
+    return _seconds(lambda: packed_parts_product(gate.copy_(part) for part in weight.chunk(4)))
+
+
+def _words_to_widen_once(weight: torch.Tensor) -> int:
+    """From how many rows on a weight that is read once is multiplied faster when it is widened."""
+    import torch.nn.functional as F
+
+    from ..model.products.matrix_products import widened_linear
+
+    fewest = _MOST_WORDS
+    for rows in reversed(_ROWS):
+        inputs = weight.new_ones(rows, weight.shape[1])
+        wide = _seconds(lambda: widened_linear(inputs.float(), weight, None).to(weight.dtype))  # noqa: B023
+        if wide > _seconds(lambda: F.linear(inputs, weight)):  # noqa: B023
+            break
+        fewest = rows
+    return fewest
 
 
 def _words_to_widen(times: dict[tuple[str, str], _Times], dtype: str, cost: float) -> int:
@@ -152,7 +178,7 @@ def _words_to_widen(times: dict[tuple[str, str], _Times], dtype: str, cost: floa
     rows = _ROWS[-1]
     own = min(seconds for name, seconds in times[dtype, "large"][rows].items() if name != "widened")
     saved = (own - min(times["float32", "large"][rows].values())) / rows
-    return min(math.ceil(cost / saved), 2**15) if saved > 0 else 2**15
+    return min(math.ceil(cost / saved), _MOST_WORDS) if saved > 0 else _MOST_WORDS
 
 
 def _rows_of_pairs(size: str, times: dict[tuple[str, str], _Times]) -> int:

@@ -34,6 +34,8 @@ def test_what_it_writes_is_what_it_prints_and_can_be_used(result, tmp_path):
     printed = eval("\n".join(lines[start:]), {"ProcessorRow": ProcessorRow})
     assert printed.products == row.products == json_products(file)
     assert (printed.has, printed.pairs, printed.training) == (row.has, row.pairs, row.training)
+    assert printed.words_to_widen == row.words_to_widen > 0
+    assert printed.words_to_widen_once == row.words_to_widen_once > 0
     # A line for each dtype, size and number of rows.
     assert lines[0].split("\t")[:4] == ["dtype", "size", "rows", "packed, GFLOP/s"]
     table = [line.split("\t") for line in lines[1:start]]
@@ -76,6 +78,25 @@ def test_words_that_pay_for_widening():
     }
     assert tune._words_to_widen(times, "bfloat16", 2.0) == pytest.approx(200, abs=1)
     assert tune._words_to_widen(times, "float16", 2.0) == 2**15
+
+
+@pytest.mark.parametrize(("faster", "expected"), [({1, 2, 8}, 8), ({1, 2, 4, 8}, 1), ({1, 2, 4}, 2**15)])
+def test_words_that_pay_for_widening_in_parts(monkeypatch, faster, expected):
+    """The fewest from which on it is always faster."""
+    monkeypatch.setattr(tune, "_ROWS", (1, 2, 4, 8))
+    rows = {}
+    monkeypatch.setattr(
+        "hf_elmo.model.products.matrix_products.widened_linear",
+        lambda inputs, weight, bias: rows.update(now=len(inputs), wide=True) or inputs,
+    )
+    monkeypatch.setattr("torch.nn.functional.linear", lambda inputs, weight: rows.update(wide=False))
+
+    def seconds(run):
+        run()
+        return 1.0 if not rows["wide"] else 0.5 if rows["now"] in faster else 2.0
+
+    monkeypatch.setattr(tune, "_seconds", seconds)
+    assert tune._words_to_widen_once(torch.ones(4, 3, dtype=torch.bfloat16)) == expected
 
 
 def test_a_file_that_cannot_be_written_is_said_before_anything_is_measured(tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ for, and a step has as many as there are sentences left.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -29,6 +29,8 @@ logger = logging.get_logger(__name__)
 
 # At most this many bytes of a weight are transposed at once.
 _BYTES_TO_TRANSPOSE = 2**22
+# At most this many numbers of a weight that is read once are widened at once: they stay in the cache.
+_NUMBERS_TO_WIDEN = 2**19
 # Without VNNI the pairs of products of 8 and 8 bits run over the 16 bits that they are added up in, and torch silently
 # takes the largest number there is: then inputs take 7 bits.
 _HAS_VNNI = getattr(torch.cpu, "_is_vnni_supported", lambda: False)()
@@ -50,19 +52,21 @@ class Choice(NamedTuple):
     widens: bool
 
 
-def choose(weight: Tensor, rows: int, words: int | None = None) -> Choice:
+def choose(weight: Tensor, rows: int, words: int | None = None, once: bool = False) -> Choice:
     """The product of a weight that this processor is quickest at, of those that torch has.
 
     Args:
         weight: The weight, which is not looked into.
         rows: How many rows it is multiplied with at once, on average.
         words: How many rows it is multiplied with in all. None: what is made of it is kept.
+        once: Whether it is multiplied with all of them at once.
     """
     dtype, numbers = str(weight.dtype).removeprefix("torch."), weight.numel()
     row = row_in_use()
     name = row.product(dtype, numbers, rows)
     widens = name == "widened"
-    if widens and words is not None and not is_small(numbers) and words < row.words_to_widen:
+    fewest = row.words_to_widen_once if once else row.words_to_widen
+    if widens and words is not None and not is_small(numbers) and words < fewest:
         # The first band may be of widened weights itself.
         name = row.product(dtype, numbers, 1)
         widens = name == "widened"
@@ -96,14 +100,30 @@ def product_of(weight: Tensor, choice: Choice, transposed: bool = False) -> Prod
 
 
 def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`F.linear` of many rows, by a weight that is used once: ``(rows, in)`` and ``(out, in)`` to ``(rows, out)``."""
-    choice = choose(weight, len(inputs), len(inputs))
+    """`F.linear` of many rows, by a weight that is used once: ``(rows, in)`` and ``(out, in)`` to ``(rows, out)``.
+
+    Inputs (and a bias) in float32 are multiplied in float32, whatever the dtype of the weight.
+    """
+    if inputs.dtype != weight.dtype:
+        return widened_linear(inputs, weight, bias)
+    choice = choose(weight, len(inputs), len(inputs), once=True)
     if choice.widens:
-        wide = linear(inputs.float(), weight.float(), None if bias is None else bias.float())
-        return wide.to(inputs.dtype)
+        return widened_linear(inputs.float(), weight, None if bias is None else bias.float()).to(inputs.dtype)
     if choice.product == "packed" and inputs.dtype == torch.float32:
         return _onednn_operators()[0](inputs, weight, bias, "none", [], "")
     return F.linear(inputs, weight, bias)
+
+
+def widened_linear(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """As `linear`, with the weight in the inputs' dtype, a part after the other in the same memory."""
+    height = max(_NUMBERS_TO_WIDEN // weight.shape[1], 1)
+    memory = inputs.new_empty(min(height, len(weight)), weight.shape[1])
+    results = []
+    for begin in range(0, len(weight), height):
+        part = weight[begin : begin + height]
+        some = None if bias is None else bias[begin : begin + height]
+        results.append(linear(inputs, memory[: len(part)].copy_(part), some))
+    return torch.cat(results, dim=1)
 
 
 def plain_product(weight: Tensor, transposed: bool = False) -> Product:
@@ -147,6 +167,29 @@ def packed_product(weight: Tensor, transposed: bool = False) -> Product:
         for part, some in zip(others, columns[1:], strict=True):
             result = _product_of_packed(some, part, result)
         return result
+
+    return product
+
+
+def packed_parts_product(parts: Iterable[Tensor]) -> Product:
+    """As `packed_product`, of a weight that comes in parts, which may take each other's place in memory.
+
+    The packed parts are let go soon. Their memory serves again at once, while the system takes back what is as large
+    as a whole weight, and gives it anew page by page, which takes longer than packing.
+
+    Args:
+        parts: ``(some of out, in)`` each; each is packed before the next is asked for.
+    """
+    products, widths = [], []
+    for part in parts:
+        products.append(PRODUCTS["packed"](part))
+        widths.append(len(part))
+
+    def product(rows: Tensor, summand: Tensor | None = None) -> Tensor:
+        if summand is None:
+            return torch.cat([one(rows) for one in products], dim=-1)
+        summands = summand.split(widths, dim=-1)
+        return torch.cat([one(rows, some) for one, some in zip(products, summands, strict=True)], dim=-1)
 
     return product
 

@@ -119,9 +119,11 @@ def _row_of(values: Mapping[str, Any], file: str) -> ProcessorRow:
         dtype: {size: _bands(values["products"][dtype][size], dtype, size) for size in ("small", "large")}
         for dtype in DTYPES
     }
-    words, pairs, training = values["words_to_widen"], values["pairs"], values["training"]
-    if not _is_count(words):
-        raise ValueError(f"words_to_widen is {words!r}, not a number of words")
+    words = {name: values[name] for name in ("words_to_widen", "words_to_widen_once")}
+    pairs, training = values["pairs"], values["training"]
+    for name, count in words.items():
+        if not _is_count(count):
+            raise ValueError(f"{name} is {count!r}, not a number of words")
     if not (isinstance(pairs, list) and len(pairs) == 2 and all(map(_is_count, pairs))):
         raise ValueError(f"pairs is {pairs!r}, not two numbers of rows")
     if training not in ("float32", "bfloat16"):
@@ -131,7 +133,7 @@ def _row_of(values: Mapping[str, Any], file: str) -> ProcessorRow:
         has=frozenset(values["has"]),
         lacks=frozenset(),
         products=products,
-        words_to_widen=words,
+        **words,
         pairs=(pairs[0], pairs[1]),
         training=training,
         source=file,

@@ -35,8 +35,10 @@ class ProcessorRow:
         lacks: Those that it does not have.
         products: For each dtype (``float32``, ``bfloat16``, ``float16``) the bands of ``small`` and of ``large``
             weights. The number of rows is that of a batch's sentences that have not ended, on average.
-        words_to_widen: A large weight is widened only for at least this many words; for fewer it costs more than it
-            saves, and the product for one row is taken.
+        words_to_widen: A large weight of the steps is widened only for at least this many words; for fewer it costs
+            more than it saves, and the product for one row is taken.
+        words_to_widen_once: The same of a large weight that all words are multiplied with at once, which is widened
+            part by part.
         pairs: Up to how many rows the two directions of small and of large float32 weights are one product of MKL's.
         training: The quicker dtype of products in training, ``float32`` or ``bfloat16``.
         source: Where this comes from.
@@ -47,6 +49,7 @@ class ProcessorRow:
     lacks: frozenset[str]
     products: Mapping[str, Mapping[str, Bands]]
     words_to_widen: int
+    words_to_widen_once: int
     pairs: tuple[int, int]
     training: str
     source: str
@@ -80,6 +83,7 @@ TABLE = (
             "float16": {"small": _PLAIN, "large": _PLAIN},
         },
         words_to_widen=32,
+        words_to_widen_once=32,
         pairs=(3, 1),
         training="bfloat16",
         source="Not measured. float32 as without AMX; AMX multiplies bfloat16 faster than AVX-512 does float32.",
@@ -94,6 +98,7 @@ TABLE = (
             "float16": {"small": _PLAIN, "large": _PLAIN},
         },
         words_to_widen=512,
+        words_to_widen_once=64,
         pairs=(3, 1),
         training="float32",
         source="A Xeon, two cores, products of (16,384 x 512) with 1, 8, 32, 128 rows, GFLOP/s: float32 plain 28, 71, "
@@ -111,6 +116,7 @@ TABLE = (
             "float16": _SLOW_FLOAT16,
         },
         words_to_widen=32,
+        words_to_widen_once=32,
         pairs=(3, 1),
         training="bfloat16",
         source="Zen 4, two cores: docs/performance.md (python -m benchmarks.run, benchmarks.breakdown); training in "
@@ -126,6 +132,7 @@ TABLE = (
             "float16": _SLOW_FLOAT16,
         },
         words_to_widen=32,
+        words_to_widen_once=32,
         pairs=(3, 1),
         training="float32",
         source="Not measured: oneDNN computes bfloat16 in several operations of float32 there.",
@@ -140,6 +147,7 @@ TABLE = (
             "float16": _SLOW_FLOAT16,
         },
         words_to_widen=40,
+        words_to_widen_once=5,
         pairs=(3, 1),
         training="float32",
         source="Zen 3, two cores, `hf-elmo tune`; products of (16,384 x 512) with 1, 2, 4, 8, 32, 128 rows, GFLOP/s: "
@@ -157,6 +165,7 @@ TABLE = (
             "float16": {"small": _PLAIN, "large": _PLAIN},
         },
         words_to_widen=32,
+        words_to_widen_once=32,
         pairs=(3, 1),
         training="float32",
         source="Not measured (ARM with NEON or SVE among them).",

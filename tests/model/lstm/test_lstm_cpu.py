@@ -25,7 +25,6 @@ from hf_elmo.model.lstm import bilstm as bilstm_module
 from hf_elmo.model.lstm import lstm_cpu, prepacked_weights
 from hf_elmo.model.lstm.bilstm import BiLstm
 from hf_elmo.model.lstm.packing import Packing, Words
-from hf_elmo.model.products.matrix_products import has_onednn, packed_product
 from hf_elmo.model.tokenization_elmo import character_rows
 from hf_elmo.vectors.embedding import embed_sentences
 from hf_elmo.vectors.word_cache import RecentWords
@@ -409,19 +408,6 @@ def test_remembering_makes_no_difference(tiny_model_folder):
             torch.testing.assert_close(model(character_ids=words)[0], expected, rtol=0, atol=1e-6)
     with pytest.raises(ValueError, match="capacity must be at least 1, was: 0"):
         hf_elmo.remember_words(model, 0)
-
-
-@examples(50)
-@given(st.integers(1, 70), st.integers(1, 40), st.integers(1, 40), st.booleans(), st.booleans())
-def test_packed_products(rows, inside, outside, transposed, adds):
-    weight = torch.randn(outside, inside)
-    if not has_onednn(weight):
-        pytest.skip("this torch has no oneDNN")
-    x = torch.randn(rows, outside if transposed else inside)
-    expected = x @ (weight if transposed else weight.t())
-    summand = torch.randn_like(expected) if adds else None
-    product = packed_product(weight, transposed)(x, summand)
-    torch.testing.assert_close(product, expected + (summand if adds else 0), rtol=1e-4, atol=1e-5)
 
 
 def test_fingerprints():

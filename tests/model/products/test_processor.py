@@ -116,10 +116,12 @@ class TestChoose:
                 for name in processor.DTYPES[1:]
             },
         }
-        with forced(row_of("plain", "plain", products=products, words_to_widen=100)):
+        with forced(row_of("plain", "plain", products=products, words_to_widen=100, words_to_widen_once=10)):
             assert choose(large, 3, 1000) == ("plain", False)
             assert choose(large, 4, 1000) == ("transposed", True)
             assert choose(large, 4, 99) == ("plain", False)
+            assert choose(large, 10, 10, once=True) == ("transposed", True)
+            assert choose(large, 9, 9, once=True) == ("plain", False)
             assert choose(large, 4) == ("transposed", True)
             assert choose(large[:9], 1, 1) == ("plain", True)
             assert choose(large.float(), 4, 99) == ("transposed", False)
@@ -179,6 +181,7 @@ class TestFile:
             (lambda values: [], "is not a file of products"),
             (lambda values: values.pop("products"), "it has no 'products'"),
             (lambda values: values | {"words_to_widen": -1}, "words_to_widen is -1, not a number of words"),
+            (lambda values: values | {"words_to_widen_once": 1.5}, "words_to_widen_once is 1.5, not a number of words"),
             (lambda values: values | {"pairs": [1]}, r"pairs is \[1\], not two numbers of rows"),
             (lambda values: values | {"training": "int8"}, "training is 'int8', not float32 or bfloat16"),
             (
