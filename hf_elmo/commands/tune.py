@@ -144,17 +144,13 @@ def _times_of(weight: torch.Tensor) -> _Times:
 
 
 def _cost_of_widening(weight: torch.Tensor) -> float:
-    """Seconds that it takes as `prepacked_weights.Widening` does it."""
     import torch
 
-    from ..model.products.matrix_products import PRODUCTS, choose, packed_parts_product
+    from ..model.products.matrix_products import PRODUCTS, choose
 
     memory = torch.empty(weight.shape)
-    name = choose(memory, _ROWS[-1]).product
-    if name != "packed":
-        return _seconds(lambda: PRODUCTS[name](memory.copy_(weight)))
-    gate = memory[: len(memory) // 4]
-    return _seconds(lambda: packed_parts_product(gate.copy_(part) for part in weight.chunk(4)))
+    make = PRODUCTS[choose(memory, _ROWS[-1]).product]
+    return _seconds(lambda: make(memory.copy_(weight)))
 
 
 def _words_to_widen_once(weight: torch.Tensor) -> int:

@@ -8,7 +8,7 @@ one layer after the other (`Widening`).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from threading import RLock
 from weakref import WeakKeyDictionary
 
@@ -16,16 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..fingerprint import Fingerprint, layout_of
-from ..products.matrix_products import (
-    PRODUCTS,
-    Choice,
-    Product,
-    has_onednn,
-    int8_product,
-    linear,
-    packed_parts_product,
-    packed_product,
-)
+from ..products.matrix_products import PRODUCTS, Choice, Product, has_onednn, int8_product, linear, packed_product
 from ..products.processor import row_in_use
 from ..products.processor_table import is_small
 from .lstm_layer import LstmLayer
@@ -34,9 +25,6 @@ from .lstm_layer import LstmLayer
 _BYTES_TO_COPY_FREELY = 2**22
 # Large weights are read faster by both directions in one product on up to this many threads.
 _FEW_THREADS = 2
-
-# The place of the gate g among i, f, g, o.
-_NEW_CELLS = 2
 
 # Held while weights are prepacked, so that threads that share a model do not make the same copies at the same time.
 _prepacking = RLock()
@@ -64,7 +52,6 @@ class PrepackedWeights:
         dtype: What they are computed in. None: their own dtype.
         copy: Makes the copies, in that dtype, of weights of these names. None: each in memory of its own. With it the
             input weight is not copied, but widened wherever it is read.
-        in_parts: Whether the recurrent weight is copied and packed gate by gate, for which one `copy` serves.
     """
 
     def __init__(
@@ -74,14 +61,12 @@ class PrepackedWeights:
         prepack_input: Callable[[Tensor], Product] | None,
         dtype: torch.dtype | None = None,
         copy: Callable[[Tensor, str], Tensor] | None = None,
-        in_parts: bool = False,
     ):
         size = layer.cell_size
         self.dtype = dtype or layer.bias.dtype
         self._copy = copy
-        self._in_parts = in_parts
         self._prepack = prepack
-        self._forget, self._new_cells = slice(size, 2 * size), slice(_NEW_CELLS * size, (_NEW_CELLS + 1) * size)
+        self._forget, self._new_cells = slice(size, 2 * size), slice(2 * size, 3 * size)
         weight_ih = layer.weight_ih.detach()
         self._input_product = None if prepack_input is None else prepack_input(weight_ih.to(self.dtype))
         # Where it is prepacked the weight itself is not kept alive from here.
@@ -119,9 +104,7 @@ class PrepackedWeights:
         """Adds the part of the outputs before: ``(rows, projection_dim)`` and ``(rows, 4 * cell_size)``."""
         if self._add_recurrent is None:
             with _prepacking:
-                if self._add_recurrent is None and self._in_parts:
-                    self._add_recurrent = packed_parts_product(self._recurrent_gates())
-                elif self._add_recurrent is None:
+                if self._add_recurrent is None:
                     self._add_recurrent = self._prepack(self.recurrent_weight())
         return self._add_recurrent
 
@@ -141,13 +124,6 @@ class PrepackedWeights:
         weight = self._copied(self._weight_hh, "weight_hh")
         weight[self._new_cells] *= 2
         return weight
-
-    def _recurrent_gates(self) -> Iterator[Tensor]:
-        """The same gate by gate, each ``(cell_size, projection_dim)``, and good until the next."""
-        assert self._weight_hh is not None
-        for number, gate in enumerate(self._weight_hh.chunk(4)):
-            weight = self._copied(gate, "gate")
-            yield weight.mul_(2) if number == _NEW_CELLS else weight
 
     def projection_weight(self) -> Tensor | None:
         """``(projection_dim, cell_size)``: a copy, doubled; None without."""
@@ -237,18 +213,15 @@ class Widening:
     def weights(self, layer: LstmLayer, choice: Choice) -> PrepackedWeights:
         """The weights of a layer, good until the next call."""
 
-        in_parts = choice.product == "packed"
-
         def copy(weight: Tensor, name: str) -> Tensor:
-            # What is packed is copied once more, so the next part of a weight may take its place.
-            place = "" if in_parts else name
+            # What is prepacked is copied once more, so the next weight may take its place.
+            place = name if choice.product == "plain" else ""
             memory = self._memory.get(place)
             if memory is None or memory.numel() < weight.numel():
                 memory = self._memory[place] = torch.empty(weight.numel(), dtype=torch.float32)
             return memory[: weight.numel()].view(weight.shape).copy_(weight)
 
-        make = PRODUCTS[choice.product]
-        return PrepackedWeights(layer, make, None, torch.float32, copy, in_parts).finish()
+        return PrepackedWeights(layer, PRODUCTS[choice.product], None, torch.float32, copy).finish()
 
 
 # Outside of the modules, so that the copies are never saved, moved or copied with them.

@@ -13,7 +13,7 @@ for, and a step has as many as there are sentences left.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -167,29 +167,6 @@ def packed_product(weight: Tensor, transposed: bool = False) -> Product:
         for part, some in zip(others, columns[1:], strict=True):
             result = _product_of_packed(some, part, result)
         return result
-
-    return product
-
-
-def packed_parts_product(parts: Iterable[Tensor]) -> Product:
-    """As `packed_product`, of a weight that comes in parts, which may take each other's place in memory.
-
-    The packed parts are let go soon. Their memory serves again at once, while the system takes back what is as large
-    as a whole weight, and gives it anew page by page, which takes longer than packing.
-
-    Args:
-        parts: ``(some of out, in)`` each; each is packed before the next is asked for.
-    """
-    products, widths = [], []
-    for part in parts:
-        products.append(PRODUCTS["packed"](part))
-        widths.append(len(part))
-
-    def product(rows: Tensor, summand: Tensor | None = None) -> Tensor:
-        if summand is None:
-            return torch.cat([one(rows) for one in products], dim=-1)
-        summands = summand.split(widths, dim=-1)
-        return torch.cat([one(rows, some) for one, some in zip(products, summands, strict=True)], dim=-1)
 
     return product
 

@@ -10,7 +10,6 @@ from hf_elmo.model.products import matrix_products
 from hf_elmo.model.products.matrix_products import (
     has_onednn,
     linear,
-    packed_parts_product,
     packed_product,
     widened_linear,
 )
@@ -27,22 +26,6 @@ def test_packed_products(rows, inside, outside, transposed, adds):
     summand = torch.randn_like(expected) if adds else None
     product = packed_product(weight, transposed)(x, summand)
     torch.testing.assert_close(product, expected + (summand if adds else 0), rtol=1e-4, atol=1e-5)
-
-
-@examples(30)
-@given(st.integers(1, 70), st.integers(1, 40), st.lists(st.integers(1, 9), min_size=1, max_size=5), st.booleans())
-def test_a_weight_that_comes_in_parts(rows, inside, heights, adds):
-    """Each part is gone when the next one comes."""
-    weight = torch.randn(sum(heights), inside)
-    if not has_onednn(weight):
-        pytest.skip("this torch has no oneDNN")
-    memory = torch.empty(max(heights), inside)
-    x = torch.randn(rows, inside)
-    summand = torch.randn(rows, len(weight)) if adds else None
-    product = packed_parts_product(memory[: len(part)].copy_(part) for part in weight.split(heights))
-    memory.fill_(torch.nan)
-    expected = x.double() @ weight.double().t() + (summand if adds else 0)
-    torch.testing.assert_close(product(x, summand), expected.float(), rtol=1e-4, atol=1e-5)
 
 
 @examples(30)
