@@ -16,7 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from ..fingerprint import Fingerprint, layout_of
-from ..products.matrix_products import PRODUCTS, Choice, Product, has_onednn, int8_product, linear, packed_product
+from ..products.matrix_products import (
+    PRODUCTS,
+    Choice,
+    Product,
+    has_onednn,
+    int8_product,
+    linear,
+    packed_product,
+    widened_linear,
+)
 from ..products.processor import row_in_use
 from ..products.processor_table import is_small
 from .lstm_layer import LstmLayer
@@ -93,9 +102,10 @@ class PrepackedWeights:
             gates = self._input_product(rows).add_(self._bias)
         else:
             assert self._weight_ih is not None
-            if self._weight_ih.dtype != self.dtype and self._copy is None:
-                self._weight_ih = self._copied(self._weight_ih, "weight_ih")
-            gates = linear(rows, self._weight_ih, self._bias)
+            if self._copy is None:
+                self._weight_ih = self._weight_ih.to(self.dtype)
+            multiply = linear if self._weight_ih.dtype == self.dtype else widened_linear
+            gates = multiply(rows, self._weight_ih, self._bias)
         gates[:, self._new_cells].mul_(2)
         return gates
 

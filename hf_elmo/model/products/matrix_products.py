@@ -100,12 +100,7 @@ def product_of(weight: Tensor, choice: Choice, transposed: bool = False) -> Prod
 
 
 def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`F.linear` of many rows, by a weight that is used once: ``(rows, in)`` and ``(out, in)`` to ``(rows, out)``.
-
-    Inputs (and a bias) in float32 are multiplied in float32, whatever the dtype of the weight.
-    """
-    if inputs.dtype != weight.dtype:
-        return widened_linear(inputs, weight, bias)
+    """`F.linear` of many rows, by a weight that is used once: ``(rows, in)`` and ``(out, in)`` to ``(rows, out)``."""
     choice = choose(weight, len(inputs), len(inputs), once=True)
     if choice.widens:
         return widened_linear(inputs.float(), weight, None if bias is None else bias.float()).to(inputs.dtype)
@@ -115,7 +110,10 @@ def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
 
 
 def widened_linear(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """As `linear`, with the weight in the inputs' dtype, a part after the other in the same memory."""
+    """As `linear`, of inputs (and a bias) in float32 and a weight of 16 bits; the result is in float32.
+
+    The weight is widened a part after the other in the same memory, since fresh memory takes longer to fill.
+    """
     height = max(_NUMBERS_TO_WIDEN // weight.shape[1], 1)
     memory = inputs.new_empty(min(height, len(weight)), weight.shape[1])
     results = []

@@ -147,7 +147,7 @@ TABLE = (
             "float16": _SLOW_FLOAT16,
         },
         words_to_widen=40,
-        words_to_widen_once=5,
+        words_to_widen_once=8,
         pairs=(3, 1),
         training="float32",
         source="Zen 3, two cores, `hf-elmo tune`; products of (16,384 x 512) with 1, 2, 4, 8, 32, 128 rows, GFLOP/s: "

@@ -7,12 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hf_elmo.model.products import matrix_products
-from hf_elmo.model.products.matrix_products import (
-    has_onednn,
-    linear,
-    packed_product,
-    widened_linear,
-)
+from hf_elmo.model.products.matrix_products import has_onednn, packed_product, widened_linear
 
 
 @examples(50)
@@ -46,7 +41,6 @@ def test_a_weight_that_is_widened_in_parts(rows, inside, outside, numbers, dtype
     with pytest.MonkeyPatch.context() as patches:
         patches.setattr(matrix_products, "_NUMBERS_TO_WIDEN", numbers)
         found = widened_linear(x, weight, bias)
-        assert torch.equal(linear(x, weight, bias), found)
     expected = x.double() @ weight.double().t() + (bias if has_bias else 0)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected.float(), rtol=1e-4, atol=1e-5)
