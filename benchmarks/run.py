@@ -248,7 +248,7 @@ class Comparison:
         return {"row": vars(row), "columns": columns, "rounds": rounds, "exactness": exactness, "load_average": load}
 
     def _floor(self, row: Row, shape: Shape, words: list, kind: str, limits: dict) -> dict | None:
-        operations = limits["operations"][kind]
+        operations = fastest_product(limits["operations"], kind)
         if operations is None:
             return None
         batches = [words[begin : begin + row.batch] for begin in range(0, len(words), row.batch)]
@@ -303,6 +303,12 @@ class Comparison:
             except Ended as reason:
                 result["failed"] = str(reason)
         return list(results.values())
+
+
+def fastest_product(operations: dict[str, float | None], kind: str) -> float | None:
+    """Operations per second of a kind of numbers; weights in bf16 may also be multiplied as float32."""
+    kinds = ("bf16", "fp32") if kind == "bf16" else (kind,)
+    return max((speed for each in kinds if (speed := operations.get(each))), default=None)
 
 
 def exactness_of(paths: dict[str, Path], trained: bool) -> dict[str, dict]:

@@ -17,6 +17,7 @@ import argparse
 import contextlib
 import datetime
 import json
+import math
 import os
 import platform
 import statistics
@@ -115,20 +116,29 @@ class Machine:
         return {"operations": operations, "bandwidth": bandwidth}
 
 
-def _fastest(products: list[tuple[int, Callable]], seconds: float) -> float | None:
-    """The most operations per second of products; of one kind the smaller comes before the larger."""
-    speeds = []
-    for count, run in products:
-        median = statistics.median(_times(run, seconds))
-        speeds.append(count / median)
-        # A processor without such products (bfloat16 before AVX-512) takes half a minute for the larger ones.
-        if median > 10 * seconds:
-            break
-    return max(speeds, default=None)
+#: Products of one kind, the smaller before the larger: operations, and a call.
+Products = list[tuple[int, Callable]]
 
 
-def _products(weight, inputs: list, square) -> list[tuple[int, Callable]]:
-    """Operations and a call, for products with a weight, packed by oneDNN if it can be, and of a square matrix."""
+def _fastest(kinds: list[Products], seconds: float) -> float | None:
+    """The most operations per second of products of some kinds; None where there are none.
+
+    One that would take more than `20 * seconds` at the speed of the one before it is left out: where a processor has no
+    instructions for them (bfloat16 and, in `_int_mm`, 8 bits before AVX-512), large ones take a minute each.
+    """
+    fastest = 0.0
+    for products in kinds:
+        speed = math.inf
+        for count, run in products:
+            if count / speed > 20 * seconds:
+                break
+            speed = count / statistics.median(_times(run, seconds))
+            fastest = max(fastest, speed)
+    return fastest or None
+
+
+def _products(weight, inputs: list, square) -> list[Products]:
+    """Products with a weight, packed by oneDNN if it can be, and with a square matrix."""
     import torch
 
     try:
@@ -139,29 +149,34 @@ def _products(weight, inputs: list, square) -> list[tuple[int, Callable]]:
     except (AttributeError, RuntimeError, TypeError):
         multiply = partial(torch.nn.functional.linear, weight=weight)
     products = [(2 * weight.numel() * len(each), partial(multiply, each)) for each in inputs]
-    return [*products, (2 * square.numel() * len(square), partial(torch.mm, square, square))]
+    return [products, _square_products(torch.mm, square)]
 
 
-def _int8_products(shape: tuple[int, int], rows: list[int]) -> list[tuple[int, Callable]]:
+def _int8_products(shape: tuple[int, int], rows: list[int]) -> list[Products]:
     """As `_products`, in int8; an empty list where torch has none."""
     import torch
 
-    products: list[tuple[int, Callable]] = []
+    kinds: list[Products] = []
     with contextlib.suppress(AttributeError, RuntimeError, TypeError):
         weight = torch.quantize_per_channel(
             torch.randn(shape), torch.full(shape[:1], 0.01), torch.zeros(shape[0]).long(), 0, torch.qint8
         )
         packed = torch.ops.quantized.linear_prepack(weight, None)
+        products: Products = []
         for count in rows:
             run = partial(torch.ops.quantized.linear_dynamic, torch.randn(count, shape[1]), packed, False)
             run()
             products.append((2 * weight.numel() * count, run))
+        kinds.append(products)
     with contextlib.suppress(AttributeError, RuntimeError, TypeError):
         square = torch.randint(-128, 128, (2048, 2048), dtype=torch.int8)
         torch._int_mm(square[:32], square)
-        for count in (32, 2048):
-            products.append((2 * count * 2048**2, partial(torch._int_mm, square[:count], square)))
-    return products
+        kinds.append(_square_products(torch._int_mm, square))
+    return kinds
+
+
+def _square_products(multiply: Callable, square) -> Products:
+    return [(2 * rows * len(square) ** 2, partial(multiply, square[:rows], square)) for rows in (32, len(square))]
 
 
 def _times(run, seconds: float) -> list[float]:

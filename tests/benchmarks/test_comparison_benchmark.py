@@ -170,6 +170,29 @@ def test_the_floor_by_hand():
     assert trained.seconds == pytest.approx(3 * operations / 1e3)
 
 
+def test_products_that_a_processor_has_no_instructions_for_cost_the_floor_little(monkeypatch):
+    seconds = {1: 0.01, 10: 0.02, 2: 1.5, 20: 60.0, 3: 0.4, 30: 0.6}
+    called = []
+
+    def times(run, _):
+        called.append(run)
+        return [seconds[run]]
+
+    monkeypatch.setattr(machine, "_times", times)
+    kinds = [[(100, 1), (1000, 10)], [(100, 2), (1000, 20)], [(100, 3), (200, 30)]]
+    assert machine._fastest(kinds, 0.05) == 1000 / 0.02
+    # At the speed of the one before, 20 would take 15 seconds; 30 takes less than one.
+    assert called == [1, 10, 2, 3, 30]
+    assert machine._fastest([], 0.05) is None
+
+
+def test_weights_in_bfloat16_may_be_multiplied_as_float32():
+    assert run.fastest_product({"fp32": 3.0, "bf16": 2.0, "int8": 9.0}, "bf16") == 3
+    assert run.fastest_product({"fp32": 3.0, "bf16": 4.0, "int8": 9.0}, "bf16") == 4
+    assert run.fastest_product({"fp32": 3.0, "bf16": 4.0, "int8": 9.0}, "fp32") == 3
+    assert run.fastest_product({"fp32": 3.0, "bf16": 4.0, "int8": None}, "int8") is None
+
+
 def test_ratios_and_spread():
     rounds = [{"words": 10, "seconds": {"allennlp": a, "hf_elmo fp32": b}} for a, b in ((6, 2), (8, 2), (10, 1))]
     row = {"rounds": [*rounds, {"words": 10, "seconds": {"allennlp": 3}}]}
