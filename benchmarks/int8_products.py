@@ -34,7 +34,7 @@ def errors(out: int, inputs: int, rows: int) -> dict[str, float]:
         "weights rounded": given.double() @ ((weight / scale).round() * scale).double().t(),
         "8 bits": torch.ops.quantized.linear_dynamic(given, packed, False),
         "7 bits": torch.ops.quantized.linear_dynamic(given, packed, True),
-        "hf_elmo": matrix_products.int8_product(weight)(given),
+        "hf_elmo": matrix_products.Int8Product(weight)(given),
     }
     return {name: 100 * float((each.double() - exact).norm() / exact.norm()) for name, each in found.items()}
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 # (out, in) of the recurrent weights of the published sizes: 4 * cell_size, projection_dim.
 _SIZES = {"small": (4096, 128), "large": (16384, 512)}
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
+# Of small weights at most so many rows are read in pairs.
+_FEW_ROWS = (1, 2, 3)
 # Each product is tried for this many seconds, and three times at least; the shortest time counts.
 _SECONDS = 0.2
 # A batch is taken to have this many time steps, over which the cost of widened weights is spread.
@@ -96,7 +98,11 @@ def measure() -> tuple[dict[tuple[str, str], _Times], ProcessorRow]:
                     once.append(_words_to_widen_once(weight))
                 for rows, of_rows in times[dtype, size].items():
                     of_rows["widened"] = min(times["float32", size][rows].values()) + cost[dtype] / _STEPS
-        pairs = _rows_of_pairs("small", times), _rows_of_pairs("large", times)
+        alone = {
+            size: {rows: min(of_rows.values()) for rows, of_rows in times["float32", size].items()} for size in _SIZES
+        }
+        pairs = _rows_of_pairs("small", alone["small"]), _rows_of_pairs("large", alone["large"])
+        pairs_of_int8 = _rows_of_pairs("small", _times_of_int8())
     products: Mapping[str, Mapping[str, Bands]] = {
         dtype: {size: bands_of(times[dtype, size]) for size in _SIZES} for dtype in DTYPES
     }
@@ -108,6 +114,7 @@ def measure() -> tuple[dict[tuple[str, str], _Times], ProcessorRow]:
         words_to_widen=max(_words_to_widen(times, dtype, cost[dtype]) for dtype in ("bfloat16", "float16")),
         words_to_widen_once=max(once),
         pairs=pairs,
+        pairs_of_int8=pairs_of_int8,
         training=_faster_training(),
         source=f"hf-elmo tune, torch {torch.__version__}, {torch.get_num_threads()} threads",
     )
@@ -141,6 +148,21 @@ def _times_of(weight: torch.Tensor) -> _Times:
             inputs, gates = weight.new_ones(rows, weight.shape[1]), weight.new_ones(rows, weight.shape[0])
             times[rows][name] = _seconds(lambda: product(inputs, gates))  # noqa: B023 (called at once)
     return times
+
+
+def _times_of_int8() -> dict[int, float]:
+    """Seconds of the product of a small weight in 8 bits, by its number of rows; empty where torch has none."""
+    import torch
+
+    from ..model.products.matrix_products import Int8Product
+
+    out, inside = _SIZES["small"]
+    try:
+        product = Int8Product(torch.randn(out, inside))
+    except ValueError:
+        return {}
+    given = {rows: (torch.ones(rows, inside), torch.ones(rows, out)) for rows in _FEW_ROWS}
+    return {rows: _seconds(lambda: product(*inputs)) for rows, inputs in given.items()}  # noqa: B023
 
 
 def _cost_of_widening(weight: torch.Tensor) -> float:
@@ -177,20 +199,25 @@ def _words_to_widen(times: dict[tuple[str, str], _Times], dtype: str, cost: floa
     return min(math.ceil(cost / saved), _MOST_WORDS) if saved > 0 else _MOST_WORDS
 
 
-def _rows_of_pairs(size: str, times: dict[tuple[str, str], _Times]) -> int:
-    """Up to how many rows MKL's product of a pair of weights is faster than two products."""
+def _rows_of_pairs(size: str, alone: dict[int, float]) -> int:
+    """Up to how many rows MKL's product of a pair of weights is faster than two products.
+
+    Args:
+        size: That of the weights.
+        alone: Seconds of one product by its number of rows; empty if there is none.
+    """
     import torch
 
-    if not torch.backends.mkl.is_available():
+    if not alone or not torch.backends.mkl.is_available():
         return 0
     out, inside = _SIZES[size]
     weights = torch.randn(2, inside, out)
     few = 0
     # Of large weights only single sentences are read in pairs.
-    for rows in (1, 2, 3) if size == "small" else (1,):
+    for rows in _FEW_ROWS if size == "small" else (1,):
         inputs, gates = torch.ones(2, rows, inside), torch.ones(2, rows, out)
-        nearest = min(known for known in times["float32", size] if known >= rows)
-        if _seconds(lambda: torch.baddbmm(gates, inputs, weights)) > 2 * min(times["float32", size][nearest].values()):  # noqa: B023
+        nearest = min(known for known in alone if known >= rows)
+        if _seconds(lambda: torch.baddbmm(gates, inputs, weights)) > 2 * alone[nearest]:  # noqa: B023
             break
         few = rows
     return few

@@ -1,6 +1,7 @@
 """`hf-elmo tune`: what is measured, written, and used again."""
 
 import json
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -34,6 +35,7 @@ def test_what_it_writes_is_what_it_prints_and_can_be_used(result, tmp_path):
     printed = eval("\n".join(lines[start:]), {"ProcessorRow": ProcessorRow})
     assert printed.products == row.products == json_products(file)
     assert (printed.has, printed.pairs, printed.training) == (row.has, row.pairs, row.training)
+    assert printed.pairs_of_int8 == row.pairs_of_int8 <= 3
     assert printed.words_to_widen == row.words_to_widen > 0
     assert printed.words_to_widen_once == row.words_to_widen_once > 0
     # A line for each dtype, size and number of rows.
@@ -57,6 +59,12 @@ def json_products(file):
     return {
         dtype: {size: tuple(map(tuple, bands)) for size, bands in sizes.items()} for dtype, sizes in products.items()
     }
+
+
+def test_where_there_is_no_product_of_8_bits_nothing_is_paired(monkeypatch):
+    monkeypatch.setattr(torch.ops.quantized, "linear_prepack", Mock(side_effect=RuntimeError("no engine")))
+    assert tune._times_of_int8() == {}
+    assert tune._rows_of_pairs("small", {}) == 0
 
 
 def test_another_product_is_taken_where_a_copy_pays():

@@ -23,6 +23,7 @@ def row_of(float32, sixteen_bits, **fields):
         "words_to_widen": 0,
         "words_to_widen_once": 0,
         "pairs": (0, 0),
+        "pairs_of_int8": 0,
         "training": "float32",
         "source": "a test",
     }

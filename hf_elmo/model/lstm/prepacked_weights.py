@@ -19,9 +19,9 @@ from ..fingerprint import Fingerprint, layout_of
 from ..products.matrix_products import (
     PRODUCTS,
     Choice,
+    Int8Product,
     Product,
     has_onednn,
-    int8_product,
     linear,
     packed_product,
     widened_linear,
@@ -73,6 +73,7 @@ class PrepackedWeights:
     ):
         size = layer.cell_size
         self.dtype = dtype or layer.bias.dtype
+        self._numbers = layer.weight_hh.numel()
         self._copy = copy
         self._prepack = prepack
         self._forget, self._new_cells = slice(size, 2 * size), slice(2 * size, 3 * size)
@@ -130,6 +131,8 @@ class PrepackedWeights:
 
     def recurrent_weight(self) -> Tensor:
         """``(4 * cell_size, projection_dim)``: a copy, doubled for the gate g."""
+        if isinstance(self._add_recurrent, Int8Product):
+            return self._add_recurrent.weight()
         assert self._weight_hh is not None
         weight = self._copied(self._weight_hh, "weight_hh")
         weight[self._new_cells] *= 2
@@ -137,6 +140,8 @@ class PrepackedWeights:
 
     def projection_weight(self) -> Tensor | None:
         """``(projection_dim, cell_size)``: a copy, doubled; None without."""
+        if isinstance(self._project, Int8Product):
+            return self._project.weight()
         return None if self._weight_hr is None else self._copied(self._weight_hr, "weight_hr").mul_(2)
 
     def _copied(self, weight: Tensor, name: str) -> Tensor:
@@ -158,11 +163,14 @@ class PrepackedWeights:
         Only where there is MKL, whose product of a pair of matrices gives each a thread and reads the weights of a
         single row about as fast as the memory lets it, which neither its other products nor oneDNN's do.
         """
-        if self._weight_hh is None or other._weight_hh is None or not torch.backends.mkl.is_available():
+        if not torch.backends.mkl.is_available():
             return 0
-        few_of_small, few_of_large = row_in_use().pairs
+        row = row_in_use()
+        few_of_small, few_of_large = row.pairs
+        if isinstance(self._add_recurrent, Int8Product):
+            return sum(n <= row.pairs_of_int8 for n in batch_sizes) if is_small(self._numbers) else 0
         # Small weights in bfloat16 are multiplied in float32 too, in half the time.
-        if is_small(self._weight_hh.numel()) and self.dtype in (torch.float32, torch.bfloat16):
+        if is_small(self._numbers) and self.dtype in (torch.float32, torch.bfloat16):
             return sum(n <= few_of_small for n in batch_sizes)
         if self.dtype != torch.float32:
             return 0
@@ -276,7 +284,7 @@ def _kept_or_made(layer: LstmLayer, choice: Choice) -> PrepackedWeights:
 
 def quantize_layer(layer: LstmLayer) -> None:
     """Puts a layer's weights into 8 bits, and its parameters away; there is no way back."""
-    quantized = PrepackedWeights(layer, int8_product, int8_product).finish()
+    quantized = PrepackedWeights(layer, Int8Product, Int8Product).finish()
     for name, parameter in list(layer.named_parameters()):
         setattr(layer, name, nn.Parameter(parameter.detach().to("meta"), requires_grad=False))
     _prepacked.pop(layer, None)

@@ -225,39 +225,51 @@ def _onednn_works(dtype: torch.dtype) -> bool:
         return False
 
 
-def int8_product(weight: Tensor) -> Product:
+class Int8Product:
     """As `packed_product`, with the weight in 8 bits, by torch's dynamic quantised linear.
+
+    Called with rows and, optionally, with what is to be added to their product, both in any floating dtype; the product
+    is in float32.
 
     Args:
         weight: ``(out, in)``, of any floating dtype.
 
-    Returns:
-        A function of rows and, optionally, of what is to be added to their product, which it overwrites; both in any
-        floating dtype, the product in float32.
-
     Raises:
         ValueError: if this torch has no such product.
     """
-    weight = weight.detach().float()
-    scales = weight.abs().amax(dim=1).clamp(min=1e-12) / 127
-    try:
-        with warnings.catch_warnings():
-            # torch announces that tensors of this kind will go, and has no other way to these products yet.
-            warnings.simplefilter("ignore", UserWarning)
-            zeros = torch.zeros(len(weight), dtype=torch.long)
-            quantized = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
-            packed = torch.ops.quantized.linear_prepack(quantized, None)
-    except (AttributeError, RuntimeError) as error:
-        raise ValueError(
-            f"This torch ({torch.__version__}) has no products of 8 bits on this processor ({error}): take "
-            "dtype=torch.bfloat16 instead."
-        ) from None
 
-    def product(rows: Tensor, summand: Tensor | None = None) -> Tensor:
-        result = torch.ops.quantized.linear_dynamic(rows.float(), packed, not _HAS_VNNI)
+    def __init__(self, weight: Tensor):
+        weight = weight.detach().float()
+        scales = weight.abs().amax(dim=1).clamp(min=1e-12) / 127
+        try:
+            with warnings.catch_warnings():
+                # torch announces that tensors of this kind will go, and has no other way to these products yet.
+                warnings.simplefilter("ignore", UserWarning)
+                zeros = torch.zeros(len(weight), dtype=torch.long)
+                quantized = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
+                self._packed = torch.ops.quantized.linear_prepack(quantized, None)
+        except (AttributeError, RuntimeError) as error:
+            raise ValueError(
+                f"This torch ({torch.__version__}) has no products of 8 bits on this processor ({error}): take "
+                "dtype=torch.bfloat16 instead."
+            ) from None
+        # Looking it up takes as long as some operators on few numbers.
+        self._multiply = torch.ops.quantized.linear_dynamic.default
+
+    def __call__(self, rows: Tensor, summand: Tensor | None = None) -> Tensor:
+        result = self._multiply(rows.float(), self._packed, not _HAS_VNNI)
         return result if summand is None else result.add_(summand)
 
-    return product
+    def __deepcopy__(self, memo: dict[int, object]) -> Int8Product:
+        # Nothing in it ever changes.
+        return self
+
+    def weight(self) -> Tensor:
+        """The weight that it multiplies with, ``(out, in)``, float32: what 8 bits have left of the given one."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            quantized, _ = torch.ops.quantized.linear_unpack(self._packed)
+            return quantized.dequantize()
 
 
 class Int8Linear(nn.Module):
@@ -267,7 +279,7 @@ class Int8Linear(nn.Module):
 
     def __init__(self, linear: nn.Linear):
         super().__init__()
-        self.product = int8_product(linear.weight)
+        self.product = Int8Product(linear.weight)
         self.register_buffer("bias", linear.bias.detach().clone(), persistent=False)
 
     def forward(self, inputs: Tensor) -> Tensor:

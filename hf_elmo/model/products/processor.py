@@ -120,12 +120,14 @@ def _row_of(values: Mapping[str, Any], file: str) -> ProcessorRow:
         for dtype in DTYPES
     }
     words = {name: values[name] for name in ("words_to_widen", "words_to_widen_once")}
-    pairs, training = values["pairs"], values["training"]
+    pairs, pairs_of_int8, training = values["pairs"], values["pairs_of_int8"], values["training"]
     for name, count in words.items():
         if not _is_count(count):
             raise ValueError(f"{name} is {count!r}, not a number of words")
     if not (isinstance(pairs, list) and len(pairs) == 2 and all(map(_is_count, pairs))):
         raise ValueError(f"pairs is {pairs!r}, not two numbers of rows")
+    if not _is_count(pairs_of_int8):
+        raise ValueError(f"pairs_of_int8 is {pairs_of_int8!r}, not a number of rows")
     if training not in ("float32", "bfloat16"):
         raise ValueError(f"training is {training!r}, not float32 or bfloat16")
     return ProcessorRow(
@@ -135,6 +137,7 @@ def _row_of(values: Mapping[str, Any], file: str) -> ProcessorRow:
         products=products,
         **words,
         pairs=(pairs[0], pairs[1]),
+        pairs_of_int8=pairs_of_int8,
         training=training,
         source=file,
     )

@@ -40,6 +40,7 @@ class ProcessorRow:
         words_to_widen_once: The same of a large weight that all words are multiplied with at once, which is widened
             part by part.
         pairs: Up to how many rows the two directions of small and of large float32 weights are one product of MKL's.
+        pairs_of_int8: The same of small weights in 8 bits, of which float32 copies are then kept, too.
         training: The quicker dtype of products in training, ``float32`` or ``bfloat16``.
         source: Where this comes from.
     """
@@ -51,6 +52,7 @@ class ProcessorRow:
     words_to_widen: int
     words_to_widen_once: int
     pairs: tuple[int, int]
+    pairs_of_int8: int
     training: str
     source: str
 
@@ -85,6 +87,7 @@ TABLE = (
         words_to_widen=32,
         words_to_widen_once=32,
         pairs=(3, 1),
+        pairs_of_int8=0,
         training="bfloat16",
         source="Not measured. float32 as without AMX; AMX multiplies bfloat16 faster than AVX-512 does float32.",
     ),
@@ -100,6 +103,7 @@ TABLE = (
         words_to_widen=512,
         words_to_widen_once=64,
         pairs=(3, 1),
+        pairs_of_int8=0,
         training="float32",
         source="A Xeon, two cores, products of (16,384 x 512) with 1, 8, 32, 128 rows, GFLOP/s: float32 plain 28, 71, "
         "142, 278, packed 23, 128, 231, 257 to 306, transposed 26, 157, 184, 269; bfloat16 packed 39, 146, 171, 162; "
@@ -118,6 +122,7 @@ TABLE = (
         words_to_widen=32,
         words_to_widen_once=32,
         pairs=(3, 1),
+        pairs_of_int8=1,
         training="bfloat16",
         source="Zen 4, two cores: docs/performance.md (python -m benchmarks.run, benchmarks.breakdown); training in "
         "bfloat16 is 1.9 times faster. float16 as on Zen 3. Zen 5 was not measured.",
@@ -134,6 +139,7 @@ TABLE = (
         words_to_widen=32,
         words_to_widen_once=32,
         pairs=(3, 1),
+        pairs_of_int8=0,
         training="float32",
         source="Not measured: oneDNN computes bfloat16 in several operations of float32 there.",
     ),
@@ -149,6 +155,7 @@ TABLE = (
         words_to_widen=40,
         words_to_widen_once=8,
         pairs=(3, 1),
+        pairs_of_int8=1,
         training="float32",
         source="Zen 3, two cores, `hf-elmo tune`; products of (16,384 x 512) with 1, 2, 4, 8, 32, 128 rows, GFLOP/s: "
         "float32 plain 5, 4, 8, 17, 48, 68, packed 9, 17, 27, 45, 88, 112, transposed 10, 10, 6, 14, 41, 74; bfloat16 "
@@ -167,6 +174,7 @@ TABLE = (
         words_to_widen=32,
         words_to_widen_once=32,
         pairs=(3, 1),
+        pairs_of_int8=0,
         training="float32",
         source="Not measured (ARM with NEON or SVE among them).",
     ),

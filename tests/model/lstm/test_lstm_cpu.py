@@ -5,11 +5,13 @@ import logging
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
 from amounts import examples
+from forced_products import forced, row_of
 from hypothesis import example, given
 from hypothesis import strategies as st
 from low_precision import assert_as_near
@@ -25,6 +27,7 @@ from hf_elmo.model.lstm import bilstm as bilstm_module
 from hf_elmo.model.lstm import lstm_cpu, prepacked_weights
 from hf_elmo.model.lstm.bilstm import BiLstm
 from hf_elmo.model.lstm.packing import Packing, Words
+from hf_elmo.model.products.matrix_products import Int8Product
 from hf_elmo.model.tokenization_elmo import character_rows
 from hf_elmo.vectors.embedding import embed_sentences
 from hf_elmo.vectors.word_cache import RecentWords
@@ -465,6 +468,53 @@ class TestQuantized:
             found, _ = bilstm(words, packing)
         for ours, one, right in zip(found, cost, exact, strict=True):
             assert (ours - right).norm() <= 3 * (one - right).norm()
+
+    @pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="pairs of products are taken where there is MKL")
+    @pytest.mark.parametrize("dtype", DTYPES)
+    @pytest.mark.parametrize("sizes", SIZES)
+    @pytest.mark.parametrize(("few", "large", "together"), [(3, False, 7), (0, False, 0), (3, True, 0)])
+    def test_single_sentences_of_small_models_are_products_of_float32(self, dtype, sizes, few, large, together):
+        """By copies of the weights that 8 bits have left; what comes from the state is not rounded to 8 bits then."""
+        bilstm = fill(BiLstm(small_config(**sizes))).to(dtype)
+        packing, words = batch([9, 6, 6, 2], dtype, 5, 3)
+        rounded = copy.deepcopy(bilstm).double()
+        taken = []
+        add_recurrent = prepacked_weights.PrepackedPair.add_recurrent
+        with (
+            torch.no_grad(),
+            forced(row_of("packed", "plain", pairs_of_int8=few), large),
+            patch.object(
+                prepacked_weights.PrepackedPair,
+                "add_recurrent",
+                lambda *args: taken.append(1) or add_recurrent(*args),
+            ),
+        ):
+            for layer in (*bilstm.forward_layers, *bilstm.backward_layers):
+                prepacked_weights.quantize_layer(layer)
+            state = bilstm.initial_state(4, words.vectors)
+            layers, end = bilstm(words, packing, state)
+            one = Packing.from_mask(torch.ones(1, 9, dtype=torch.bool))
+            vectors = Words(words.vectors[:1].expand(9, -1).contiguous())
+            (single, *_), _ = bilstm(vectors, one, bilstm.initial_state(1, vectors.vectors))
+            round_weights(rounded)
+            exact_state = ElmoState(*(part.double() for part in state))
+            exact, exact_end = plain(rounded, Words(words.vectors.double(), words.index), packing, exact_state)
+            exact_state = rounded.initial_state(1, rounded.forward_layers[0].bias)
+            (exact_single, *_), _ = plain(rounded, Words(vectors.vectors.double()), one, exact_state)
+        steps = 9 if together else 0
+        assert len(taken) == together * len(layers) + steps * len(layers)
+        for ours, right in zip([*layers, *end, single], [*exact, *exact_end, exact_single], strict=True):
+            assert ours.dtype == dtype
+            assert (ours - right).norm() <= 0.05 * right.norm()
+
+    def test_the_weight_of_a_product_is_the_one_that_it_multiplies_with(self):
+        weight = torch.randn(24, 16, generator=torch.Generator().manual_seed(0))
+        product = Int8Product(weight)
+        scale = weight.abs().amax(dim=1, keepdim=True) / 127
+        torch.testing.assert_close(product.weight(), (weight / scale).round() * scale, rtol=1e-6, atol=0)
+        # A row with a single one, of which 7 bits keep all, gives a column of the weight.
+        torch.testing.assert_close(product(torch.eye(16)).t(), product.weight(), rtol=1e-5, atol=1e-6)
+        assert copy.deepcopy(product) is product
 
     def test_bulk_embedding_and_streams_work(self, model):
         tokenizer = hf_elmo.ElmoTokenizer.from_pretrained(hf_elmo.bundled())

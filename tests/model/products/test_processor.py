@@ -183,6 +183,7 @@ class TestFile:
             (lambda values: values | {"words_to_widen": -1}, "words_to_widen is -1, not a number of words"),
             (lambda values: values | {"words_to_widen_once": 1.5}, "words_to_widen_once is 1.5, not a number of words"),
             (lambda values: values | {"pairs": [1]}, r"pairs is \[1\], not two numbers of rows"),
+            (lambda values: values | {"pairs_of_int8": None}, "pairs_of_int8 is None, not a number of rows"),
             (lambda values: values | {"training": "int8"}, "training is 'int8', not float32 or bfloat16"),
             (
                 lambda values: values["products"]["float32"].update(large=[[1, "widened"]]) or values,
