@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .batching import BATCHES_PER_WINDOW, evaluating, similar_lengths, split_into_words, windows
+from .batching import (
+    BATCHES_PER_WINDOW,
+    evaluating,
+    give_back_memory,
+    similar_lengths,
+    split_into_words,
+    windows,
+)
 from .word_cache import RecentWords, remembering
 
 if TYPE_CHECKING:
@@ -82,7 +90,21 @@ def embed_sentences(
     model = model.base_model
     # The normalisation takes its mean over the batch: only in a batch of its own is a sentence independent of others.
     alone = layers == "mix" and model.config.do_layer_norm
-    return _embed(model, tokenizer, sentences, layers, keep_boundaries, batch_words, alone)
+    return _then_tidy(_embed(model, tokenizer, sentences, layers, keep_boundaries, batch_words, alone), batch_words)
+
+
+def _then_tidy(embedded: Generator[EmbeddedSentence], many: int) -> Iterator[EmbeddedSentence]:
+    """Passes sentences on; if they had `many` words, the memory that reading them took is given back in the end.
+
+    Less is soon wanted again, and giving back takes longer than reading a few words.
+    """
+    words = 0
+    with closing(embedded):
+        for each in embedded:
+            words += len(each.words)
+            yield each
+    if words >= many:
+        give_back_memory()
 
 
 def _embed(
@@ -93,7 +115,7 @@ def _embed(
     keep_boundaries: bool,
     batch_words: int,
     alone: bool,
-) -> Iterator[EmbeddedSentence]:
+) -> Generator[EmbeddedSentence]:
     number, recent = 0, RecentWords(model.character_encoder, across_calls=False)
     for window in windows(split_into_words(tokenizer, sentences), BATCHES_PER_WINDOW * batch_words):
         embedded: dict[int, EmbeddedSentence] = {}

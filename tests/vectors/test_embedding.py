@@ -1,6 +1,9 @@
 """Bulk embedding gives, for each sentence, what the model gives for that sentence alone."""
 
 import itertools
+import platform
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from hypothesis import strategies as st
 from low_precision import assert_as_near_on_average, double, rounded
 
 from hf_elmo import ElmoForPreTraining, ElmoModel, ElmoTokenizer
+from hf_elmo.vectors import embedding
 from hf_elmo.vectors.embedding import LAYERS, embed_sentences
 
 SENTENCES = [
@@ -142,6 +146,35 @@ def test_a_sentence_that_is_kept_keeps_no_others_alive(model, tokenizer):
         for result in embed_sentences(model, tokenizer, ["a b c", "d", "e f"], layers):
             assert result.vectors.base is None
             assert result.vectors.flags.c_contiguous
+
+
+@pytest.mark.parametrize(("batch_words", "times"), [(13, 1), (14, 0)])
+def test_memory_is_given_back_after_many_words(model, tokenizer, monkeypatch, batch_words, times):
+    called = []
+    monkeypatch.setattr(embedding, "give_back_memory", lambda: called.append(1))
+    for _ in embed_sentences(model, tokenizer, [["a", "b"], ["c"] * 11], batch_words=batch_words):
+        assert not called
+    assert len(called) == times
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="no other C library is known to keep so much")
+def test_memory_that_was_freed_goes_back_to_the_system():
+    """In a process of its own: blocks too small to be mapped one by one, and one above them that stays."""
+    program = """
+from hf_elmo.vectors.batching import give_back_memory
+def resident():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon"))
+kept = [b"x" * 100_000 for _ in range(500)]
+last = b"y" * 100_000
+full = resident()
+kept.clear()
+before = resident()
+give_back_memory()
+print(full - before, before - resident())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    by_itself, given_back = map(int, done.stdout.split())
+    assert by_itself < 5_000 < 40_000 < given_back  # of 49,000 kB
 
 
 def test_training_mode_makes_no_difference_and_is_left_as_it_was(model, tokenizer):
