@@ -4,8 +4,8 @@
     python -m benchmarks.harness.pages --check    # only says whether the pages have the figures of the files
 
 A file has the figures of one machine and one day. `python -m benchmarks.run --output benchmarks/results` leaves one
-with all its rounds. Figures whose rounds were not kept are in files of the same kind that have ready `"tables"`, and
-say under `"transcribed"` where they come from. A page has a line `<!-- figures: NAME -->` and later one `<!-- end of
+with all its rounds. Figures of other commands, and those whose rounds were not kept, are ready `"tables"` in such a file or
+in one of their own; `"transcribed"` says where they come from if not from the command. A page has a line `<!-- figures: NAME -->` and later one `<!-- end of
 figures -->`; between them come the tables of that name, one for each file that has it. Whoever measures a machine
 anew removes its older file.
 """
@@ -59,12 +59,10 @@ def caption(results: dict, command: str | None) -> str:
 
 def tables_of(results: dict, name: str) -> str | None:
     """A file's table of a name, with its caption; None if it has none."""
-    if "tables" in results:
-        stored = results["tables"].get(name)
-        if stored is None:
-            return None
+    stored = results.get("tables", {}).get(name)
+    if stored is not None:
         return f"{caption(results, stored['command'])}\n\n{report.table(stored['heads'], stored['lines'])}"
-    made = MADE[name](results) if name in MADE else None
+    made = MADE[name](results) if name in MADE and "rows" in results else None
     return f"{caption(results, results['command'])}\n\n{made}" if made else None
 
 
@@ -88,11 +86,11 @@ def short(files: list[dict]) -> str:
     heads: list[str] = []
     found: list[tuple[str, dict[str, str]]] = []
     for results in files:
-        if "tables" in results:
-            stored = results["tables"].get("speed")
-            names, lines = (stored["heads"], stored["lines"]) if stored else ([], [])
+        stored = results.get("tables", {}).get("speed")
+        if stored is not None:
+            names, lines = stored["heads"], stored["lines"]
         else:
-            names, lines = report.ratio_cells(results) if results["rows"] else ([], [])
+            names, lines = report.ratio_cells(results) if results.get("rows") else ([], [])
         heads += [each for each in names[1:] if each not in heads]
         for row, *cells in lines:
             if row in SHORT:

@@ -104,6 +104,15 @@ def test_other_tables(results):
         page_of(results, "memory")
 
 
+def test_a_file_may_have_figures_of_other_commands_beside_its_rounds(results):
+    where = {"command": "python -m benchmarks.breakdown", "heads": ["", "% products"], "lines": [["a row", "88"]]}
+    (results / "amd.json").write_text(json.dumps(MEASURED | {"tables": {"where": where}}), encoding="utf-8")
+    assert "| a row | 88 |" in page_of(results, "where")
+    assert "(`python -m benchmarks.breakdown`):" in page_of(results, "where")
+    assert "| original, batch 1 | 25 (25..25) | 2.0 (2.0..2.0) | 3.0 (2.0..4.0) |" in page_of(results, "speed")
+    assert "| AMD EPYC 9R14 96-Core Processor, 1 sentence | 25 | 2.0 | 3.0 |  |" in page_of(results, "short")
+
+
 def test_a_page_of_other_figures_is_found(results, tmp_path):
     page = tmp_path / "page.md"
     page.write_text("<!-- figures: speed -->\n<!-- end of figures -->\n", encoding="utf-8")
