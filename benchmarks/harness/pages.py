@@ -4,10 +4,10 @@
     python -m benchmarks.harness.pages --check    # only says whether the pages have the figures of the files
 
 A file has the figures of one machine and one day. `python -m benchmarks.run --output benchmarks/results` leaves one
-with all its rounds. Figures of other commands, and those whose rounds were not kept, are ready `"tables"` in such a file or
-in one of their own; `"transcribed"` says where they come from if not from the command. A page has a line `<!-- figures: NAME -->` and later one `<!-- end of
-figures -->`; between them come the tables of that name, one for each file that has it. Whoever measures a machine
-anew removes its older file.
+with all its rounds. Figures of other commands, and those whose rounds were not kept, are ready `"tables"` in such a
+file or in one of their own; `"transcribed"` says where they come from if not from the command. A page has a line
+`<!-- figures: NAME -->` and later one `<!-- end of figures -->`; between them come the tables of that name, one for
+each file that has it. Whoever measures a machine anew removes its older file.
 """
 
 from __future__ import annotations
