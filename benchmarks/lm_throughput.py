@@ -3,7 +3,8 @@
     python -m benchmarks.lm_throughput [--rounds 15] [--threads 1] [--output FILE.json]
 
 The architecture is that of the bundled elmo-mini. Both models read the same running text, 64 rows of 20 words for each
-direction, with the LSTM state carried along, and are updated by AdamW after each batch. They have the same character
+direction, with the LSTM state carried along, and are updated by AdamW after each batch (with --muon hf_elmo's also by
+Muon and AdamW, as `hf-elmo train` does by itself). They have the same character
 CNN, highway, layer sizes, skip connection and vocabulary (12,000 words). They differ in three things:
 
 - hf_elmo computes each distinct word of a batch once; the other has the character CNN read all words of it.
@@ -59,6 +60,7 @@ from hf_elmo import ElmoConfig, ElmoForPreTraining
 from hf_elmo.model.character_encoder import CharacterEncoder
 from hf_elmo.training.batches import RunningText, WordTable
 from hf_elmo.training.corpus import prepare
+from hf_elmo.training.muon import MuonWithAdamW, is_hidden_matrix
 from hf_elmo.training.trainer import make_model
 
 from .harness.data import shared_data
@@ -73,6 +75,8 @@ SIZES = {
     "dropout": 0.0,
 }
 PARTS = ("data", "characters", "LSTMs", "softmax", "optimizer")
+#: hf_elmo's model that takes its steps with Muon.
+MUON = "hf_elmo, Muon"
 
 
 def _now() -> float:
@@ -182,10 +186,16 @@ class Stopwatch:
 class Contestant:
     """A model in training, in one precision."""
 
-    def __init__(self, model: nn.Module, batches: RunningText, bf16: bool):
+    def __init__(self, model: nn.Module, batches: RunningText, bf16: bool, muon: bool):
         self.model, self.batches, self.bf16 = model.train(), batches, bf16
         self.own = isinstance(model, ElmoForPreTraining)
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01, fused=True)
+        named = dict(model.named_parameters())
+        matrices = {name for name, parameter in named.items() if muon and is_hidden_matrix(name, parameter, model)}
+        others = [parameter for name, parameter in named.items() if name not in matrices]
+        if muon:
+            self.optimizer = MuonWithAdamW([named[name] for name in matrices], [{"params": others}], fused=True)
+        else:
+            self.optimizer = torch.optim.AdamW(others, lr=1e-3, weight_decay=0.01, fused=True)
         self.watch = Stopwatch()
         if self.own:
             self.watch.watch(model.elmo.character_encoder, model.elmo.bilstm, lambda output: output[0][-1])
@@ -228,8 +238,10 @@ def measure(options: argparse.Namespace, folder: Path) -> dict:
     if len(batches) < 2:
         sys.exit(f"The text has {corpus.num_predictions:,} words: too few for a batch of full rows.")
     models = {"hf_elmo": lambda: ElmoForPreTraining(config), "nn.LSTM": lambda: PlainBilm(config)}
+    if options.muon:
+        models[MUON] = models["hf_elmo"]
     contestants = {
-        (name, precision): Contestant(make(), batches, precision == "bf16")
+        (name, precision): Contestant(make(), batches, precision == "bf16", name == MUON)
         for name, make in models.items()
         for precision in options.precisions
     }
@@ -247,7 +259,9 @@ def measure(options: argparse.Namespace, folder: Path) -> dict:
         "vocabulary": config.vocab_size,
         "samples": options.samples,
         "words_of_text": len(corpus.words),
-        "parameters": {name: _parameters(contestants[name, options.precisions[0]].model) for name in models},
+        "parameters": {
+            name: _parameters(contestants[name, options.precisions[0]].model) for name in ("hf_elmo", "nn.LSTM")
+        },
         "models": [],
         "ratios": {},
     }
@@ -290,13 +304,13 @@ def print_results(results: dict) -> None:
     )
     for model in results["models"]:
         print(
-            f"  {model['model']:<8} {model['precision']:<5} {model['words_per_second']:8,.0f} words/s "
+            f"  {model['model']:<13} {model['precision']:<5} {model['words_per_second']:8,.0f} words/s "
             f"({model['least']:,.0f} to {model['most']:,.0f})"
         )
     for name, ratio in results["ratios"].items():
         print(f"  {name:<30} {ratio['median']:.2f} x ({ratio['least']:.2f} to {ratio['most']:.2f})")
     print(f"Milliseconds of a step: {'forward + backward':>30}")
-    print(f"  {'':<15}" + "".join(f"{part:>17}" for part in PARTS) + f"{'step':>9}")
+    print(f"  {'':<18}" + "".join(f"{part:>17}" for part in PARTS) + f"{'step':>9}")
     for model in results["models"]:
         times = model["milliseconds"]
         cells = [
@@ -306,7 +320,7 @@ def print_results(results: dict) -> None:
             for part in PARTS
         ]
         name = f"{model['model']} {model['precision']}"
-        print(f"  {name:<15}" + "".join(f"{cell:>17}" for cell in cells) + f"{times['step']:9.0f}")
+        print(f"  {name:<18}" + "".join(f"{cell:>17}" for cell in cells) + f"{times['step']:9.0f}")
 
 
 def main(arguments: list[str] | None = None) -> dict:
@@ -320,6 +334,7 @@ def main(arguments: list[str] | None = None) -> dict:
     parser.add_argument("--samples", type=int, default=2048)
     parser.add_argument("--cell", type=int, default=SIZES["cell_size"], help="size of the LSTMs' cells")
     parser.add_argument("--precisions", nargs="+", choices=("fp32", "bf16"), default=["fp32", "bf16"])
+    parser.add_argument("--muon", action="store_true", help="let hf_elmo take its steps with Muon, too")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path, help="JSON file for the results")
     options = parser.parse_args(arguments)

@@ -124,6 +124,17 @@ def test_throughput(folder, capsys):
     assert "hf_elmo bf16 : nn.LSTM bf16" in capsys.readouterr().out
 
 
+def test_throughput_with_muon(folder, capsys):
+    sizes = ["--rows", "4", "--words", "5", "--vocabulary", "8", "--samples", "4", "--cell", "200", "--rounds", "2"]
+    arguments = ["--text", str(folder / "train.txt"), *sizes, "--precisions", "fp32", "--muon"]
+    own, plain, muon = lm_throughput.main(arguments)["models"]
+    assert [each["model"] for each in (own, plain, muon)] == ["hf_elmo", "nn.LSTM", "hf_elmo, Muon"]
+    # The same weights, but other steps.
+    assert own["last_loss"] != muon["last_loss"]
+    assert muon["milliseconds"]["optimizer"] > 0
+    assert "  hf_elmo, Muon fp32" in capsys.readouterr().out
+
+
 def test_the_plain_bilm_is_the_same_model():
     """With the same weights and no clip within reach, both say the same: full softmax, in evaluation."""
     torch.manual_seed(0)
