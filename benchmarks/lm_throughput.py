@@ -3,8 +3,8 @@
     python -m benchmarks.lm_throughput [--rounds 15] [--threads 1] [--output FILE.json]
 
 The architecture is that of the bundled elmo-mini. Both models read the same running text, 64 rows of 20 words for each
-direction, with the LSTM state carried along, and are updated by AdamW after each batch (with --muon hf_elmo's also by
-Muon and AdamW, as `hf-elmo train` does by itself). They have the same character
+direction, with the LSTM state carried along, and are updated by AdamW after each batch (with --muon hf_elmo's also as
+`hf-elmo train --optimizer muon` does it). They have the same character
 CNN, highway, layer sizes, skip connection and vocabulary (12,000 words). They differ in three things:
 
 - hf_elmo computes each distinct word of a batch once; the other has the character CNN read all words of it.
