@@ -4,8 +4,8 @@
 
 The architecture is that of the bundled elmo-mini. Both models read the same running text, 64 rows of 20 words for each
 direction, with the LSTM state carried along, and are updated by AdamW after each batch (with --muon hf_elmo's also as
-`hf-elmo train --optimizer muon` does it). They have the same character
-CNN, highway, layer sizes, skip connection and vocabulary (12,000 words). They differ in three things:
+`hf-elmo train --optimizer muon` does it). They have the same character CNN, highway, layer sizes, skip connection and
+vocabulary (12,000 words). They differ in three things:
 
 - hf_elmo computes each distinct word of a batch once; the other has the character CNN read all words of it.
 - hf_elmo's LSTMs are its own, with clips; the other's are `nn.LSTM(proj_size=...)`, which has none.
