@@ -90,7 +90,8 @@ def embed_sentences(
     model = model.base_model
     # The normalisation takes its mean over the batch: only in a batch of its own is a sentence independent of others.
     alone = layers == "mix" and model.config.do_layer_norm
-    return _then_tidy(_embed(model, tokenizer, sentences, layers, keep_boundaries, batch_words, alone), batch_words)
+    embedded = _embed(model, tokenizer, sentences, layers, keep_boundaries, batch_words, alone)
+    return _then_tidy(embedded, batch_words // 2)
 
 
 def _then_tidy(embedded: Generator[EmbeddedSentence], many: int) -> Iterator[EmbeddedSentence]:

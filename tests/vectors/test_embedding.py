@@ -148,7 +148,7 @@ def test_a_sentence_that_is_kept_keeps_no_others_alive(model, tokenizer):
             assert result.vectors.flags.c_contiguous
 
 
-@pytest.mark.parametrize(("batch_words", "times"), [(13, 1), (14, 0)])
+@pytest.mark.parametrize(("batch_words", "times"), [(26, 1), (28, 0)])
 def test_memory_is_given_back_after_many_words(model, tokenizer, monkeypatch, batch_words, times):
     called = []
     monkeypatch.setattr(embedding, "give_back_memory", lambda: called.append(1))
