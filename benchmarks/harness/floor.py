@@ -11,8 +11,7 @@ The work is that of a program which leaves out all that can be left out:
 Each part then takes the longer of two times: its operations over the machine's fastest matrix product, and the bytes
 of its weights, read once, over the bandwidth. A step of a direction of a layer is a part; the bandwidth is that of
 reading a block of that size over and over, so that caches count. Weights in bfloat16 may be multiplied as float32 where
-that is faster. The input weights of a layer are one part of a batch,
-and so are those of the character encoder.
+that is faster. The input weights of a layer are one part of a batch, and so are those of the character encoder.
 
 The backward pass of a training step has twice the operations of the forward pass.
 """

@@ -125,7 +125,8 @@ TABLE = (
         pairs_of_int8=1,
         training="bfloat16",
         source="Zen 4, two cores: docs/performance.md (python -m benchmarks.run, benchmarks.breakdown); training in "
-        "bfloat16 is 1.9 times faster. float16 as on Zen 3. Zen 5 was not measured.",
+        "bfloat16 is 1.9 times faster. float16 as on Zen 3. pairs_of_int8 from the whole small model, which read "
+        "single sentences no faster in 8 bits than in float32. Zen 5 was not measured.",
     ),
     ProcessorRow(
         name="AVX-512 without bf16",
