@@ -33,7 +33,7 @@ from .lstm_layer import (
     only_plain_operations_reason,
 )
 from .packing import Words
-from .prepacked_weights import PrepackedPair, PrepackedWeights, Widening, prepacked
+from .prepacked_weights import Gates, PrepackedPair, PrepackedWeights, Widening, each_gate, prepacked
 
 # The input's part of the gates takes at most this many bytes at once, and for distinct words at most this many.
 _BYTES_OF_INPUT_GATES = 2**25
@@ -153,7 +153,7 @@ def _choice(layer: LstmLayer, batch_sizes: list[int]) -> Choice:
 def _run_steps(
     layer: LstmLayer,
     weights: PrepackedWeights | PrepackedPair,
-    input_gates: Iterator[tuple[int, Tensor]],
+    input_gates: Iterator[tuple[int, Gates]],
     h: Tensor,
     cells: Tensor,
 ) -> tuple[Tensor, Tensor]:
@@ -187,9 +187,7 @@ def _run_steps(
             # Sentences that have ended keep their cells.
             h, c = h[..., :n, :], cells[..., :n, :]
         gates = weights.add_recurrent(h, gates)
-        if gates.dtype != exact:
-            gates = gates.to(exact)
-        i, f, g2, o = gates.sigmoid_().chunk(4, dim=-1)
+        i, f, g2, o = each_gate([part.to(exact).sigmoid_() for part in gates])
         c.mul_(f).addcmul_(i, g2, value=4).sub_(i, alpha=2)
         if cell_clip is not None:
             c.clamp_(-2 * cell_clip, 2 * cell_clip)
@@ -207,28 +205,30 @@ def _run_steps(
 
 def _input_gates(
     words: Words, weights: PrepackedWeights, batch_sizes: list[int], width: int
-) -> Iterator[tuple[int, Tensor]]:
+) -> Iterator[tuple[int, Gates]]:
     """For each time step its number of sentences, and the input's part of their gates, ``(sentences, width)``."""
     vectors, index = words.vectors, words.index
     row = width * vectors.element_size()
     if batch_sizes and index is not None and len(vectors) < len(index) and len(vectors) * row <= _BYTES_OF_TABLE:
-        table = weights.input_gates(vectors)
-        places = index[: sum(batch_sizes)].split(batch_sizes)
-        yield from ((n, table.index_select(0, some)) for n, some in zip(batch_sizes, places))
+        tables = weights.input_gates(vectors)
+        for n, places in zip(batch_sizes, index[: sum(batch_sizes)].split(batch_sizes)):
+            yield n, [table.index_select(0, places) for table in tables]
     elif batch_sizes:
         x = words.all()
         for begin, sizes in _chunks(batch_sizes, row):
-            yield from zip(sizes, weights.input_gates(x[begin : begin + sum(sizes)]).split(sizes))
+            gates = weights.input_gates(x[begin : begin + sum(sizes)])
+            yield from zip(sizes, zip(*(part.split(sizes) for part in gates)))
 
 
 def _input_gates_of_both(
     words: list[Words], weights: list[PrepackedWeights], batch_sizes: list[int], width: int
-) -> Iterator[tuple[int, Tensor]]:
+) -> Iterator[tuple[int, Gates]]:
     """As `_input_gates`, of both directions: ``(2, sentences, width)``."""
     rows = [each.all() for each in words]
     for begin, sizes in _chunks(batch_sizes, 2 * width * rows[0].element_size()):
-        gates = [each.input_gates(x[begin : begin + sum(sizes)]) for each, x in zip(weights, rows)]
-        yield from zip(sizes, torch.stack(gates).split(sizes, dim=1))
+        # Weights that two directions share keep all gates in one tensor.
+        gates = [of_all for each, x in zip(weights, rows) for of_all in each.input_gates(x[begin : begin + sum(sizes)])]
+        yield from zip(sizes, zip(torch.stack(gates).split(sizes, dim=1)))
 
 
 def _chunks(batch_sizes: list[int], row: int) -> Iterator[tuple[int, list[int]]]:

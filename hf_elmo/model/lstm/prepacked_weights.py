@@ -2,13 +2,14 @@
 
 The copies are kept beside the layers until the parameters change. Where weights of 16 bits are multiplied in float32
 (`choose`), those of small layers are kept, too; those of large layers are made for each batch, in the same memory for
-one layer after the other (`Widening`).
+one layer after the other (`Widening`), and a gate at a time: that takes blocks of 8 MB, which the allocator hands out
+again, while it asks the system anew for each of 32 MB.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from threading import RLock
 from weakref import WeakKeyDictionary
 
@@ -30,6 +31,9 @@ from ..products.processor import row_in_use
 from ..products.processor_table import is_small
 from .lstm_layer import LstmLayer
 
+#: The gates i, f, g, o: one tensor of all, or one of each.
+Gates = Sequence[Tensor]
+
 # A weight that is read once for each batch is prepacked too if the copy is no larger than this.
 _BYTES_TO_COPY_FREELY = 2**22
 # Large weights are read faster by both directions in one product on up to this many threads.
@@ -49,6 +53,11 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_lock)
 
 
+def each_gate(gates: Gates) -> Gates:
+    """The gates i, f, g, o in a tensor of each, which may be views."""
+    return gates if len(gates) == 4 else gates[0].chunk(4, dim=-1)
+
+
 class PrepackedWeights:
     """The products of one layer's weights, each prepacked when it is first wanted.
 
@@ -60,7 +69,7 @@ class PrepackedWeights:
         prepack_input: Makes the input weight into its product. None: it is read where it lies.
         dtype: What they are computed in. None: their own dtype.
         copy: Makes the copies, in that dtype, of weights of these names. None: each in memory of its own. With it the
-            input weight is not copied, but widened wherever it is read.
+            input weight is not copied, but widened wherever it is read, and each gate has products of its own.
     """
 
     def __init__(
@@ -84,7 +93,7 @@ class PrepackedWeights:
         self._weight_hh: Tensor | None = layer.weight_hh.detach()
         self._weight_hr = None if layer.weight_hr is None else layer.weight_hr.detach()
         self._raw_bias = layer.bias.detach().to(self.dtype, copy=True)
-        self._add_recurrent: Product | None = None
+        self._recurrent: tuple[Product, ...] | None = None
         self._project: Product | None = None
         self._pair: tuple[PrepackedWeights, PrepackedPair] | None = None
         self.use_forget_bias(layer.forget_bias)
@@ -97,27 +106,42 @@ class PrepackedWeights:
         self._bias = bias
         self.forget_bias = forget_bias
 
-    def input_gates(self, rows: Tensor) -> Tensor:
+    def input_gates(self, rows: Tensor) -> Gates:
         """The input's part of the gates: ``(rows, projection_dim)`` to ``(rows, 4 * cell_size)``."""
+        gates: Gates
         if self._input_product is not None:
-            gates = self._input_product(rows).add_(self._bias)
+            gates = [self._input_product(rows).add_(self._bias)]
         else:
             assert self._weight_ih is not None
             if self._copy is None:
                 self._weight_ih = self._weight_ih.to(self.dtype)
-            multiply = linear if self._weight_ih.dtype == self.dtype else widened_linear
-            gates = multiply(rows, self._weight_ih, self._bias)
-        gates[:, self._new_cells].mul_(2)
+                gates = [linear(rows, self._weight_ih, self._bias)]
+            else:
+                parameters = zip(self._weight_ih.chunk(4), self._bias.chunk(4))
+                gates = [widened_linear(rows, weight, bias) for weight, bias in parameters]
+        each_gate(gates)[2].mul_(2)
         return gates
 
-    @property
-    def add_recurrent(self) -> Product:
+    def add_recurrent(self, hidden: Tensor, gates: Gates) -> Gates:
         """Adds the part of the outputs before: ``(rows, projection_dim)`` and ``(rows, 4 * cell_size)``."""
-        if self._add_recurrent is None:
+        return [product(hidden, part) for product, part in zip(self._recurrent_products(), gates, strict=True)]
+
+    def _recurrent_products(self) -> tuple[Product, ...]:
+        if self._recurrent is None:
             with _prepacking:
-                if self._add_recurrent is None:
-                    self._add_recurrent = self._prepack(self.recurrent_weight())
-        return self._add_recurrent
+                if self._recurrent is None:
+                    self._recurrent = tuple(self._prepack(weight) for weight in self._recurrent_weights())
+        return self._recurrent
+
+    def _recurrent_weights(self) -> Iterator[Tensor]:
+        """`recurrent_weight`; with `copy` that of each gate, good until the next."""
+        if self._copy is None:
+            yield self.recurrent_weight()
+            return
+        assert self._weight_hh is not None
+        for gate, weight in zip("ifgo", self._weight_hh.chunk(4), strict=True):
+            copied = self._copied(weight, f"weight_hh of {gate}")
+            yield copied.mul_(2) if gate == "g" else copied
 
     @property
     def project(self) -> Product | None:
@@ -131,8 +155,8 @@ class PrepackedWeights:
 
     def recurrent_weight(self) -> Tensor:
         """``(4 * cell_size, projection_dim)``: a copy, doubled for the gate g."""
-        if isinstance(self._add_recurrent, Int8Product):
-            return self._add_recurrent.weight()
+        if self._int8_product is not None:
+            return self._int8_product.weight()
         assert self._weight_hh is not None
         weight = self._copied(self._weight_hh, "weight_hh")
         weight[self._new_cells] *= 2
@@ -147,9 +171,15 @@ class PrepackedWeights:
     def _copied(self, weight: Tensor, name: str) -> Tensor:
         return weight.to(self.dtype, copy=True) if self._copy is None else self._copy(weight, name)
 
+    @property
+    def _int8_product(self) -> Int8Product | None:
+        """The recurrent weight's product, if that is in 8 bits."""
+        product = None if self._recurrent is None else self._recurrent[0]
+        return product if isinstance(product, Int8Product) else None
+
     def finish(self) -> PrepackedWeights:
         """Prepacks all weights now, and lets go of them."""
-        _ = self.add_recurrent, self.project
+        _ = self._recurrent_products(), self.project
         self._weight_hh = self._weight_hr = None
         return self
 
@@ -167,7 +197,7 @@ class PrepackedWeights:
             return 0
         row = row_in_use()
         few_of_small, few_of_large = row.pairs
-        if isinstance(self._add_recurrent, Int8Product):
+        if self._int8_product is not None:
             return sum(n <= row.pairs_of_int8 for n in batch_sizes) if is_small(self._numbers) else 0
         # Small weights in bfloat16 are multiplied in float32 too, in half the time.
         if is_small(self._numbers) and self.dtype in (torch.float32, torch.bfloat16):
@@ -209,9 +239,10 @@ class PrepackedPair:
             projection = torch.stack([one.float() for one in projections if one is not None]).transpose(1, 2)
             self.project = lambda halves: torch.bmm(halves.float(), projection)
 
-    def add_recurrent(self, hidden: Tensor, gates: Tensor) -> Tensor:
+    def add_recurrent(self, hidden: Tensor, gates: Gates) -> Gates:
         """As `PrepackedWeights.add_recurrent`, of any dtype."""
-        return torch.baddbmm(gates.float(), hidden.float(), self._recurrent)
+        (of_all,) = gates
+        return [torch.baddbmm(of_all.float(), hidden.float(), self._recurrent)]
 
 
 class Widening:

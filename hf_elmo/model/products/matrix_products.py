@@ -29,8 +29,9 @@ logger = logging.get_logger(__name__)
 
 # At most this many bytes of a weight are transposed at once.
 _BYTES_TO_TRANSPOSE = 2**22
-# At most this many numbers of a weight that is read once are widened at once: they stay in the cache.
-_NUMBERS_TO_WIDEN = 2**19
+# At most this many numbers of a weight that is read once are widened at once: a gate's, whose products need not be put
+# together then.
+_NUMBERS_TO_WIDEN = 2**21
 # Without VNNI the pairs of products of 8 and 8 bits run over the 16 bits that they are added up in, and torch silently
 # takes the largest number there is: then inputs take 7 bits.
 _HAS_VNNI = getattr(torch.cpu, "_is_vnni_supported", lambda: False)()
@@ -121,7 +122,7 @@ def widened_linear(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tenso
         part = weight[begin : begin + height]
         some = None if bias is None else bias[begin : begin + height]
         results.append(linear(inputs, memory[: len(part)].copy_(part), some))
-    return torch.cat(results, dim=1)
+    return results[0] if len(results) == 1 else torch.cat(results, dim=1)
 
 
 def plain_product(weight: Tensor, transposed: bool = False) -> Product:
