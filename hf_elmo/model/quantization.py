@@ -20,8 +20,8 @@ def quantize(model: Model) -> Model:
 
     Each output has a scale of its own, and inputs are quantised as they come (dynamically). The model takes a quarter
     of the memory of float32, and reads on a CPU only: it can no longer be trained (the parameters that are left are
-    frozen), saved, moved or compiled. Of small LSTMs a float32 copy of the recurrent weights is made when single
-    sentences are read, where the processor is quicker so.
+    frozen), saved, moved or compiled; it can be copied and pickled. Of small LSTMs a float32 copy of the recurrent
+    weights is made when single sentences are read, where the processor is quicker so.
 
     Args:
         model: An `ElmoModel`, or a model on top of one, in any dtype, on the CPU. It is changed.

@@ -177,6 +177,10 @@ class PrepackedWeights:
         product = None if self._recurrent is None else self._recurrent[0]
         return product if isinstance(product, Int8Product) else None
 
+    def __getstate__(self) -> dict[str, object]:
+        # What both directions share is made again where it is wanted.
+        return {**self.__dict__, "_pair": None}
+
     def finish(self) -> PrepackedWeights:
         """Prepacks all weights now, and lets go of them."""
         _ = self._recurrent_products(), self.project

@@ -241,7 +241,9 @@ class Int8Product:
 
     def __init__(self, weight: Tensor):
         weight = weight.detach().float()
-        scales = weight.abs().amax(dim=1).clamp(min=1e-12) / 127
+        self._quantize(weight, weight.abs().amax(dim=1).clamp(min=1e-12) / 127)
+
+    def _quantize(self, weight: Tensor, scales: Tensor) -> None:
         try:
             with warnings.catch_warnings():
                 # torch announces that tensors of this kind will go, and has no other way to these products yet.
@@ -265,12 +267,22 @@ class Int8Product:
         # Nothing in it ever changes.
         return self
 
+    def __getstate__(self) -> dict[str, Tensor]:
+        quantized = self._unpacked()
+        return {"numbers": quantized.int_repr(), "scales": quantized.q_per_channel_scales()}
+
+    def __setstate__(self, state: dict[str, Tensor]) -> None:
+        scales = state["scales"]
+        self._quantize((state["numbers"] * scales[:, None]).float(), scales)
+
     def weight(self) -> Tensor:
         """The weight that it multiplies with, ``(out, in)``, float32: what 8 bits have left of the given one."""
+        return self._unpacked().dequantize()
+
+    def _unpacked(self) -> Tensor:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            quantized, _ = torch.ops.quantized.linear_unpack(self._packed)
-            return quantized.dequantize()
+            return torch.ops.quantized.linear_unpack(self._packed)[0]
 
 
 class Int8Linear(nn.Module):

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import pickle
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -526,6 +527,17 @@ class TestQuantized:
     def test_the_weights_are_gone(self, model):
         hf_elmo.quantize(model)
         assert all(parameter.is_meta for parameter in model.bilstm.parameters())
+
+    def test_copies_and_pickles_read_the_same(self, model):
+        """Before a sentence was read and after, when float32 copies were made."""
+        hf_elmo.quantize(model)
+        batches = [random_words([9], chars=50, seed=1), random_words([7, 3, 1], chars=50, seed=2)]
+        copies = [copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
+        expected = [model(character_ids=batch).last_hidden_state for batch in batches]
+        copies += [copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
+        for each in copies:
+            found = [each(character_ids=batch).last_hidden_state for batch in batches]
+            assert all(map(torch.equal, found, expected))
 
     def test_what_it_cannot_do_is_said(self, model, tmp_path):
         hf_elmo.quantize(model)
