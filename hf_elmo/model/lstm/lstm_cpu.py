@@ -187,7 +187,11 @@ def _run_steps(
             # Sentences that have ended keep their cells.
             h, c = h[..., :n, :], cells[..., :n, :]
         gates = weights.add_recurrent(h, gates)
-        i, f, g2, o = each_gate([part.to(exact).sigmoid_() for part in gates])
+        if gates[0].dtype != exact:
+            gates = [part.to(exact) for part in gates]
+        for part in gates:
+            part.sigmoid_()
+        i, f, g2, o = each_gate(gates)
         c.mul_(f).addcmul_(i, g2, value=4).sub_(i, alpha=2)
         if cell_clip is not None:
             c.clamp_(-2 * cell_clip, 2 * cell_clip)

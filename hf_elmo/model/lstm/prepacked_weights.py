@@ -124,7 +124,11 @@ class PrepackedWeights:
 
     def add_recurrent(self, hidden: Tensor, gates: Gates) -> Gates:
         """Adds the part of the outputs before: ``(rows, projection_dim)`` and ``(rows, 4 * cell_size)``."""
-        return [product(hidden, part) for product, part in zip(self._recurrent_products(), gates, strict=True)]
+        products = self._recurrent_products()
+        if len(products) == 1:
+            # A small model's steps are so short that a loop over one product shows.
+            return (products[0](hidden, gates[0]),)
+        return [product(hidden, part) for product, part in zip(products, gates, strict=True)]
 
     def _recurrent_products(self) -> tuple[Product, ...]:
         if self._recurrent is None:
