@@ -30,11 +30,16 @@ _SECONDS = 0.2
 _STEPS = 25
 # For more words than any batch has.
 _MOST_WORDS = 2**15
+# With less of the processors' time than this share something else was computed meanwhile.
+_SHARE_OF_QUIET = 0.8
 # Another product needs another copy of the weight: it is to be faster by this factor at least.
 _WORTH_A_COPY = 1.1
 
 #: Seconds of each product at hand, by the number of rows.
 _Times = dict[int, dict[str, float]]
+
+# Seconds on the clock and seconds of processors of all that was measured.
+_spent = {"clock": 0.0, "processors": 0.0}
 
 
 def tune(
@@ -45,13 +50,17 @@ def tune(
     """Measure this machine's matrix products, and print its row for the table of processors.
 
     It takes 0.2 seconds or more for each of some 100 products, on a machine that does nothing else. The file that it
-    writes counts instead of the table in every process whose environment variable HF_ELMO_PRODUCTS names it.
+    writes counts instead of the table in every process whose environment variable HF_ELMO_PRODUCTS names it. Where
+    other programs took part of the processors' time, it says so at the end.
     """
+    import torch
+
     from ..model.products.processor import PRODUCT_NAMES
     from ..whole_files import check_target, new_file
 
     if output is not None:
         check_target(output, overwrite=True)
+    _spent.update(clock=0.0, processors=0.0)
     times, row = measure()
     print_table(
         ["dtype", "size", "rows", *(f"{name}, GFLOP/s" for name in PRODUCT_NAMES)],
@@ -63,6 +72,8 @@ def tune(
         title="Products of weights with rows",
     )
     say(_as_python(row))
+    if disturbed := _disturbed(torch.get_num_threads()):
+        note(disturbed)
     if output is not None:
         values = {**asdict(row), "has": sorted(row.has), "lacks": []}
         with new_file(output) as temporary:
@@ -254,11 +265,29 @@ def _seconds(run: Callable[[], Any]) -> float:
     """The shortest of some runs, after one that does not count."""
     run()
     taken: list[float] = []
+    processors = time.process_time()
     while len(taken) < 3 or sum(taken) < _SECONDS:
         begun = time.perf_counter()
         run()
         taken.append(time.perf_counter() - begun)
+    _spent["clock"] += sum(taken)
+    _spent["processors"] += time.process_time() - processors
     return min(taken)
+
+
+def _disturbed(threads: int) -> str | None:
+    """What to say if the products did not have the processors to themselves; None if they had.
+
+    A thread that waits for the others of its product is counted as at work: it does not sleep.
+    """
+    share = _spent["processors"] / (threads * max(_spent["clock"], 1e-9))
+    if share >= _SHARE_OF_QUIET:
+        return None
+    return (
+        f"these figures may be wrong: the products had {100 * share:.0f} % of the time of {threads} "
+        f"processor{'s' * (threads > 1)}, so something else was computed meanwhile (or waiting threads sleep: "
+        "OMP_WAIT_POLICY). Let nothing else run, and measure again."
+    )
 
 
 def _speed(size: str, rows: int, seconds: float | None) -> str:

@@ -1,6 +1,7 @@
 """`hf-elmo tune`: what is measured, written, and used again."""
 
 import json
+import time
 from unittest.mock import Mock
 
 import pytest
@@ -105,6 +106,30 @@ def test_words_that_pay_for_widening_in_parts(monkeypatch, faster, expected):
 
     monkeypatch.setattr(tune, "_seconds", seconds)
     assert tune._words_to_widen_once(torch.ones(4, 3, dtype=torch.bfloat16)) == expected
+
+
+@pytest.mark.parametrize(
+    ("clock", "processors", "threads", "said"),
+    [
+        (10.0, 19.5, 2, None),
+        (10.0, 9.8, 1, None),
+        (10.0, 12.0, 2, "the products had 60 % of the time of 2 processors"),
+        (10.0, 2.0, 1, "the products had 20 % of the time of 1 processor,"),
+    ],
+)
+def test_a_machine_that_computes_something_else_is_told(monkeypatch, clock, processors, threads, said):
+    monkeypatch.setattr(tune, "_spent", {"clock": clock, "processors": processors})
+    told = tune._disturbed(threads)
+    assert told is None if said is None else said in told
+
+
+def test_time_on_the_clock_and_of_the_processors_is_counted(monkeypatch):
+    """A product that waits takes time on the clock alone."""
+    monkeypatch.setattr(tune, "_SECONDS", 0)
+    monkeypatch.setattr(tune, "_spent", {"clock": 0.0, "processors": 0.0})
+    tune._seconds(lambda: time.sleep(0.05))
+    assert tune._spent["clock"] >= 0.15
+    assert "something else was computed" in tune._disturbed(1)
 
 
 def test_a_file_that_cannot_be_written_is_said_before_anything_is_measured(tmp_path, monkeypatch):

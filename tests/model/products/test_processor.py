@@ -62,6 +62,17 @@ def test_products_by_the_number_of_rows():
     assert row.product("float64", LARGE, 8) == "plain"
 
 
+def test_products_of_avx512_without_bf16():
+    """The quickest by `hf-elmo tune` on Ice Lake, and pairs of small weights alone."""
+    row = row_for(frozenset({"Intel", "avx2", "avx512", "vnni"}))
+    assert [row.product("float32", SMALL, rows) for rows in (1, 8, 15, 16, 128)] == [
+        *["transposed"] * 3,
+        *["packed"] * 2,
+    ]
+    assert [row.product("float32", LARGE, rows) for rows in (1, 2, 128)] == ["transposed", "packed", "packed"]
+    assert (row.pairs, row.pairs_of_int8) == ((3, 0), 1)
+
+
 def test_every_row_is_whole_and_is_reached():
     names = ["Intel", "AMD", "avx2", "avx512", "bf16", "amx"]
     reached = set()
