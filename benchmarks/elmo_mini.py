@@ -1,0 +1,146 @@
+"""The training of elmo-mini, the bundled model, in stages that can begin on different machines.
+
+    python -m benchmarks.elmo_mini text WORK
+    python -m benchmarks.elmo_mini train STAGE WORK
+    python -m benchmarks.elmo_mini keep STAGE WORK
+
+`text` cuts the shared training text (Wikipedia, Wikinews, fiction) into four parts: part n has every fourth paragraph
+of each file. `train` reads part STAGE - 1 once in part, in the folder WORK/stage-N, and goes on from its last
+checkpoint where there is one; stage 1 begins from random weights, each other one from the weights that were kept of
+the one before. `keep` writes a stage's weights in float16, its model folder and its log to
+`benchmarks/results/elmo_mini/stage-N`; what was kept is all that the next stage needs. On the same kind of machine a
+stage is repeated bit for bit.
+
+`vocabulary.txt` there has the 12,000 words of the first elmo-mini (of 2026-11) and 4,000 more: those which are the most
+frequent others in part 0 (`hf-elmo vocab`), all in order of their frequency in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import subprocess
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import hf_elmo
+from hf_elmo.whole_files import new_folder
+
+from .harness.data import shared_data
+
+KEPT = Path(__file__).parent / "results" / "elmo_mini"
+TEXTS = ("wikipedia_en_2015", "wikipedia_en_2015_more", "wikinews_en", "gutenberg_fiction")
+#: As many parts as there are stages at most.
+PARTS = 4
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What differs from stage to stage: updates, AdamW's and Muon's rate at the peak, and updates up to it."""
+
+    steps: int
+    learning_rate: float
+    matrix_learning_rate: float
+    warmup_steps: int
+
+
+STAGES = {1: Stage(3900, 0.004, 0.006, 200)}
+
+
+def part_file(work: Path, text: str, part: int) -> Path:
+    return work / f"{text}.{part}.txt.gz"
+
+
+def cut_texts(work: Path) -> None:
+    """Writes every fourth paragraph of each text to each part: the first one to part 1, the fourth one to part 0."""
+    work.mkdir(parents=True, exist_ok=True)
+    for text in TEXTS:
+        with ExitStack() as stack:
+            lines = stack.enter_context(gzip.open(shared_data("lm", text, "train.txt.gz"), "rb"))
+            files = [part_file(work, text, part) for part in range(PARTS)]
+            parts = [stack.enter_context(gzip.open(file, "wb", compresslevel=1)) for file in files]
+            for number, line in enumerate(lines, start=1):
+                parts[number % PARTS].write(line)
+
+
+def command(number: int, work: Path) -> list[str]:
+    """The command line of a stage."""
+    stage = STAGES[number]
+    output = work / f"stage-{number}"
+    options: dict[str, object] = {
+        "--output": output,
+        "--batch-size": 128,
+        "--unroll-steps": 20,
+        "--steps": stage.steps,
+        "--optimizer": "muon",
+        "--learning-rate": stage.learning_rate,
+        "--matrix-learning-rate": stage.matrix_learning_rate,
+        "--warmup-steps": stage.warmup_steps,
+        "--weight-decay": 0.01,
+        "--max-grad-norm": 1,
+        "--save-steps": 100,
+        "--log-steps": 50,
+        "--seed": 0,
+    }
+    if number == 1:
+        sizes = hf_elmo.bundled("elmo-mini")
+        options |= {"--config": sizes, "--vocabulary": KEPT / "vocabulary.txt", "--samples": 2048}
+    else:
+        options["--model"] = KEPT / f"stage-{number - 1}"
+    flags = ["--whole-sentences", "--no-bf16"]
+    if any(output.glob("checkpoint-*")):
+        flags.append("--resume")
+    files = [part_file(work, text, number - 1) for text in TEXTS]
+    given = [str(word) for option in options.items() for word in option]
+    return [sys.executable, "-m", "hf_elmo", "train", *map(str, files), *given, *flags]
+
+
+def keep(number: int, work: Path, kept: Path = KEPT) -> Path:
+    """Keeps a stage's model with weights in float16, and its log.
+
+    Raises:
+        FileNotFoundError: if the stage has not ended.
+        ValueError: for a weight beyond the range of float16.
+    """
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    trained = work / f"stage-{number}"
+    state = max(trained.glob("checkpoint-*/trainer_state.json"), key=lambda file: int(file.parent.name.split("-")[1]))
+    history = json.loads(state.read_text(encoding="utf-8"))
+    weights = load_file(trained / "model.safetensors")
+    halves = {name: weight.half() for name, weight in weights.items()}
+    if not all(half.isfinite().all() for half in halves.values()):
+        raise ValueError(f"{trained} has weights beyond the range of float16.")
+    with new_folder(kept / f"stage-{number}", overwrite=True) as folder:
+        for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+            (folder / name).write_bytes((trained / name).read_bytes())
+        save_file(halves, folder / "model.safetensors", metadata={"format": "pt"})
+        log = {"updates": history["global_step"], "torch": torch.__version__, "log": history["log_history"]}
+        (folder / "log.json").write_text(json.dumps(log, indent=1) + "\n", encoding="utf-8")
+    return kept / f"stage-{number}"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = parser.add_subparsers(dest="what", required=True)
+    parts.add_parser("text").add_argument("work", type=Path)
+    for name in ("train", "keep"):
+        part = parts.add_parser(name)
+        part.add_argument("stage", type=int, choices=STAGES)
+        part.add_argument("work", type=Path)
+    options = parser.parse_args(arguments)
+    if options.what == "text":
+        cut_texts(options.work)
+    elif options.what == "keep":
+        print(keep(options.stage, options.work))
+    else:
+        sys.exit(subprocess.call(command(options.stage, options.work), env={"OMP_NUM_THREADS": "1", **os.environ}))
+
+
+if __name__ == "__main__":
+    main()
