@@ -44,6 +44,16 @@ class BadRows(StrEnum):
     report = "report"
 
 
+def bound_caches() -> None:
+    """Bounds what is kept of products' shapes, in a process that has multiplied nothing yet and may run for hours.
+
+    oneDNN keeps what it generates for each shape, and torch's bridge to it (ideep) keeps that once more: up to 1,024
+    each, half a gigabyte for a small model. What less of them saves and costs stands in docs/performance.md.
+    """
+    for cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        os.environ.setdefault(cache, "128")
+
+
 def embed_corpus(
     inputs: Annotated[
         list[str],
@@ -90,10 +100,7 @@ def embed_corpus(
     Start it again after an interruption: finished shards are kept, and the result is the same. Several processes share
     the work: torchrun --nproc-per-node 8 --no-python hf-elmo embed-corpus ...
     """
-    # Before torch is there. oneDNN keeps what it generates for each shape of a product, up to 1,024 of them; what less
-    # of them saves and costs stands in docs/performance.md.
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
-
+    bound_caches()
     from ..vectors.bulk.bulk_embedding import embed_corpus as embed
     from ..vectors.embedder import Embedder
 
