@@ -25,11 +25,15 @@ from ..model.configuration_elmo import ElmoConfig
 from ..model.lstm.lstm_layer import ElmoState
 from ..model.modeling_elmo import ElmoForPreTraining
 from ..model.tokenization_elmo import ElmoTokenizer
+from ..vectors.memory import give_back_memory
 from ..vectors.text_files import MAX_LINE_BYTES
 from .batches import BatchLoader, RunningText, WholeSentences, WordTable
 from .checkpoints import WholeCheckpoints
 from .corpus import Corpus, prepare
 from .muon import MuonWithAdamW, is_hidden_matrix
+
+# After this many batches free memory goes back to the system.
+_BATCHES_BETWEEN_TRIMS = 100
 
 #: What evaluation reads: texts or lists of words.
 _Sentences = Dataset | Iterable[str | Sequence[str]]
@@ -138,6 +142,7 @@ class LanguageModelTrainer(WholeCheckpoints, Trainer):
             self.batches = WholeSentences(corpus, table, rows * args.unroll_steps, **sizes)
         self.lstm_state: ElmoState | None = None
         self._losses = torch.zeros(2)
+        self._batches_read = 0
         super().__init__(
             model=model,
             args=args,
@@ -216,6 +221,10 @@ class LanguageModelTrainer(WholeCheckpoints, Trainer):
         Raises:
             FloatingPointError: for a loss that is not finite.
         """
+        self._batches_read += 1
+        if self._batches_read % _BATCHES_BETWEEN_TRIMS == 0:
+            # Gradients and inputs of the batch before are freed; batches of many shapes leave gaps between what stays.
+            give_back_memory()
         carries = self.args.carry_state
         if carries:
             inputs = {**inputs, "state": self.lstm_state, "return_state": True}

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -136,14 +134,3 @@ def evaluating(model: nn.Module) -> Iterator[None]:
                         _evaluated[module] = count - 1, mode
                     else:
                         module.training = mode
-
-
-def give_back_memory() -> None:
-    """Gives the system what the C library's allocator keeps of freed memory for later: up to hundreds of MB.
-
-    Only glibc's is known to keep so much, and to have a call for it; with others nothing happens.
-    """
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)

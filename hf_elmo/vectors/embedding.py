@@ -13,11 +13,11 @@ from torch import Tensor
 from .batching import (
     BATCHES_PER_WINDOW,
     evaluating,
-    give_back_memory,
     similar_lengths,
     split_into_words,
     windows,
 )
+from .memory import give_back_memory
 from .word_cache import RecentWords, remembering
 
 if TYPE_CHECKING:

@@ -43,7 +43,7 @@ import torch
 from benchmarks.primitive_cache import resident
 from hf_elmo.commands.embed_corpus import bound_caches
 from hf_elmo.model.products.matrix_products import packed_product
-from hf_elmo.vectors.bulk.memory import give_back_free_memory
+from hf_elmo.vectors.memory import give_back_memory
 
 if {bounded}:
     bound_caches()
@@ -54,7 +54,7 @@ before = resident()
 with torch.inference_mode():
     for rows in range(1, 600):
         product(torch.ones(rows, 64))
-give_back_free_memory()
+give_back_memory()
 print(resident() - before)
 """
 

@@ -21,6 +21,7 @@ from torch.distributed import TCPStore
 
 from hf_elmo import ElmoConfig, ElmoForPreTraining, ElmoModel, ElmoTokenizer
 from hf_elmo.language_model.scoring import perplexity
+from hf_elmo.training import trainer as trainer_module
 from hf_elmo.training.batches import RunningText, WordTable
 from hf_elmo.training.corpus import Corpus
 from hf_elmo.training.trainer import (
@@ -323,6 +324,16 @@ def test_a_full_disk_loses_nothing(uninterrupted, tmp_path):
     assert sha256(out / "checkpoint-4" / "optimizer.pt") == kept
     run(tmp_path)
     assert sha256(out / "model.safetensors") == sha256(uninterrupted / "model.safetensors")
+
+
+def test_freed_memory_is_given_back_now_and_then(tmp_path, monkeypatch):
+    """Batches of many shapes leave gaps in memory, by which a training of days would grow to several GB."""
+    steps = []
+    monkeypatch.setattr(trainer_module, "_BATCHES_BETWEEN_TRIMS", 3)
+    monkeypatch.setattr(trainer_module, "give_back_memory", lambda: steps.append(1))
+    write_text(tmp_path)
+    small_training(tmp_path, max_steps=7, save_strategy="no")
+    assert len(steps) == 2
 
 
 def test_a_loss_that_is_no_number_stops_the_training(tmp_path):

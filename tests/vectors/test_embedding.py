@@ -161,7 +161,7 @@ def test_memory_is_given_back_after_many_words(model, tokenizer, monkeypatch, ba
 def test_memory_that_was_freed_goes_back_to_the_system():
     """In a process of its own: blocks too small to be mapped one by one, and one above them that stays."""
     program = """
-from hf_elmo.vectors.batching import give_back_memory
+from hf_elmo.vectors.memory import give_back_memory
 def resident():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon"))
 kept = [b"x" * 100_000 for _ in range(500)]

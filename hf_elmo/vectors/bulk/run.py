@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ...whole_files import new_file
 from ..embedder import Embedder
-from .memory import give_back_free_memory
+from ..memory import give_back_memory
 from .output_folder import OutputFolder
 from .row_sources import open_rows
 from .rows import BadRow, Row, RowSource
@@ -228,7 +228,7 @@ class Run:
                 words, truncated = words + len(row.words), truncated + len(row.truncated_words)
                 self._progress.add(len(row.words))
                 if words - trimmed_at >= _WORDS_BETWEEN_TRIMS:
-                    give_back_free_memory()
+                    give_back_memory()
                     trimmed_at = words
             writer.finish()
         except BaseException:

@@ -1,4 +1,4 @@
-"""Memory of a long run: what the C library holds although nobody uses it goes back to the system."""
+"""Memory of long runs: what the C library holds although nobody uses it goes back to the system."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def _trim() -> Callable[[int], int] | None:
         return None
 
 
-def give_back_free_memory() -> None:
+def give_back_memory() -> None:
     """Returns to the system what was freed.
 
-    Texts, words and vectors of all sizes come and go between things that stay, and glibc keeps the gaps, by which a
-    process grows for hours. Where the C library is another one, nothing happens.
+    Blocks of all sizes come and go between things that stay, and glibc keeps the gaps for later: hundreds of MB after a
+    corpus, GB in a process that runs for hours. Where the C library is another one, nothing happens.
     """
     if (trim := _trim()) is not None:
         trim(0)
