@@ -3,16 +3,21 @@
     python -m benchmarks.elmo_mini text WORK
     python -m benchmarks.elmo_mini train STAGE WORK
     python -m benchmarks.elmo_mini keep STAGE WORK
+    python -m benchmarks.elmo_mini measure MODEL [--output FILE]
 
 `text` cuts the shared training text (Wikipedia, Wikinews, fiction) into four parts: part n has every fourth paragraph
-of each file. `train` reads part STAGE - 1 once in part, in the folder WORK/stage-N, and goes on from its last
-checkpoint where there is one; stage 1 begins from random weights, each other one from the weights that were kept of
+of each file. `train` reads of part STAGE - 1, writes to the folder WORK/stage-N, and goes on from its last checkpoint
+where there is one; stage 1 begins from random weights, each other one from the weights that were kept of
 the one before. `keep` writes a stage's weights in float16, its model folder and its log to
 `benchmarks/results/elmo_mini/stage-N`; what was kept is all that the next stage needs. On the same kind of machine a
 stage is repeated bit for bit.
 
-`vocabulary.txt` there has the 12,000 words of the first elmo-mini (of 2026-11) and 4,000 more: those which are the most
-frequent others in part 0 (`hf-elmo vocab`), all in order of their frequency in it.
+`vocabulary.txt` there has the 12,000 words of the first elmo-mini (`first_vocabulary.txt`) and 4,000 more: those which
+are the most frequent others in part 0 (`hf-elmo vocab`), all in order of their frequency in it.
+
+`measure` prints the perplexity of each direction on the held-out text of each kind: over all predictions, as `hf-elmo
+perplexity` has it, and over those of boundaries and the first elmo-mini's words alone, which models of larger
+vocabularies share. The softmax is always that over the model's whole vocabulary.
 """
 
 from __future__ import annotations
@@ -27,13 +32,20 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 import hf_elmo
+from hf_elmo import ElmoForPreTraining, ElmoTokenizer
+from hf_elmo.language_model.scoring import score_sentences
+from hf_elmo.training.corpus import read_sentences
 from hf_elmo.whole_files import new_folder
 
 from .harness.data import shared_data
 
 KEPT = Path(__file__).parent / "results" / "elmo_mini"
 TEXTS = ("wikipedia_en_2015", "wikipedia_en_2015_more", "wikinews_en", "gutenberg_fiction")
+#: Texts that have a part which no stage reads.
+HELD_OUT = ("wikipedia_en_2015", "wikinews_en", "gutenberg_fiction")
 #: As many parts as there are stages at most.
 PARTS = 4
 
@@ -125,6 +137,37 @@ def keep(number: int, work: Path, kept: Path = KEPT) -> Path:
     return kept / f"stage-{number}"
 
 
+def measure(folder: Path) -> dict[str, dict[str, float]]:
+    """Perplexities of a model on the held-out texts, by text: over all predictions, and over those of shared words."""
+    model, tokenizer = ElmoForPreTraining.from_pretrained(folder).eval(), ElmoTokenizer.from_pretrained(folder)
+    shared = set((KEPT / "first_vocabulary.txt").read_text(encoding="utf-8").splitlines())
+    results = {}
+    for text in HELD_OUT:
+        totals = np.zeros((2, 2))
+        counts, unknown = np.zeros(2), 0
+        sentences = read_sentences([shared_data("lm", text, "test.txt.gz")], True)["text"]
+        for sentence in score_sentences(model, tokenizer, list(sentences)):
+            both = np.stack([sentence.forward, sentence.backward]).astype(np.float64)
+            is_shared = np.array([word in shared for word in sentence.words])
+            # The end is the last of the next words, the beginning the first of the previous ones.
+            places = [[*is_shared, True], [True, *is_shared]]
+            totals += [both.sum(axis=1), both.sum(axis=1, where=places)]
+            counts += len(sentence.forward), is_shared.sum() + 1
+            unknown += int(sentence.unknown.sum())
+        (forward, backward), (forward_shared, backward_shared) = np.exp(-totals / counts[:, None]).tolist()
+        results[text] = {
+            "forward": forward,
+            "backward": backward,
+            "predictions": int(counts[0]),
+            "unknown": unknown / counts[0],
+            "forward, shared words": forward_shared,
+            "backward, shared words": backward_shared,
+            "shared words": int(counts[1]),
+        }
+        print(text, json.dumps(results[text]), flush=True)
+    return results
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = parser.add_subparsers(dest="what", required=True)
@@ -133,8 +176,15 @@ def main(arguments: list[str] | None = None) -> None:
         part = parts.add_parser(name)
         part.add_argument("stage", type=int, choices=STAGES)
         part.add_argument("work", type=Path)
+    part = parts.add_parser("measure")
+    part.add_argument("model", type=Path)
+    part.add_argument("--output", type=Path, help="JSON file")
     options = parser.parse_args(arguments)
-    if options.what == "text":
+    if options.what == "measure":
+        results = measure(options.model)
+        if options.output:
+            options.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    elif options.what == "text":
         cut_texts(options.work)
     elif options.what == "keep":
         print(keep(options.stage, options.work))

@@ -3,10 +3,12 @@
 import gzip
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import hf_elmo
 from benchmarks import elmo_mini
 from hf_elmo import ElmoForPreTraining, ElmoModel, ElmoTokenizer
 
@@ -92,3 +94,34 @@ def test_a_weight_that_float16_does_not_hold_is_an_error(trained, tmp_path):
     with pytest.raises(ValueError, match="beyond the range of float16"):
         elmo_mini.keep(1, tmp_path / "work", tmp_path / "kept")
     assert not (tmp_path / "kept" / "stage-1").exists()
+
+
+def test_perplexity_over_shared_words(tmp_path, monkeypatch, capsys):
+    """Without words of their own it is that of `hf_elmo.perplexity`; unknown words and names count in that alone."""
+    monkeypatch.setenv("HF_ELMO_SHARED_DATA", str(tmp_path))
+    texts = ["I have read the book.", "I have read the Zwiebelfisch.", "The book."]
+    for name, text in zip(elmo_mini.HELD_OUT, texts, strict=True):
+        (tmp_path / "lm" / name).mkdir(parents=True)
+        with gzip.open(tmp_path / "lm" / name / "test.txt.gz", "wt", encoding="utf-8") as file:
+            file.write(text + "\n")
+    folder = hf_elmo.bundled("elmo-mini")
+    elmo_mini.main(["measure", folder, "--output", str(tmp_path / "measured.json")])
+    measured = json.loads((tmp_path / "measured.json").read_text(encoding="utf-8"))
+    model, tokenizer = ElmoForPreTraining.from_pretrained(folder).eval(), ElmoTokenizer.from_pretrained(folder)
+    for name, text in zip(elmo_mini.HELD_OUT, texts, strict=True):
+        expected = hf_elmo.perplexity(model, tokenizer, [text])
+        assert measured[name]["forward"] == pytest.approx(expected.forward)
+        assert measured[name]["backward"] == pytest.approx(expected.backward)
+        assert measured[name]["predictions"] == expected.words
+        unknown = "Zwiebelfisch" in text
+        assert measured[name]["shared words"] == expected.words - unknown
+        assert (measured[name]["forward, shared words"] == pytest.approx(expected.forward)) == (not unknown)
+    (scored,) = hf_elmo.score_sentences(model, tokenizer, [texts[1]])
+    place = scored.words.index("Zwiebelfisch")
+    for direction, log_probabilities, at in (
+        ("forward", scored.forward, place),
+        ("backward", scored.backward, place + 1),
+    ):
+        others = np.delete(log_probabilities, at)
+        name = f"{direction}, shared words"
+        assert measured[elmo_mini.HELD_OUT[1]][name] == pytest.approx(np.exp(-others.mean()), rel=1e-5)
