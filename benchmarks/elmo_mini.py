@@ -60,7 +60,7 @@ class Stage:
     warmup_steps: int
 
 
-STAGES = {1: Stage(3900, 0.004, 0.006, 200)}
+STAGES = {1: Stage(3900, 0.004, 0.006, 200), 2: Stage(4200, 0.003, 0.0045, 42)}
 
 
 def part_file(work: Path, text: str, part: int) -> Path:
