@@ -17,7 +17,8 @@ are the most frequent others in part 0 (`hf-elmo vocab`), all in order of their 
 
 `measure` prints the perplexity of each direction on the held-out text of each kind: over all predictions, as `hf-elmo
 perplexity` has it, and over those of boundaries and the first elmo-mini's words alone, which models of larger
-vocabularies share. The softmax is always that over the model's whole vocabulary.
+vocabularies share. The softmax is always that over the model's whole vocabulary. `stage-N/measured.json` has that of a
+stage, `first_measured.json` that of the first elmo-mini.
 """
 
 from __future__ import annotations
@@ -128,6 +129,7 @@ def keep(number: int, work: Path, kept: Path = KEPT) -> Path:
     halves = {name: weight.half() for name, weight in weights.items()}
     if not all(half.isfinite().all() for half in halves.values()):
         raise ValueError(f"{trained} has weights beyond the range of float16.")
+    # What was measured of an earlier try is not true of this one, and goes with it.
     with new_folder(kept / f"stage-{number}", overwrite=True) as folder:
         for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
             (folder / name).write_bytes((trained / name).read_bytes())
