@@ -9,8 +9,7 @@
 of each file. `train` reads of part STAGE - 1, writes to the folder WORK/stage-N, and goes on from its last checkpoint
 where there is one; stage 1 begins from random weights, each other one from the weights that were kept of
 the one before. `keep` writes a stage's weights in float16, its model folder and its log to
-`benchmarks/results/elmo_mini/stage-N`; what was kept is all that the next stage needs. On the same kind of machine a
-stage is repeated bit for bit.
+`benchmarks/results/elmo_mini/stage-N`; what was kept is all that the next stage needs.
 
 `vocabulary.txt` there has the 12,000 words of the first elmo-mini (`first_vocabulary.txt`) and 4,000 more: those which
 are the most frequent others in part 0 (`hf-elmo vocab`), all in order of their frequency in it.
