@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import datasets
@@ -473,22 +474,39 @@ class TestInterruptions:
         with pytest.raises(ValueError, match=r"00002.parquet is .* bytes, expected"):
             embed_corpus(source, output, embedder, shard_rows=5)
 
-    def test_a_full_disk(self, tmp_path, source, uninterrupted, tiny_model_folder, monkeypatch):
+    @pytest.mark.parametrize("group_bytes", [1, 2**24])
+    def test_a_full_disk(self, tmp_path, source, uninterrupted, tiny_model_folder, monkeypatch, group_bytes):
         output, embedder = tmp_path / "out", Embedder(tiny_model_folder, dtype="float16")
 
         class Full(shard_writers.ParquetShard):
-            def _write_group(self):
-                if self.target.name == "00003.parquet":
+            def _write_group(self, rows):
+                if self.target.name == "00003.parquet" and 17 in [row[0] for row in rows]:
                     raise OSError(28, os.strerror(28))
-                super()._write_group()
+                super()._write_group(rows)
 
+        # Rows are written by another thread: with a group for each, the third one's error meets the writing of others.
+        monkeypatch.setattr(shard_writers, "_ROW_GROUP_BYTES", group_bytes)
         monkeypatch.setitem(shard_writers.SHARDS, "parquet", Full)
         with pytest.raises(OSError, match=r"00003.parquet cannot be written: No space left .* \(shards: 3\)"):
             embed_corpus(source, output, embedder, shard_rows=5)
         assert sorted(path.name for path in (output / "data").iterdir()) == [f"0000{n}.parquet" for n in range(3)]
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("writer of a shard")]
         monkeypatch.undo()
         embed_corpus(source, output, embedder, shard_rows=5)
-        assert content(output) == uninterrupted
+        found = content(output)
+        assert found.keys() == uninterrupted.keys()
+        if group_bytes > 1:
+            assert found == uninterrupted
+
+
+def test_groups_of_rows_are_written_in_their_order(tmp_path, tiny_model_folder, monkeypatch):
+    source = write_text(tmp_path / "c.txt")
+    embed_corpus(source, tmp_path / "one", Embedder(tiny_model_folder))
+    monkeypatch.setattr(shard_writers, "_ROW_GROUP_BYTES", 1)
+    embed_corpus(source, tmp_path / "many", Embedder(tiny_model_folder))
+    one, many = (pq.ParquetFile(tmp_path / name / "data" / "00000.parquet") for name in ("one", "many"))
+    assert (one.num_row_groups, many.num_row_groups) == (1, len(TEXTS))
+    assert many.read().equals(one.read())
 
 
 def test_nothing_to_embed(tmp_path, tiny_model_folder):

@@ -23,7 +23,7 @@ from .run import BulkProgress, ChainedRows, Run
 from .shard_writers import OWN_COLUMNS, SHARDS, ShardShape
 
 # Raise it whenever the same input and options would be written otherwise than before.
-_FORMAT = 1
+_FORMAT = 2
 
 _HASHED_ENDS = 2**16
 _PROGRAMS = ("torch", "transformers", "tokenizers", "numpy", "pyarrow", "h5py", "nupunkt")

@@ -7,6 +7,7 @@ import struct
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -19,6 +20,8 @@ from ..embedding import EmbeddedSentence
 from ..writers import AllenNlpHdf5Writer, BilmHdf5Writer
 
 _ROW_GROUP_BYTES = 16 * 2**20
+# Numbers that Parquet's writer encodes at once: its own 1,024 are fewer than three words of elmo-mini have.
+_NUMBERS_AT_ONCE = 2**16
 # The table of contents of a safetensors file has this many bytes here: it is written when the vectors are.
 _HEADER_BYTES = 1024
 _COPIED_AT_ONCE = 2**20
@@ -159,8 +162,15 @@ class ShardWriter(ABC):
     def _abandon(self) -> None: ...
 
 
+# Its number, the values of the columns to keep, words and vectors.
+_RowToWrite = tuple[int, Sequence[Any], list[str], np.ndarray | None]
+
+
 class ParquetShard(ShardWriter):
-    """Parquet with the columns of `ShardShape.schema`."""
+    """Parquet with the columns of `ShardShape.schema`.
+
+    Each group of rows is encoded and written by a thread of its own while the next rows are embedded.
+    """
 
     suffix = ".parquet"
 
@@ -171,23 +181,37 @@ class ParquetShard(ShardWriter):
         packing = dict.fromkeys(_leaves(schema, texts), "zstd")
         packing |= dict.fromkeys(_leaves(schema, ["vectors", "vector"]), "none")
         self._file = pq.ParquetWriter(
-            self.path, schema, use_dictionary=_leaves(schema, texts), compression=packing, write_statistics=["row"]
+            self.path,
+            schema,
+            use_dictionary=_leaves(schema, texts),
+            compression=packing,
+            write_statistics=["row"],
+            write_batch_size=_NUMBERS_AT_ONCE,
         )
         self._schema = schema
-        self._clear()
-
-    def _clear(self) -> None:
-        self._rows: list[tuple[int, Sequence[Any], list[str], np.ndarray | None]] = []
+        self._rows: list[_RowToWrite] = []
         self._bytes = 0
+        self._thread = ThreadPoolExecutor(1, "writer of a shard")
+        self._written: Future[None] | None = None
 
     def _add(self, row: int, kept: Sequence[Any], words: list[str], vectors: np.ndarray | None) -> None:
         self._rows.append((row, kept, words, vectors))
         self._bytes += (0 if vectors is None else vectors.nbytes) + 100 * (len(words) + 1)
         if self._bytes >= _ROW_GROUP_BYTES:
-            self._write_group()
+            self._begin_group()
 
-    def _write_group(self) -> None:
-        numbers, kept, words, vectors = zip(*self._rows)
+    def _begin_group(self) -> None:
+        # One group at most waits in memory, and an error of the one before comes to light here.
+        self._wait()
+        self._written = self._thread.submit(self._write_group, self._rows)
+        self._rows, self._bytes = [], 0
+
+    def _wait(self) -> None:
+        if self._written is not None:
+            self._written.result()
+
+    def _write_group(self, rows: list[_RowToWrite]) -> None:
+        numbers, kept, words, vectors = zip(*rows)
         columns = [
             pa.array(numbers, pa.int64()),
             *(
@@ -197,14 +221,16 @@ class ParquetShard(ShardWriter):
             *row_columns(self.shape, words, vectors),
         ]
         self._file.write_table(pa.Table.from_arrays(columns, schema=self._schema))
-        self._clear()
 
     def _finish(self) -> None:
         if self._rows:
-            self._write_group()
+            self._begin_group()
+        self._wait()
+        self._thread.shutdown()
         self._file.close()
 
     def _abandon(self) -> None:
+        self._thread.shutdown()
         self._file.close()
 
 
