@@ -6,10 +6,11 @@
     python -m benchmarks.elmo_mini measure MODEL [--output FILE]
 
 `text` cuts the shared training text (Wikipedia, Wikinews, fiction) into four parts: part n has every fourth paragraph
-of each file. `train` reads of part STAGE - 1, writes to the folder WORK/stage-N, and goes on from its last checkpoint
+of each file. `train` reads part STAGE - 1, writes to the folder WORK/stage-N, and goes on from its last checkpoint
 where there is one; stage 1 begins from random weights, each other one from the weights that were kept of
-the one before. `keep` writes a stage's weights in float16, its model folder and its log to
-`benchmarks/results/elmo_mini/stage-N`; what was kept is all that the next stage needs.
+the one before. From stage 3 on all parts of Wikinews are read: its 2.5 M words are few. `keep` writes a stage's weights
+in float16, its model folder and its log to `benchmarks/results/elmo_mini/stage-N`; what was kept is all that the next
+stage needs.
 
 `vocabulary.txt` there has the 12,000 words of the first elmo-mini (`first_vocabulary.txt`) and 4,000 more: those which
 are the most frequent others in part 0 (`hf-elmo vocab`), all in order of their frequency in it.
@@ -52,15 +53,28 @@ PARTS = 4
 
 @dataclass(frozen=True)
 class Stage:
-    """What differs from stage to stage: updates, AdamW's and Muon's rate at the peak, and updates up to it."""
+    """What differs from stage to stage.
+
+    Attributes:
+        steps: Updates.
+        learning_rate: AdamW's rate at the peak.
+        matrix_learning_rate: Muon's rate at the peak.
+        warmup_steps: Updates up to the peak.
+        whole: Texts of which all parts are read, not that of the stage alone.
+    """
 
     steps: int
     learning_rate: float
     matrix_learning_rate: float
     warmup_steps: int
+    whole: tuple[str, ...] = ()
 
 
-STAGES = {1: Stage(3900, 0.004, 0.006, 200), 2: Stage(4200, 0.003, 0.0045, 42)}
+STAGES = {
+    1: Stage(3900, 0.004, 0.006, 200),
+    2: Stage(4200, 0.003, 0.0045, 42),
+    3: Stage(5500, 0.003, 0.0045, 55, whole=("wikinews_en",)),
+}
 
 
 def part_file(work: Path, text: str, part: int) -> Path:
@@ -106,7 +120,8 @@ def command(number: int, work: Path) -> list[str]:
     flags = ["--whole-sentences", "--no-bf16"]
     if any(output.glob("checkpoint-*")):
         flags.append("--resume")
-    files = [part_file(work, text, number - 1) for text in TEXTS]
+    parts = {text: range(PARTS) if text in stage.whole else [number - 1] for text in TEXTS}
+    files = [part_file(work, text, part) for text in TEXTS for part in parts[text]]
     given = [str(word) for option in options.items() for word in option]
     return [sys.executable, "-m", "hf_elmo", "train", *map(str, files), *given, *flags]
 

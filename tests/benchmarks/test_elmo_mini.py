@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,6 +53,14 @@ def test_each_stage_begins_where_the_one_before_has_ended(tmp_path, monkeypatch)
     assert "--resume" not in second
     (tmp_path / "stage-2" / "checkpoint-100").mkdir(parents=True)
     assert "--resume" in elmo_mini.command(2, tmp_path)
+
+
+def test_a_stage_that_reads_a_text_whole(tmp_path, monkeypatch):
+    monkeypatch.setitem(elmo_mini.STAGES, 2, elmo_mini.Stage(7, 0.003, 0.004, 1, whole=("wikinews_en",)))
+    files = [Path(word).name for word in elmo_mini.command(2, tmp_path) if word.endswith(".gz")]
+    assert [name for name in files if "news" in name] == [f"wikinews_en.{part}.txt.gz" for part in range(4)]
+    assert len(files) == 7
+    assert all(name.endswith(".1.txt.gz") for name in files if "news" not in name)
 
 
 def test_the_vocabulary_has_the_first_ones_words():
