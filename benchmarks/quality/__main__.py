@@ -34,7 +34,10 @@ COMMANDS: dict[str, tuple[str, list[str], list[str]]] = {
         ["--shares", "0.5", "1", "--tasks", "sst5"],
     ),
     "finetuning": ("finetuning", [], ["--epochs", "1"]),
+    "optimizers": ("optimizers", [], []),
 }
+#: Tables whose command leaves models in a folder.
+WITH_WORK = ("finetuning", "optimizers")
 
 
 def commands(quick: bool, model: str, results: Path, work: Path, threads: int | None) -> dict[str, list[str]]:
@@ -45,7 +48,7 @@ def commands(quick: bool, model: str, results: Path, work: Path, threads: int | 
         line += [*(small if quick else full), "--output", str(results.resolve() / f"{name}.json")]
         line += ["--quick", "--seeds", "1"] if quick else []
         line += ["--threads", str(threads)] if threads else []
-        line += ["--work", str(work / "finetuned")] if name == "finetuning" else []
+        line += ["--work", str(work / name)] if name in WITH_WORK else []
         found[name] = line
     return found
 

@@ -20,6 +20,7 @@ from .tables import RESULTS
 
 PAGE = Path(__file__).parents[2] / "docs" / "quality.md"
 PLOT = "efficiency.svg"
+BOTH = ("forward", "backward")
 
 INTRODUCTION = """# What the vectors are worth
 
@@ -148,12 +149,22 @@ def finetuning_section(rows: dict) -> str:
     lines = [
         [
             name,
-            *(number(rows[name]["perplexity"][key]) for key in ("forward", "backward")),
+            *(number(rows[name]["perplexity"][key]) for key in BOTH),
             *(number(rows[name][split]) for split in ("dev", "test")),
         ]
         for name in ("before", "after")
     ]
     return table(["biLM", "perplexity, forward", "backward", "entity F1, dev", "test"], lines)
+
+
+def optimizers_section(rows: dict) -> str:
+    """Perplexities that the optimisers reach."""
+    lines = [
+        [name, f"{run['updates']:,}", number(run["cpu_seconds"], 1, 1 / 60), *(number(run[key]) for key in BOTH)]
+        for name, runs in rows.items()
+        for run in runs
+    ]
+    return table(["", "updates", "CPU minutes", "perplexity, forward", "backward"], lines)
 
 
 #: For each table its heading, module and section; the order of the page.
@@ -166,11 +177,13 @@ SECTIONS: dict[str, tuple[str, Callable[[dict], str]]] = {
     "state": ("A carried state", state_section),
     "noise": ("Noise", noise_section),
     "finetuning": ("Fine-tuning the biLM on tweets", finetuning_section),
+    "optimizers": ("Optimisers at equal CPU time", optimizers_section),
 }
 MODULES = {
     "read": "read_occurrences",
     "efficiency": "tasks --tasks wnut17 sst5 --shares 0.01 0.1 1",
     "finetuning": "finetuning --work FOLDER",
+    "optimizers": "optimizers --work FOLDER",
 }
 
 

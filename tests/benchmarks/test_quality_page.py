@@ -45,6 +45,7 @@ ROWS = {
         name: {"perplexity": {"forward": 300.0, "backward": 310.0}, "dev": SCORE, "test": SCORE}
         for name in ("before", "after")
     },
+    "optimizers": {"AdamW 0.004": [{"updates": 1100, "cpu_seconds": 90, "forward": 150.0, "backward": 151.0}]},
 }
 
 
@@ -77,6 +78,7 @@ def test_every_figure_is_on_the_page(results):
         "| elmo | forward | 1 | 4.32 | 0.00 |",
         "| entities, F1 | clean | 40.2 ± 1.5 |",
         "| before | 300.0 | 310.0 | 40.2 ± 1.5 | 40.2 ± 1.5 |",
+        "| AdamW 0.004 | 1,100 | 1.5 | 150.0 | 151.0 |",
     ]:
         assert line in text.splitlines()
     assert "Tense (2 past, 3 present), in %:" in text
@@ -135,6 +137,9 @@ def test_the_quick_mode_makes_every_table(shared_data, tmp_path):
     assert {"ELMo", "random ELMo", "from scratch"} <= set(arms)
     pos = tables["layers"]["rows"]["pos"]
     assert pos["model"]["layer 1"]["mean"] > pos["random"]["layer 1"]["mean"]
+    runs = [run for arm in tables["optimizers"]["rows"].values() for run in arm]
+    assert len(runs) == 4
+    assert all(run["updates"] == 2 and run["forward"] > 1000 for run in runs), "they have learned next to nothing yet"
     (state,) = tables["state"]["rows"].values()
     assert state["perplexity"]["zeros"]["forward"] < 500
     misspelt = tables["noise"]["rows"]["ELMo"]["pos"]

@@ -1,0 +1,98 @@
+"""Muon against AdamW at equal CPU time: the perplexity that each reaches with the bundled model's sizes.
+
+    python -m benchmarks.quality.optimizers --work FOLDER [--updates 700] [--output FILE.json]
+
+All arms begin from the same random weights, and read `lm/wikipedia_en_2015/train.txt.gz` as the stages of the bundled
+model do (`benchmarks.elmo_mini`): 2,560 words an update, float32, one thread, single sentences, a rate that rises over
+a twentieth of the updates and then falls to zero as a cosine. AdamW's updates are cheaper, so its arms have
+`--adamw-updates` times as many; the CPU time that each arm took stands in the table. Muon has the stages' rates, AdamW
+several. Perplexities are those of the first `--sentences` sentences of `valid.txt.gz`.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import hf_elmo
+from hf_elmo.training.corpus import read_sentences
+
+from ..harness.data import shared_data
+from .tables import load_language_model, parser, read_options, write_table
+
+#: For each arm AdamW's rate, and Muon's, if it is there.
+ARMS: dict[str, tuple[float, float | None]] = {
+    "Muon, AdamW for the rest": (0.004, 0.006),
+    "AdamW 0.002": (0.002, None),
+    "AdamW 0.004": (0.004, None),
+    "AdamW 0.008": (0.008, None),
+}
+TEXT = ("lm", "wikipedia_en_2015")
+
+
+def train(
+    text: Path, work: Path, sizes: str, rates: tuple[float, float | None], updates: int, seed: int
+) -> dict[str, float]:
+    """Trains one arm in a process of its own; its updates, and its CPU time in seconds, text included."""
+    rate, matrix_rate = rates
+    options: dict[str, object] = {
+        "--output": work,
+        "--config": sizes,
+        "--vocabulary-size": 12_000,
+        "--samples": 2048,
+        "--batch-size": 128,
+        "--unroll-steps": 20,
+        "--steps": updates,
+        "--learning-rate": rate,
+        "--warmup-steps": max(1, updates // 20),
+        "--weight-decay": 0.01,
+        "--max-grad-norm": 1,
+        "--save-steps": updates,
+        "--log-steps": 50,
+        "--seed": seed,
+        "--optimizer": "adamw" if matrix_rate is None else "muon",
+    }
+    if matrix_rate is not None:
+        options["--matrix-learning-rate"] = matrix_rate
+    given = [str(word) for option in options.items() for word in option]
+    command = [sys.executable, "-m", "hf_elmo", "train", str(text), *given]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([*command, "--whole-sentences", "--no-bf16"], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"updates": updates, "cpu_seconds": round(seconds, 1)}
+
+
+def main(arguments: list[str] | None = None) -> dict:
+    """Trains and measures all arms of a command line."""
+    options = parser(__doc__, seeds=(0,))
+    options.add_argument("--work", type=Path, required=True, help="folder of the trained models; must not exist yet")
+    options.add_argument("--updates", type=int, default=700, help="of Muon")
+    options.add_argument("--adamw-updates", type=float, default=1.1, help="times as many updates for AdamW")
+    options.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
+    options.add_argument("--sentences", type=int, default=2000)
+    options = read_options(options, arguments)
+    if options.work.exists():
+        raise SystemExit(f"{options.work} exists already: give a folder with --work that does not.")
+    updates, count = (2, 5) if options.quick else (options.updates, options.sentences)
+    text = shared_data(*TEXT, "valid.txt.gz" if options.quick else "train.txt.gz")
+    sentences = list(read_sentences([shared_data(*TEXT, "valid.txt.gz")])["text"][:count])
+    rows: dict[str, list[dict[str, float]]] = {}
+    for name in options.arms:
+        rates, rows[name] = ARMS[name], []
+        for seed in options.seeds:
+            folder = options.work / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
+            many = updates if rates[1] is not None else round(updates * options.adamw_updates)
+            found = train(text, folder, str(options.model), rates, many, seed)
+            tokenizer, model = load_language_model(str(folder))
+            reached = hf_elmo.perplexity(model, tokenizer, sentences)
+            rows[name].append(found | {"forward": reached.forward, "backward": reached.backward})
+            print(name, rows[name][-1], flush=True)
+    return write_table(options.output, "optimizers", rows, options, __spec__.name)
+
+
+if __name__ == "__main__":
+    main()
