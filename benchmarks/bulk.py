@@ -276,6 +276,7 @@ def measure_sizes(options: argparse.Namespace, folder: Path, source: Path) -> di
             for place, (layers, pooling, _, dtype) in enumerate(_KINDS):
                 begun = time.process_time()
                 writers[place].write(rows, (), *_as_kind(row, layers, pooling, dtype)[:2])
+                writers[place].wait()
                 seconds[place] += time.process_time() - begun
             rows, begun = rows + 1, time.process_time()
         for place, writer in enumerate(writers):

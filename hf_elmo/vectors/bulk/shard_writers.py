@@ -139,6 +139,11 @@ class ShardWriter(ABC):
         with _writing(self.target):
             self._add(row, kept, words, vectors)
 
+    def wait(self) -> None:
+        """Waits for rows that are just being written beside what the caller does."""
+        with _writing(self.target):
+            self._wait()
+
     def finish(self) -> None:
         """Completes and closes the file."""
         with _writing(self.target):
@@ -154,6 +159,9 @@ class ShardWriter(ABC):
 
     @abstractmethod
     def _add(self, row: int, kept: Sequence[Any], words: list[str], vectors: np.ndarray | None) -> None: ...
+
+    def _wait(self) -> None:  # noqa: B027 (most formats write at once)
+        pass
 
     @abstractmethod
     def _finish(self) -> None: ...
