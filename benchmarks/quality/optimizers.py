@@ -6,13 +6,16 @@ All arms begin from the same random weights, and read `lm/wikipedia_en_2015/trai
 model do (`benchmarks.elmo_mini`): 2,560 words an update, float32, one thread, single sentences, a rate that rises over
 a twentieth of the updates and then falls to zero as a cosine. AdamW's updates are cheaper, so its arms have
 `--adamw-updates` times as many; the CPU time that each arm took stands in the table. Muon has the stages' rates, AdamW
-several. Perplexities are those of the first `--sentences` sentences of `valid.txt.gz`.
+several. Perplexities are those of the first `--sentences` sentences of `valid.txt.gz`. An arm that is whole in FOLDER,
+by the same options, is not trained again, so that the command may be interrupted.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -36,7 +39,7 @@ TEXT = ("lm", "wikipedia_en_2015")
 def train(
     text: Path, work: Path, sizes: str, rates: tuple[float, float | None], updates: int, seed: int
 ) -> dict[str, float]:
-    """Trains one arm in a process of its own; its updates, and its CPU time in seconds, text included."""
+    """Trains one arm in a process of its own, unless it is there; its updates, and CPU seconds, text included."""
     rate, matrix_rate = rates
     options: dict[str, object] = {
         "--output": work,
@@ -58,25 +61,29 @@ def train(
     if matrix_rate is not None:
         options["--matrix-learning-rate"] = matrix_rate
     given = [str(word) for option in options.items() for word in option]
+    record = work / "optimizers.json"
+    if record.is_file() and (kept := json.loads(record.read_text(encoding="utf-8")))["options"] == given:
+        return kept["found"]
+    shutil.rmtree(work, ignore_errors=True)
     command = [sys.executable, "-m", "hf_elmo", "train", str(text), *given]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([*command, "--whole-sentences", "--no-bf16"], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {"updates": updates, "cpu_seconds": round(seconds, 1)}
+    found = {"updates": updates, "cpu_seconds": round(seconds, 1)}
+    record.write_text(json.dumps({"options": given, "found": found}), encoding="utf-8")
+    return found
 
 
 def main(arguments: list[str] | None = None) -> dict:
     """Trains and measures all arms of a command line."""
     options = parser(__doc__, seeds=(0,))
-    options.add_argument("--work", type=Path, required=True, help="folder of the trained models; must not exist yet")
+    options.add_argument("--work", type=Path, required=True, help="folder of the trained models")
     options.add_argument("--updates", type=int, default=700, help="of Muon")
     options.add_argument("--adamw-updates", type=float, default=1.1, help="times as many updates for AdamW")
     options.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     options.add_argument("--sentences", type=int, default=2000)
     options = read_options(options, arguments)
-    if options.work.exists():
-        raise SystemExit(f"{options.work} exists already: give a folder with --work that does not.")
     updates, count = (2, 5) if options.quick else (options.updates, options.sentences)
     text = shared_data(*TEXT, "valid.txt.gz" if options.quick else "train.txt.gz")
     sentences = list(read_sentences([shared_data(*TEXT, "valid.txt.gz")])["text"][:count])

@@ -10,7 +10,7 @@ from places import CHECKOUT
 sys.path.insert(0, str(CHECKOUT))
 
 from benchmarks.quality import __main__ as quality
-from benchmarks.quality import noise, page
+from benchmarks.quality import noise, optimizers, page
 
 SCORE = {"mean": 40.25, "spread": 1.5, "runs": 3}
 ARMS = {arm: {"dev": SCORE, "test": SCORE} for arm in ("ELMo", "from scratch")}
@@ -120,6 +120,25 @@ def test_a_measurement_needs_all_that_it_compares(monkeypatch):
     monkeypatch.setattr(noise.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SystemExit, match="give --ngram-words 0"):
         noise.main([])
+
+
+def test_an_arm_that_is_whole_is_not_trained_again(tmp_path, monkeypatch):
+    started = []
+
+    def run(command, **options):
+        started.append(command)
+        (tmp_path / "arm").mkdir()
+
+    monkeypatch.setattr(optimizers.subprocess, "run", run)
+    given = (tmp_path / "text.txt", tmp_path / "arm", "small", (0.004, None))
+    found = optimizers.train(*given, updates=7, seed=0)
+    assert found["updates"] == 7
+    assert optimizers.train(*given, updates=7, seed=0) == found
+    assert len(started) == 1
+    (tmp_path / "arm" / "left").write_text("of other options", encoding="utf-8")
+    assert optimizers.train(*given, updates=8, seed=0)["updates"] == 8
+    assert len(started) == 2
+    assert not (tmp_path / "arm" / "left").exists()
 
 
 @pytest.mark.slow
