@@ -1,6 +1,6 @@
 """Embedding very many words, on paper: machines, hours, storage and cost, from constants that were measured.
 
-    python -m benchmarks.bulk_on_paper [--words 1e12] [--us-a-word 566] [--other-bytes 8.8] ...
+    python -m benchmarks.bulk_on_paper [--words 1e12] [--us-a-word 242] [--other-bytes 8.8] ...
 
 Prints the tables of docs/scale.md. Each default is a figure of this project's own measurements, and the help says of
 which command; give your machine's. Prices are assumptions, not measurements.
@@ -13,8 +13,8 @@ import math
 
 from .harness.report import table
 
-# Of `python -m benchmarks.bulk sizes --words 100000`, on a core of an AMD EPYC that was busy with other work.
-US_A_WORD, TOKENIZING_US, WRITING_US, OTHER_BYTES, WORDS_A_ROW = 566.0, 9.5, 16.2, 8.8, 97.7
+# Of `python -m benchmarks.bulk sizes`, on a core of an Intel Xeon (Ice Lake); a training ran on the other one.
+US_A_WORD, TOKENIZING_US, WRITING_US, OTHER_BYTES, WORDS_A_ROW = 242.0, 7.6, 12.0, 8.8, 92.1
 HOUR = 3600.0
 # Numbers of a vector: of elmo-mini, and of the published models of original size.
 DIMS = {"elmo-mini": 384, "original": 1024}
@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> dict[str, list[list[str]]]:
     parser.add_argument("--writing-us", type=float, default=WRITING_US, help="float16 Parquet: benchmarks.bulk sizes")
     parser.add_argument("--other-bytes", type=float, default=OTHER_BYTES, help="a word, beside its vectors: as before")
     parser.add_argument("--words-a-row", type=float, default=WORDS_A_ROW, help="of the text: as before")
-    parser.add_argument("--original-core-rate", type=float, default=919 / 2, help="words/s, fp32: benchmarks.run")
+    parser.add_argument("--original-core-rate", type=float, default=895 / 2, help="words/s, fp32: benchmarks.run")
     parser.add_argument("--gpu-rate", type=float, default=6400 / 4.40e-3, help="words/s, bf16, H200: benchmarks.gpu")
     parser.add_argument("--cores", type=int, default=64, help="of a machine")
     parser.add_argument("--core-price", type=float, default=0.04, help="dollars an hour, assumed")
