@@ -10,7 +10,7 @@ from places import CHECKOUT
 sys.path.insert(0, str(CHECKOUT))
 
 from benchmarks.quality import __main__ as quality
-from benchmarks.quality import noise, optimizers, page
+from benchmarks.quality import noise, optimizers, page, tables
 
 SCORE = {"mean": 40.25, "spread": 1.5, "runs": 3}
 ARMS = {arm: {"dev": SCORE, "test": SCORE} for arm in ("ELMo", "from scratch")}
@@ -122,6 +122,12 @@ def test_a_measurement_needs_all_that_it_compares(monkeypatch):
         noise.main([])
 
 
+def test_processes_that_a_table_waits_for_count_as_its_time():
+    before = tables.cpu_seconds()
+    subprocess.run([sys.executable, "-c", "import time\nwhile time.process_time() < 0.5: pass"], check=True)
+    assert tables.cpu_seconds() - before >= 0.5
+
+
 def test_an_arm_that_is_whole_is_not_trained_again(tmp_path, monkeypatch):
     started = []
 
@@ -146,23 +152,23 @@ def test_the_quick_mode_makes_every_table(shared_data, tmp_path):
     """Shapes and sanity only: slices of 40 to 100 sentences measure nothing."""
     command = [sys.executable, "-m", "benchmarks.quality", "--quick", "--results", str(tmp_path), "--threads", "1"]
     subprocess.run(command, cwd=CHECKOUT, check=True)
-    tables = {name: json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8")) for name in page.SECTIONS}
-    assert all(each["quick"] and each["seeds"] == [1] for each in tables.values())
-    assert set(tables["tasks"]["rows"]) == {"wnut17", "sst5", "snli", "wic"}
-    for shares in tables["tasks"]["rows"].values():
+    made = {name: json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8")) for name in page.SECTIONS}
+    assert all(each["quick"] and each["seeds"] == [1] for each in made.values())
+    assert set(made["tasks"]["rows"]) == {"wnut17", "sst5", "snli", "wic"}
+    for shares in made["tasks"]["rows"].values():
         for scores in shares["1.0"]["arms"].values():
             assert 0 <= scores["test"]["mean"] <= 100
-    arms = tables["tasks"]["rows"]["sst5"]["1.0"]["arms"]
+    arms = made["tasks"]["rows"]["sst5"]["1.0"]["arms"]
     assert {"ELMo", "random ELMo", "from scratch"} <= set(arms)
-    pos = tables["layers"]["rows"]["pos"]
+    pos = made["layers"]["rows"]["pos"]
     assert pos["model"]["layer 1"]["mean"] > pos["random"]["layer 1"]["mean"]
-    runs = [run for arm in tables["optimizers"]["rows"].values() for run in arm]
+    runs = [run for arm in made["optimizers"]["rows"].values() for run in arm]
     assert len(runs) == 4
     assert all(run["updates"] == 2 and run["forward"] > 1000 for run in runs), "they have learned next to nothing yet"
-    (state,) = tables["state"]["rows"].values()
+    (state,) = made["state"]["rows"].values()
     assert state["perplexity"]["zeros"]["forward"] < 500
-    misspelt = tables["noise"]["rows"]["ELMo"]["pos"]
+    misspelt = made["noise"]["rows"]["ELMo"]["pos"]
     assert misspelt["clean"]["mean"] > misspelt["drop 20%"]["mean"] - 5
-    tuned = tables["finetuning"]["rows"]
+    tuned = made["finetuning"]["rows"]
     assert tuned["after"]["perplexity"]["forward"] != tuned["before"]["perplexity"]["forward"]
     assert "Not measured yet" not in (tmp_path / "quality.md").read_text(encoding="utf-8")
