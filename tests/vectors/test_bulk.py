@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import datasets
 import h5py
@@ -427,6 +428,42 @@ class TestInterruptions:
         manifest = embed_corpus(source, tmp_path / "expected", embedder, shard_rows=5)
         assert len(manifest["shards"]) == 10
         assert content(tmp_path / "expected") == uninterrupted
+
+    @pytest.mark.parametrize(
+        ("owner", "method", "file"),
+        [
+            (output_folder.OutputFolder, "_write", "plan.json"),
+            (output_folder.OutputFolder, "_read", "plan.json"),
+            (os, "open", "process-0.lock"),
+            (os, "open", "completing.lock"),
+        ],
+    )
+    def test_another_process_completes_it_at_this_moment(
+        self, tmp_path, source, uninterrupted, tiny_model_folder, monkeypatch, owner, method, file
+    ):
+        """And deletes the folder of what is unfinished before this one opens its file there."""
+        output, embedder = tmp_path / "out", Embedder(tiny_model_folder, dtype="float16")
+        with monkeypatch.context() as patch:
+            patch.setattr(output_folder.OutputFolder, "complete", lambda self, num_shards: None)
+            for process in range(2):
+                assert embed_corpus(source, output, embedder, shard_rows=5, process=process, processes=2) is None
+        really = getattr(owner, method)
+
+        def complete_first(*arguments, **more):
+            if any(os.path.basename(each) == file for each in arguments if isinstance(each, str | Path)):
+                monkeypatch.undo()
+                assert embed_corpus(source, output, embedder, shard_rows=5, process=1, processes=2)
+                assert not (output / "_unfinished").exists()
+            return really(*arguments, **more)
+
+        monkeypatch.setattr(owner, method, complete_first)
+        if method == "_write":
+            # As the first process, which finds no plan.
+            exists = Path.exists
+            monkeypatch.setattr(Path, "exists", lambda path: path.name != file and exists(path))
+        manifest = embed_corpus(source, output, embedder, shard_rows=5, process=0, processes=2)
+        assert len(manifest["shards"]) == 10
+        assert content(output) == uninterrupted
 
     def test_two_at_once_by_accident(self, tmp_path, source, tiny_model_folder):
         folder = output_folder.OutputFolder(tmp_path / "out", {}, ".parquet")

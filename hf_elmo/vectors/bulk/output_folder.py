@@ -11,6 +11,7 @@ A shard counts as finished when its record is there, which is written after it. 
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -74,26 +75,40 @@ class OutputFolder:
             if (self.path / MANIFEST).exists() or self.unfinished.is_dir():
                 return self.begin()
             raise ValueError(f"{self.path} is not empty, and no corpus was being embedded there: name another folder.")
-        self.unfinished.mkdir(parents=True, exist_ok=True)
-        plan = self.unfinished / "plan.json"
-        if not plan.exists():
-            # With several processes the first one writes it, and the others find it.
-            with suppress(FileExistsError):
-                self._write(plan, self.plan, overwrite=False)
-        self._check_plan(self._read(plan) or {})
-        self.data.mkdir(exist_ok=True)
-        return None
+        with self._until_another_process_completes_it():
+            self.unfinished.mkdir(parents=True, exist_ok=True)
+            plan = self.unfinished / "plan.json"
+            if not plan.exists():
+                # With several processes the first one writes it, and the others find it.
+                with suppress(FileExistsError):
+                    self._write(plan, self.plan, overwrite=False)
+            if (begun := self._read(plan)) is None:
+                raise FileNotFoundError(errno.ENOENT, "The record of what was begun has vanished", str(plan))
+            self._check_plan(begun)
+            self.data.mkdir(exist_ok=True)
+            return None
+        return self.begin()
+
+    @contextmanager
+    def _until_another_process_completes_it(self) -> Iterator[None]:
+        """For work in the folder of what is unfinished, which that process deletes; ends early where it does."""
+        try:
+            yield
+        except FileNotFoundError:
+            if not self.is_complete():
+                raise
 
     @contextmanager
     def only_process(self, number: int) -> Iterator[None]:
-        """While no other process of this number writes here.
+        """While no other process of this number writes here, or once the folder is complete.
 
         Raises:
             ValueError: if one does.
         """
         lock = FileLock(self.unfinished / f"process-{number}.lock")
         try:
-            lock.acquire(blocking=False)
+            with self._until_another_process_completes_it():
+                lock.acquire(blocking=False)
         except Timeout:
             raise ValueError(
                 f"Another process is embedding into {self.path}: wait for it, or name another folder. (Processes that "
@@ -147,7 +162,7 @@ class OutputFolder:
     def complete(self, num_shards: int) -> dict[str, Any] | None:
         """Completes the folder, if all shards are finished; the manifest, or None if some are not yet."""
         if not self.is_complete():
-            with FileLock(self.unfinished / "completing.lock"):
+            with self._until_another_process_completes_it(), FileLock(self.unfinished / "completing.lock"):
                 if not self.is_complete() and not self._complete(num_shards):
                     return None
         # Another process that came here meanwhile may have made it again for its lock.
