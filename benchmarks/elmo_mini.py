@@ -73,7 +73,7 @@ class Stage:
 STAGES = {
     1: Stage(3900, 0.004, 0.006, 200),
     2: Stage(4200, 0.003, 0.0045, 42),
-    3: Stage(5500, 0.003, 0.0045, 55, whole=("wikinews_en",)),
+    3: Stage(4200, 0.003, 0.0045, 42, whole=("wikinews_en",)),
 }
 
 
