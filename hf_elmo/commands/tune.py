@@ -146,17 +146,20 @@ def bands_of(times: _Times) -> Bands:
 def _times_of(weight: torch.Tensor) -> _Times:
     import torch
 
-    from ..model.products.matrix_products import PRODUCTS, has_onednn
+    from ..model.products.matrix_products import PRODUCTS, has_half, has_onednn
 
     names = [name for name in PRODUCTS if name != "packed" or has_onednn(weight)]
     if weight.dtype != torch.float32:
         # torch computes this in a loop over single numbers where oneDNN does not.
         names.remove("transposed")
+    if weight.dtype == torch.float32 or not has_half():
+        names.remove("half")
     times: _Times = {rows: {} for rows in _ROWS}
     for name in names:
-        product = PRODUCTS[name](weight)
+        operand = weight.float() if name == "half" else weight
+        product = PRODUCTS[name](operand)
         for rows in _ROWS:
-            inputs, gates = weight.new_ones(rows, weight.shape[1]), weight.new_ones(rows, weight.shape[0])
+            inputs, gates = operand.new_ones(rows, weight.shape[1]), operand.new_ones(rows, weight.shape[0])
             times[rows][name] = _seconds(lambda: product(inputs, gates))  # noqa: B023 (called at once)
     return times
 

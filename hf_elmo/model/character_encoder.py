@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers.utils import logging
 
 from .fingerprint import Fingerprint, is_bare
-from .products.matrix_products import Int8Linear, choose, linear, product_of
+from .products.matrix_products import WORDS_TO_WIDEN, Choice, Int8Linear, choose, linear, product_of
 
 if TYPE_CHECKING:
     from .configuration_elmo import ElmoConfig
@@ -37,6 +37,8 @@ _MOST_FILLING = 1.5
 # For each encoder the product of its filters, and what that was made of. Outside of the modules, so that it is never
 # saved, moved or copied with them.
 _packed: WeakKeyDictionary[nn.Module, tuple[Fingerprint, Callable[[Tensor], Tensor]]] = WeakKeyDictionary()
+# The same for linear layers that read few words by copies of 16 bits.
+_halves: WeakKeyDictionary[nn.Module, tuple[Fingerprint, Callable[[Tensor], Tensor]]] = WeakKeyDictionary()
 
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "tanh": torch.tanh}
@@ -353,7 +355,26 @@ def run(encoder: CharacterEncoder, rows: Tensor, word_ids: Tensor | None = None)
 
 
 def _apply_linear(layer: nn.Module, x: Tensor) -> Tensor:
-    return linear(x, layer.weight, layer.bias) if isinstance(layer, nn.Linear) else layer(x)
+    if not isinstance(layer, nn.Linear):
+        return layer(x)
+    if len(x) < WORDS_TO_WIDEN:
+        choice = choose(layer.weight, len(x))
+        if choice.product == "half":
+            return _half(layer, choice)(x).add_(layer.bias)
+    return linear(x, layer.weight, layer.bias)
+
+
+def _half(layer: nn.Linear, choice: Choice) -> Callable[[Tensor], Tensor]:
+    """The product of a layer's weight of 16 bits by a copy, which is kept until the weight changes."""
+    kept = _halves.get(layer)
+    if kept is not None and kept[0].matches([layer.weight]):
+        return kept[1]
+    # Before the product, as in `_filters`.
+    made_of = Fingerprint([layer.weight])
+    with torch.no_grad():
+        product = product_of(layer.weight, choice)
+    _halves[layer] = made_of, product
+    return product
 
 
 def _features(encoder: CharacterEncoder, rows: Tensor) -> Tensor:

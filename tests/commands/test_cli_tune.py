@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from hf_elmo.commands import tune
 from hf_elmo.commands.app import app
-from hf_elmo.model.products.matrix_products import has_onednn
+from hf_elmo.model.products.matrix_products import has_half, has_onednn
 from hf_elmo.model.products.processor import features, read_row
 from hf_elmo.model.products.processor_table import ProcessorRow
 
@@ -48,10 +48,11 @@ def test_what_it_writes_is_what_it_prints_and_can_be_used(result, tmp_path):
         for size in ("small", "large")
         for rows in ("1", "4")
     ]
-    for dtype, _, _, packed, plain, transposed, widened in table:
+    for dtype, _, _, packed, plain, transposed, half, widened in table:
         assert bool(packed) == has_onednn(torch.empty(1, dtype=getattr(torch, dtype)))
         assert plain
         assert bool(transposed) == (dtype == "float32")
+        assert bool(half) == (dtype != "float32" and has_half())
         assert bool(widened) == (dtype != "float32")
 
 

@@ -13,8 +13,9 @@ from low_precision import assert_as_near_on_average
 from small_models import fill, small_config
 
 from hf_elmo import ElmoModel, ElmoState, ElmoTokenizer
+from hf_elmo.model.lstm import prepacked_weights
 from hf_elmo.model.lstm.lstm_layer import reference_lstm
-from hf_elmo.model.products.matrix_products import PRODUCTS, has_onednn
+from hf_elmo.model.products.matrix_products import PRODUCTS, has_half, has_onednn
 from hf_elmo.model.tokenization_elmo import character_rows
 from hf_elmo.vectors.embedding import embed_sentences
 
@@ -103,19 +104,21 @@ FORCED = [
     ("packed", "packed", False),
     ("plain", "plain", False),
     ("transposed", "transposed", False),
+    ("packed", "half", True),
     ("packed", "widened", False),
     ("packed", "widened", True),
     ("plain", "widened", True),
     ("transposed", "widened", True),
     ("plain", "widened", False),
     ("transposed", "widened", False),
+    ("transposed", "half", False),
 ]
 
 
-@pytest.mark.parametrize(("float32", "sixteen_bits", "large"), first_of(FORCED, 7))
+@pytest.mark.parametrize(("float32", "sixteen_bits", "large"), first_of(FORCED, 8))
 def test_every_product_gives_what_the_formulas_give(float32, sixteen_bits, large):
     """Each that any row of the table can choose, with all options, reading and in training."""
-    widens = sixteen_bits == "widened"
+    widens = sixteen_bits in ("half", "widened")
     dtypes = [torch.bfloat16, torch.float16] if widens else [torch.float32, torch.bfloat16]
     made = set()
 
@@ -127,7 +130,11 @@ def test_every_product_gives_what_the_formulas_give(float32, sixteen_bits, large
         return (name if name != "packed" or has_onednn(torch.empty(1, dtype=dtype)) else "plain", dtype)
 
     notes = {name: noted(name) for name in PRODUCTS}
-    with forced(row_of(float32, sixteen_bits), large), patch.dict(PRODUCTS, notes):
+    with (
+        forced(row_of(float32, sixteen_bits), large),
+        patch.dict(PRODUCTS, notes),
+        patch.object(prepacked_weights, "half_product", notes["half"]),
+    ):
         for number, options in enumerate(OPTIONS):
             # Cells without bound grow from word to word, and rounding errors with them.
             dtype = dtypes[number % 2] if "cell_clip" not in options else torch.float32
@@ -137,6 +144,9 @@ def test_every_product_gives_what_the_formulas_give(float32, sixteen_bits, large
         # A single sentence.
         assert_as_the_formulas([6], {}, dtypes[0], "no gradients", True, 1)
     others = set() if widens else {at_hand(sixteen_bits, torch.bfloat16)}
+    if sixteen_bits == "half" and has_half():
+        # Of large weights a copy of the input weight, too, for few words.
+        others = {("half", dtype) for dtype in (torch.float32, *(dtypes if large else []))}
     assert made == {at_hand(float32, torch.float32)} | others
 
 

@@ -126,12 +126,12 @@ def _run_layer(
     ends: list[Tensor] = []
     for number, (layer, x, h, c) in enumerate(zip(layers, words, hidden.to(computed), cells)):
         weights = kept[number] if kept else widening.weights(layer, choice)
-        y, end = _run_steps(layer, weights, _input_gates(x, weights, first, width), h, c)
+        y, end = _run_steps(layer, weights, _input_gates(x, weights, first, width, widening), h, c)
         outputs.append(y)
         ends.append(end)
     if rest:
         n, begin = rest[0], sum(first)
-        gates = _input_gates_of_both([x.behind(begin) for x in words], kept, rest, width)
+        gates = _input_gates_of_both([x.behind(begin) for x in words], kept, rest, width, widening)
         pair = kept[0].paired_with(kept[1])
         y, last = _run_steps(layers[0], pair, gates, torch.stack([h[:n] for h in ends]), cells[:, :n])
         outputs = [torch.cat(parts) for parts in zip(outputs, y)]
@@ -147,7 +147,7 @@ def _choice(layer: LstmLayer, batch_sizes: list[int]) -> Choice:
     if is_quantized(layer):
         return Choice("plain", widens=False)
     count = sum(batch_sizes)
-    return choose(layer.weight_hh, -(-count // max(len(batch_sizes), 1)), count)
+    return choose(layer.weight_hh, -(-count // max(len(batch_sizes), 1)), count, keeps_half=True)
 
 
 def _run_steps(
@@ -208,30 +208,32 @@ def _run_steps(
 
 
 def _input_gates(
-    words: Words, weights: PrepackedWeights, batch_sizes: list[int], width: int
+    words: Words, weights: PrepackedWeights, batch_sizes: list[int], width: int, widening: Widening
 ) -> Iterator[tuple[int, Gates]]:
     """For each time step its number of sentences, and the input's part of their gates, ``(sentences, width)``."""
     vectors, index = words.vectors, words.index
     row = width * vectors.element_size()
     if batch_sizes and index is not None and len(vectors) < len(index) and len(vectors) * row <= _BYTES_OF_TABLE:
-        tables = weights.input_gates(vectors)
+        tables = weights.input_product(len(vectors), widening)(vectors)
         for n, places in zip(batch_sizes, index[: sum(batch_sizes)].split(batch_sizes)):
             yield n, [table.index_select(0, places) for table in tables]
     elif batch_sizes:
         x = words.all()
+        product = weights.input_product(sum(batch_sizes), widening)
         for begin, sizes in _chunks(batch_sizes, row):
-            gates = weights.input_gates(x[begin : begin + sum(sizes)])
+            gates = product(x[begin : begin + sum(sizes)])
             yield from zip(sizes, zip(*(part.split(sizes) for part in gates)))
 
 
 def _input_gates_of_both(
-    words: list[Words], weights: list[PrepackedWeights], batch_sizes: list[int], width: int
+    words: list[Words], weights: list[PrepackedWeights], batch_sizes: list[int], width: int, widening: Widening
 ) -> Iterator[tuple[int, Gates]]:
     """As `_input_gates`, of both directions: ``(2, sentences, width)``."""
     rows = [each.all() for each in words]
+    # Weights that two directions share are not widened for a batch, and keep all gates in one tensor.
+    products = [each.input_product(sum(batch_sizes), widening) for each in weights]
     for begin, sizes in _chunks(batch_sizes, 2 * width * rows[0].element_size()):
-        # Weights that two directions share keep all gates in one tensor.
-        gates = [of_all for each, x in zip(weights, rows) for of_all in each.input_gates(x[begin : begin + sum(sizes)])]
+        gates = [of_all for product, x in zip(products, rows) for of_all in product(x[begin : begin + sum(sizes)])]
         yield from zip(sizes, zip(torch.stack(gates).split(sizes, dim=1)))
 
 

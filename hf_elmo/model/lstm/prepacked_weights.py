@@ -3,7 +3,7 @@
 The copies are kept beside the layers until the parameters change. Where weights of 16 bits are multiplied in float32
 (`choose`), those of small layers are kept, too; those of large layers are made for each batch, in the same memory for
 one layer after the other (`Widening`), and a gate at a time: that takes blocks of 8 MB, which the allocator hands out
-again, while it asks the system anew for each of 32 MB.
+again, while it asks the system anew for each of 32 MB. Or the copies are of 16 bits, and are kept (`HalfWeights`).
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from torch import Tensor, nn
 from ..fingerprint import Fingerprint, layout_of
 from ..products.matrix_products import (
     PRODUCTS,
+    WORDS_TO_WIDEN,
     Choice,
     Int8Product,
     Product,
+    half_product,
     has_onednn,
     linear,
     packed_product,
-    widened_linear,
 )
 from ..products.processor import row_in_use
 from ..products.processor_table import is_small
@@ -69,7 +70,7 @@ class PrepackedWeights:
         prepack_input: Makes the input weight into its product. None: it is read where it lies.
         dtype: What they are computed in. None: their own dtype.
         copy: Makes the copies, in that dtype, of weights of these names. None: each in memory of its own. With it the
-            input weight is not copied, but widened wherever it is read, and each gate has products of its own.
+            input weight is not copied, but widened for each batch, and each gate has products of its own.
     """
 
     def __init__(
@@ -106,24 +107,38 @@ class PrepackedWeights:
         self._bias = bias
         self.forget_bias = forget_bias
 
-    def input_gates(self, rows: Tensor) -> Gates:
-        """The input's part of the gates: ``(rows, projection_dim)`` to ``(rows, 4 * cell_size)``."""
-        gates: Gates
+    def input_product(self, words: int, widening: Widening) -> Callable[[Tensor], Gates]:
+        """The input's part of the gates: ``(rows, projection_dim)`` to ``(rows, 4 * cell_size)``.
+
+        Args:
+            words: How many rows there are in all.
+            widening: Memory for the weight, if it is widened: the product is good until another's is made.
+        """
+        products = self._input_products(words, widening)
+
+        def gates_of(rows: Tensor) -> Gates:
+            gates = [product(rows) for product in products]
+            each_gate(gates)[2].mul_(2)
+            return gates
+
+        return gates_of
+
+    def _input_products(self, words: int, widening: Widening) -> list[Callable[[Tensor], Tensor]]:
         if self._input_product is not None:
-            gates = [self._input_product(rows).add_(self._bias)]
-        else:
-            assert self._weight_ih is not None
-            if self._copy is None:
-                self._weight_ih = self._weight_ih.to(self.dtype)
-                gates = [linear(rows, self._weight_ih, self._bias)]
-            else:
-                parameters = zip(self._weight_ih.chunk(4), self._bias.chunk(4))
-                gates = [widened_linear(rows, weight, bias) for weight, bias in parameters]
-        each_gate(gates)[2].mul_(2)
-        return gates
+            product, bias = self._input_product, self._bias
+            return [lambda rows: product(rows).add_(bias)]
+        assert self._weight_ih is not None
+        if self._copy is None:
+            self._weight_ih = self._weight_ih.to(self.dtype)
+            return [_linear(self._weight_ih, self._bias)]
+        wide = widening.widened(self._weight_ih, "weight_ih")
+        return [_linear(*part) for part in zip(wide.chunk(4), self._bias.chunk(4))]
 
     def add_recurrent(self, hidden: Tensor, gates: Gates) -> Gates:
-        """Adds the part of the outputs before: ``(rows, projection_dim)`` and ``(rows, 4 * cell_size)``."""
+        """Adds the part of the outputs before: ``(rows, projection_dim)`` and ``(rows, 4 * cell_size)``.
+
+        The given gates may be overwritten.
+        """
         products = self._recurrent_products()
         if len(products) == 1:
             # A small model's steps are so short that a loop over one product shows.
@@ -227,6 +242,34 @@ class PrepackedWeights:
             return self._pair[1]
 
 
+class HalfWeights(PrepackedWeights):
+    """The products of a large layer of 16 bits by copies of 16 bits (`half_product`), computed in float32.
+
+    That of the input weight is made for few words only: for many it is faster to widen it.
+
+    Args:
+        layer: The layer.
+    """
+
+    def __init__(self, layer: LstmLayer):
+        super().__init__(layer, half_product, None, torch.float32)
+        self._input_of_few: Product | None = None
+
+    def _input_products(self, words: int, widening: Widening) -> list[Callable[[Tensor], Tensor]]:
+        assert self._weight_ih is not None
+        if words >= WORDS_TO_WIDEN:
+            return [_linear(widening.widened(self._weight_ih, "weight_ih"), self._bias)]
+        if self._input_of_few is None:
+            with _prepacking:
+                if self._input_of_few is None:
+                    self._input_of_few = half_product(self._weight_ih)
+        product, bias = self._input_of_few, self._bias
+        return [lambda rows: product(rows).add_(bias)]
+
+    def paired_steps(self, other: PrepackedWeights, batch_sizes: list[int]) -> int:
+        return 0
+
+
 class PrepackedPair:
     """The products of a layer's two directions, of ``(2, rows, ...)`` each, in float32.
 
@@ -250,7 +293,7 @@ class PrepackedPair:
     def add_recurrent(self, hidden: Tensor, gates: Gates) -> Gates:
         """As `PrepackedWeights.add_recurrent`, of any dtype."""
         (of_all,) = gates
-        return [torch.baddbmm(of_all.float(), hidden.float(), self._recurrent)]
+        return [of_all.float().baddbmm_(hidden.float(), self._recurrent)]
 
 
 class Widening:
@@ -265,20 +308,27 @@ class Widening:
     @staticmethod
     def serves(layer: LstmLayer, choice: Choice) -> bool:
         """Whether a layer's weights are widened for each batch: they are large, so that no copies of them are kept."""
-        return choice.widens and not is_small(layer.weight_hh.numel())
+        return choice.widens and choice.product != "half" and not is_small(layer.weight_hh.numel())
 
     def weights(self, layer: LstmLayer, choice: Choice) -> PrepackedWeights:
         """The weights of a layer, good until the next call."""
 
         def copy(weight: Tensor, name: str) -> Tensor:
             # What is prepacked is copied once more, so the next weight may take its place.
-            place = name if choice.product == "plain" else ""
-            memory = self._memory.get(place)
-            if memory is None or memory.numel() < weight.numel():
-                memory = self._memory[place] = torch.empty(weight.numel(), dtype=torch.float32)
-            return memory[: weight.numel()].view(weight.shape).copy_(weight)
+            return self.widened(weight, name if choice.product == "plain" else "")
 
         return PrepackedWeights(layer, PRODUCTS[choice.product], None, torch.float32, copy).finish()
+
+    def widened(self, weight: Tensor, place: str) -> Tensor:
+        """A copy of a weight, good until another one takes this place."""
+        memory = self._memory.get(place)
+        if memory is None or memory.numel() < weight.numel():
+            memory = self._memory[place] = torch.empty(weight.numel(), dtype=torch.float32)
+        return memory[: weight.numel()].view(weight.shape).copy_(weight)
+
+
+def _linear(weight: Tensor, bias: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda rows: linear(rows, weight, bias)
 
 
 # Outside of the modules, so that the copies are never saved, moved or copied with them.
@@ -314,7 +364,10 @@ def _kept_or_made(layer: LstmLayer, choice: Choice) -> PrepackedWeights:
         # Before the copies: a change in between is then seen at the next call.
         made_of = Fingerprint(copied, used)
         prepack_input = packed_product if prepacks_input else None
-        weights = PrepackedWeights(layer, PRODUCTS[choice.product], prepack_input, dtype)
+        if choice.product == "half" and not is_small(layer.weight_hh.numel()):
+            weights: PrepackedWeights = HalfWeights(layer)
+        else:
+            weights = PrepackedWeights(layer, PRODUCTS[choice.product], prepack_input, dtype)
         # What other choices have kept of changed weights is let go.
         others = {} if kept is not None else of_layer
         _prepacked[layer] = {**others, choice: (made_of, weights)}

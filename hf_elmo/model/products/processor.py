@@ -22,7 +22,8 @@ logger = logging.get_logger(__name__)
 PRODUCTS_VARIABLE = "HF_ELMO_PRODUCTS"
 
 DTYPES = ("float32", "bfloat16", "float16")
-PRODUCT_NAMES = ("packed", "plain", "transposed", "widened")
+#: The last two are of weights of 16 bits.
+PRODUCT_NAMES = ("packed", "plain", "transposed", "half", "widened")
 
 # Our name of a feature, torch's name of it (`torch.cpu.get_capabilities`), and the function of an older torch.
 _CAPABILITIES = (
@@ -144,7 +145,7 @@ def _row_of(values: Mapping[str, Any], file: str) -> ProcessorRow:
 
 
 def _bands(values: list[list[Any]], dtype: str, size: str) -> Bands:
-    allowed = PRODUCT_NAMES[:-1] if dtype == "float32" else PRODUCT_NAMES
+    allowed = PRODUCT_NAMES[:-2] if dtype == "float32" else PRODUCT_NAMES
     begins = [begin for begin, _ in values]
     unknown = [product for _, product in values if product not in allowed]
     if unknown:

@@ -9,6 +9,8 @@ Products (`matrix_products.py` has them):
 - ``packed``: oneDNN's, of a weight laid out for it once; where torch has no such product of the dtype, ``plain``.
 - ``plain``: torch's own, of the weight as it is.
 - ``transposed``: torch's own, of a copy of the weight whose rows are the parts of sums.
+- ``half``: FBGEMM's, of rows in float32 and a copy of the weight in float16, which is kept; bfloat16 loses nothing by
+  it. Where torch has no such product, and in training, where no copy can be kept: ``widened``.
 - ``widened``: of a float32 copy, by float32's product for as many rows. The copy of a small weight is kept; that of
   a large one serves one batch.
 """
@@ -68,6 +70,8 @@ class ProcessorRow:
 _PACKED: Bands = ((1, "packed"),)
 _PLAIN: Bands = ((1, "plain"),)
 _WIDENED: Bands = ((1, "widened"),)
+_TRANSPOSED: Bands = ((1, "transposed"),)
+_HALF_THEN_WIDENED: Bands = ((1, "half"), (48, "widened"))
 _ONE_TRANSPOSED: Bands = ((1, "transposed"), (2, "packed"))
 _FEW_TRANSPOSED: Bands = ((1, "transposed"), (16, "packed"))
 
@@ -133,9 +137,9 @@ TABLE = (
         has=frozenset({"avx512"}),
         lacks=frozenset({"bf16"}),
         products={
-            "float32": {"small": ((1, "transposed"), (16, "packed")), "large": _ONE_TRANSPOSED},
-            "bfloat16": {"small": _WIDENED, "large": ((1, "packed"), (4, "widened"))},
-            "float16": _SLOW_FLOAT16,
+            "float32": {"small": _TRANSPOSED, "large": _ONE_TRANSPOSED},
+            "bfloat16": {"small": _WIDENED, "large": _HALF_THEN_WIDENED},
+            "float16": {"small": _WIDENED, "large": _HALF_THEN_WIDENED},
         },
         words_to_widen=64,
         words_to_widen_once=16,

@@ -171,6 +171,25 @@ def test_changed_weights_are_prepacked_anew(change, name):
     torch.testing.assert_close(after, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("words", [5, 70])
+@pytest.mark.parametrize("name", ["weight_ih", "weight_hh", "bias", "weight_hr"])
+def test_changed_weights_of_16_bits_are_copied_anew(name, words):
+    """Few words and many take different copies of the input weight."""
+    bilstm = fill(BiLstm(small_config())).to(torch.bfloat16)
+    packing, rows = batch([5] * (words // 5), torch.bfloat16, None, 2)
+    with torch.no_grad(), forced(row_of("packed", "half"), large=True):
+        before, _ = bilstm(rows, packing)
+        getattr(bilstm.backward_layers[1], name).mul_(1.5)
+        after, _ = bilstm(rows, packing)
+        rounded, _ = plain(bilstm, rows, packing, bilstm.initial_state(words // 5, rows.vectors))
+        exact = copy.deepcopy(bilstm).double()
+        wide = Words(rows.vectors.double(), rows.index)
+        expected, _ = plain(exact, wide, packing, exact.initial_state(words // 5, wide.vectors))
+    assert (after[1] - before[1]).abs().max() > 1e-3
+    for ours, theirs, right in zip(after, rounded, expected, strict=True):
+        assert_as_near(ours, theirs, right)
+
+
 @pytest.mark.parametrize("quantized", [False, True])
 def test_a_changed_forget_bias_is_seen(quantized):
     bilstm = fill(BiLstm(small_config(cell_size=32, projection_dim=16)))
@@ -360,6 +379,19 @@ def test_characters_equal_the_convolutions(words, sizes, dtype, chars):
         exact = copy.deepcopy(encoder).double().encode(rows)
     assert fast.dtype == dtype
     assert_as_near(fast, plain, exact)
+
+
+def test_changed_highways_of_16_bits_are_copied_anew():
+    encoder = fill(CharacterEncoder(small_config(num_highway_layers=2))).to(torch.bfloat16)
+    rows = random_words([20])[0]
+    with torch.no_grad(), forced(row_of("packed", "half"), large=True):
+        before = encoder(rows)
+        for layer in (encoder.highways[1].transform, encoder.projection):
+            layer.weight.mul_(1.5)
+            after = encoder(rows)
+            assert_as_near(after, encoder.encode(rows), copy.deepcopy(encoder).double().encode(rows))
+            assert (after - before).abs().max() > 1e-2
+            before = after
 
 
 def test_changed_filters_are_laid_out_anew():

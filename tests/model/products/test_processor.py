@@ -36,7 +36,7 @@ def fresh_row():
         (ZEN_4, "AMD with AVX-512 and bf16", ["packed", "packed", "packed"], "bfloat16"),
         (XEON, "Intel with AVX-512 and bf16, without AMX", ["packed", "packed", "widened"], "float32"),
         (XEON | {"amx"}, "Intel with AMX", ["packed", "packed", "packed"], "bfloat16"),
-        ({"Intel", "avx2", "avx512", "vnni"}, "AVX-512 without bf16", ["packed", "widened", "widened"], "float32"),
+        ({"Intel", "avx2", "avx512", "vnni"}, "AVX-512 without bf16", ["half", "half", "widened"], "float32"),
         ({"AMD", "avx2"}, "AVX2 without AVX-512", ["plain", "widened", "widened"], "float32"),
         ({"Intel", "avx2"}, "AVX2 without AVX-512", ["plain", "widened", "widened"], "float32"),
         ({"neon", "sve"}, "any other", ["packed", "packed", "packed"], "float32"),
@@ -63,12 +63,12 @@ def test_products_by_the_number_of_rows():
 
 
 def test_products_of_avx512_without_bf16():
-    """The quickest by `hf-elmo tune` on Ice Lake, and pairs of small weights alone."""
+    """The quickest on Ice Lake, and pairs of small weights alone."""
     row = row_for(frozenset({"Intel", "avx2", "avx512", "vnni"}))
-    assert [row.product("float32", SMALL, rows) for rows in (1, 8, 15, 16, 128)] == [
-        *["transposed"] * 3,
-        *["packed"] * 2,
-    ]
+    assert {row.product("float32", SMALL, rows) for rows in (1, 8, 32, 128)} == {"transposed"}
+    for dtype in ("bfloat16", "float16"):
+        assert [row.product(dtype, LARGE, rows) for rows in (1, 47, 48)] == ["half", "half", "widened"]
+        assert {row.product(dtype, SMALL, rows) for rows in (1, 8, 32, 128)} == {"widened"}
     assert [row.product("float32", LARGE, rows) for rows in (1, 2, 128)] == ["transposed", "packed", "packed"]
     assert (row.pairs, row.pairs_of_int8) == ((3, 0), 1)
 
@@ -87,7 +87,7 @@ def test_every_row_is_whole_and_is_reached():
                 assert [begin for begin, _ in bands] == sorted({begin for begin, _ in bands})
                 assert bands[0][0] == 1
                 assert {product for _, product in bands} <= set(PRODUCT_NAMES) - (
-                    {"widened"} if dtype == "float32" else set()
+                    {"half", "widened"} if dtype == "float32" else set()
                 )
 
 
@@ -137,6 +137,23 @@ class TestChoose:
             assert choose(large[:9], 1, 1) == ("plain", True)
             assert choose(large.float(), 4, 99) == ("transposed", False)
             assert choose(large.double(), 4, 99) == ("plain", False)
+
+    @pytest.mark.parametrize("works", [True, False])
+    def test_copies_of_16_bits_are_made_where_they_are_kept(self, works, monkeypatch):
+        monkeypatch.setattr(matrix_products, "has_half", lambda: works)
+        large = torch.empty(1024, 1025, dtype=torch.bfloat16)
+        bands = {"small": ((1, "widened"),), "large": ((1, "half"), (48, "widened"))}
+        products = {"float32": {"small": ((1, "plain"),), "large": ((1, "transposed"),)}, "bfloat16": bands}
+        with forced(row_of("plain", "plain", products=products, words_to_widen=100, words_to_widen_once=10)):
+            for rows, words in ((1, 9), (47, 2000), (48, 99)):
+                # Without it few words are multiplied as they are.
+                other = ("transposed", True) if words >= 100 else ("plain", False)
+                assert choose(large, rows, words, keeps_half=True) == (("half", True) if works else other)
+                assert choose(large, rows, words) == other
+            assert choose(large, 48, 100, keeps_half=True) == ("transposed", True)
+            assert choose(large, 47) == (("half", True) if works else ("transposed", True))
+            assert choose(large, 20, 20, once=True) == ("transposed", True)
+            assert choose(large, 9, 9, once=True) == ("plain", False)
 
     def test_what_torch_does_not_have_is_plain(self, monkeypatch):
         monkeypatch.setattr(matrix_products, "_onednn_works", lambda dtype: dtype == torch.float32)
@@ -199,6 +216,10 @@ class TestFile:
             (
                 lambda values: values["products"]["float32"].update(large=[[1, "widened"]]) or values,
                 "float32 large has the product 'widened', not one of packed, plain, transposed",
+            ),
+            (
+                lambda values: values["products"]["float32"].update(small=[[1, "half"]]) or values,
+                "float32 small has the product 'half', not one of packed, plain, transposed",
             ),
             (
                 lambda values: values["products"]["float16"].update(small=[[2, "plain"]]) or values,
