@@ -29,6 +29,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,14 +59,14 @@ class Stage:
     Attributes:
         steps: Updates.
         learning_rate: AdamW's rate at the peak.
-        matrix_learning_rate: Muon's rate at the peak.
+        matrix_learning_rate: Muon's rate at the peak; None: AdamW's for all.
         warmup_steps: Updates up to the peak.
         whole: Texts of which all parts are read, not that of the stage alone.
     """
 
     steps: int
     learning_rate: float
-    matrix_learning_rate: float
+    matrix_learning_rate: float | None
     warmup_steps: int
     whole: tuple[str, ...] = ()
 
@@ -96,34 +97,49 @@ def cut_texts(work: Path) -> None:
 def command(number: int, work: Path) -> list[str]:
     """The command line of a stage."""
     stage = STAGES[number]
+    if number == 1:
+        start = {"--config": hf_elmo.bundled("elmo-mini"), "--vocabulary": KEPT / "vocabulary.txt", "--samples": 2048}
+    else:
+        start = {"--model": KEPT / f"stage-{number - 1}"}
+    parts = {text: range(PARTS) if text in stage.whole else [number - 1] for text in TEXTS}
+    files = [part_file(work, text, part) for text in TEXTS for part in parts[text]]
     output = work / f"stage-{number}"
+    resume = ["--resume"] if any(output.glob("checkpoint-*")) else []
+    return [*train_command(files, output, stage, start), *resume]
+
+
+def train_command(
+    files: Iterable[Path], output: Path, stage: Stage, start: Mapping[str, object], save_steps: int = 100, seed: int = 0
+) -> list[str]:
+    """The command line of a training that reads as all stages do: 2,560 words an update, in float32.
+
+    Args:
+        files: The texts.
+        output: The folder.
+        stage: Updates and rates.
+        start: The options that say what it begins with.
+        save_steps: Updates from one checkpoint to the next.
+        seed: Of the training.
+    """
     options: dict[str, object] = {
         "--output": output,
         "--batch-size": 128,
         "--unroll-steps": 20,
         "--steps": stage.steps,
-        "--optimizer": "muon",
         "--learning-rate": stage.learning_rate,
-        "--matrix-learning-rate": stage.matrix_learning_rate,
         "--warmup-steps": stage.warmup_steps,
         "--weight-decay": 0.01,
         "--max-grad-norm": 1,
-        "--save-steps": 100,
+        "--save-steps": save_steps,
         "--log-steps": 50,
-        "--seed": 0,
+        "--seed": seed,
+        "--optimizer": "adamw" if stage.matrix_learning_rate is None else "muon",
+        **start,
     }
-    if number == 1:
-        sizes = hf_elmo.bundled("elmo-mini")
-        options |= {"--config": sizes, "--vocabulary": KEPT / "vocabulary.txt", "--samples": 2048}
-    else:
-        options["--model"] = KEPT / f"stage-{number - 1}"
-    flags = ["--whole-sentences", "--no-bf16"]
-    if any(output.glob("checkpoint-*")):
-        flags.append("--resume")
-    parts = {text: range(PARTS) if text in stage.whole else [number - 1] for text in TEXTS}
-    files = [part_file(work, text, part) for text in TEXTS for part in parts[text]]
+    if stage.matrix_learning_rate is not None:
+        options["--matrix-learning-rate"] = stage.matrix_learning_rate
     given = [str(word) for option in options.items() for word in option]
-    return [sys.executable, "-m", "hf_elmo", "train", *map(str, files), *given, *flags]
+    return [sys.executable, "-m", "hf_elmo", "train", *map(str, files), *given, "--whole-sentences", "--no-bf16"]
 
 
 def keep(number: int, work: Path, kept: Path = KEPT) -> Path:
@@ -145,8 +161,12 @@ def keep(number: int, work: Path, kept: Path = KEPT) -> Path:
         raise ValueError(f"{trained} has weights beyond the range of float16.")
     # What was measured of an earlier try is not true of this one, and goes with it.
     with new_folder(kept / f"stage-{number}", overwrite=True) as folder:
-        for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        for name in ("config.json", "tokenizer.json"):
             (folder / name).write_bytes((trained / name).read_bytes())
+        # transformers notes how the tokenizer that the training began with was loaded.
+        options = json.loads((trained / "tokenizer_config.json").read_text(encoding="utf-8"))
+        options = {name: value for name, value in options.items() if name not in ("is_local", "local_files_only")}
+        (folder / "tokenizer_config.json").write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
         save_file(halves, folder / "model.safetensors", metadata={"format": "pt"})
         log = {"updates": history["global_step"], "torch": torch.__version__, "log": history["log_history"]}
         (folder / "log.json").write_text(json.dumps(log, indent=1) + "\n", encoding="utf-8")

@@ -23,6 +23,7 @@ from pathlib import Path
 import hf_elmo
 from hf_elmo.training.corpus import read_sentences
 
+from ..elmo_mini import Stage, train_command
 from ..harness.data import shared_data
 from .tables import load_language_model, parser, read_options, write_table
 
@@ -40,34 +41,17 @@ def train(
     text: Path, work: Path, sizes: str, rates: tuple[float, float | None], updates: int, seed: int
 ) -> dict[str, float]:
     """Trains one arm in a process of its own, unless it is there; its updates, and CPU seconds, text included."""
-    rate, matrix_rate = rates
-    options: dict[str, object] = {
-        "--output": work,
-        "--config": sizes,
-        "--vocabulary-size": 12_000,
-        "--samples": 2048,
-        "--batch-size": 128,
-        "--unroll-steps": 20,
-        "--steps": updates,
-        "--learning-rate": rate,
-        "--warmup-steps": max(1, updates // 20),
-        "--weight-decay": 0.01,
-        "--max-grad-norm": 1,
-        "--save-steps": updates,
-        "--log-steps": 50,
-        "--seed": seed,
-        "--optimizer": "adamw" if matrix_rate is None else "muon",
-    }
-    if matrix_rate is not None:
-        options["--matrix-learning-rate"] = matrix_rate
-    given = [str(word) for option in options.items() for word in option]
+    start = {"--config": sizes, "--vocabulary-size": 12_000, "--samples": 2048}
+    stage = Stage(updates, *rates, warmup_steps=max(1, updates // 20))
     record = work / "optimizers.json"
+    given = train_command([text], work / "model", stage, start, updates, seed)[1:]
     if record.is_file() and (kept := json.loads(record.read_text(encoding="utf-8")))["options"] == given:
         return kept["found"]
+    # What was interrupted begins anew: its CPU time is not known.
     shutil.rmtree(work, ignore_errors=True)
-    command = [sys.executable, "-m", "hf_elmo", "train", str(text), *given]
+    work.mkdir(parents=True)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([*command, "--whole-sentences", "--no-bf16"], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    subprocess.run([sys.executable, *given], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     found = {"updates": updates, "cpu_seconds": round(seconds, 1)}
@@ -94,7 +78,7 @@ def main(arguments: list[str] | None = None) -> dict:
             folder = options.work / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
             many = updates if rates[1] is not None else round(updates * options.adamw_updates)
             found = train(text, folder, str(options.model), rates, many, seed)
-            tokenizer, model = load_language_model(str(folder))
+            tokenizer, model = load_language_model(str(folder / "model"))
             reached = hf_elmo.perplexity(model, tokenizer, sentences)
             rows[name].append(found | {"forward": reached.forward, "backward": reached.backward})
             print(name, rows[name][-1], flush=True)

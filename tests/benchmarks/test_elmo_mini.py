@@ -87,6 +87,9 @@ def test_what_is_kept_loads_in_float32_with_nearly_the_same_vectors(trained, tmp
     assert {weight.dtype for weight in load_file(kept / "model.safetensors").values()} == {torch.float16}
     log = json.loads((kept / "log.json").read_text(encoding="utf-8"))
     assert (log["updates"], log["log"]) == (100, [{"step": 100, "loss": 4.5}])
+    options = json.loads((kept / "tokenizer_config.json").read_text(encoding="utf-8"))
+    assert options["tokenizer_class"] == "ElmoTokenizer"
+    assert not {"is_local", "local_files_only"} & set(options)
     before, after = (ElmoModel.from_pretrained(folder).eval() for folder in (trained, kept))
     assert {parameter.dtype for parameter in after.parameters()} == {torch.float32}
     inputs = ElmoTokenizer.from_pretrained(kept)(["I read the book yesterday."], return_tensors="pt")
