@@ -234,7 +234,8 @@ def _input_gates_of_both(
     products = [each.input_product(sum(batch_sizes), widening) for each in weights]
     for begin, sizes in _chunks(batch_sizes, 2 * width * rows[0].element_size()):
         gates = [of_all for product, x in zip(products, rows) for of_all in product(x[begin : begin + sum(sizes)])]
-        yield from zip(sizes, zip(torch.stack(gates).split(sizes, dim=1)))
+        # The gates of a step of one sentence lie in one piece.
+        yield from zip(sizes, zip(part.transpose(0, 1) for part in torch.stack(gates, dim=1).split(sizes)))
 
 
 def _chunks(batch_sizes: list[int], row: int) -> Iterator[tuple[int, list[int]]]:

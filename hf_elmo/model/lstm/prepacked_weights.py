@@ -292,8 +292,10 @@ class PrepackedPair:
 
     def add_recurrent(self, hidden: Tensor, gates: Gates) -> Gates:
         """As `PrepackedWeights.add_recurrent`, of any dtype."""
-        (of_all,) = gates
-        return [of_all.float().baddbmm_(hidden.float(), self._recurrent)]
+        of_all = gates[0].float()
+        # Where numbers do not lie in one piece torch takes two products, not one of MKL's.
+        add = Tensor.baddbmm_ if of_all.is_contiguous() else Tensor.baddbmm
+        return [add(of_all, hidden.float(), self._recurrent)]
 
 
 class Widening:
