@@ -127,6 +127,7 @@ def measure() -> tuple[dict[tuple[str, str], _Times], ProcessorRow]:
         pairs=pairs,
         pairs_of_int8=pairs_of_int8,
         training=_faster_training(),
+        backward=_faster_backward(),
         source=f"hf-elmo tune, torch {torch.__version__}, {torch.get_num_threads()} threads",
     )
 
@@ -262,6 +263,23 @@ def _faster_training() -> str:
     seconds = {dtype: _seconds(lambda: step(dtype)) for dtype in (torch.float32, torch.bfloat16)}  # noqa: B023
     is_faster = _WORTH_A_COPY * seconds[torch.bfloat16] < seconds[torch.float32]
     return "bfloat16" if is_faster else "float32"
+
+
+def _faster_backward() -> str:
+    """The faster product of a large float32 weight with gradients of 16 rows; steps share the cost of a copy."""
+    import torch
+
+    from ..model.products.matrix_products import has_onednn, packed_product, plain_product
+
+    weight = torch.randn(_SIZES["large"])
+    if not has_onednn(weight):
+        return "plain"
+    gradients = torch.ones(16, len(weight))
+    with torch.inference_mode():
+        packed, plain = packed_product(weight, transposed=True), plain_product(weight, transposed=True)
+        cost = _seconds(lambda: packed_product(weight, transposed=True)) / _STEPS
+        is_packed = _seconds(lambda: packed(gradients)) + cost < _seconds(lambda: plain(gradients))
+    return "packed" if is_packed else "plain"
 
 
 def _seconds(run: Callable[[], Any]) -> float:

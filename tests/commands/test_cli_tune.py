@@ -35,7 +35,8 @@ def test_what_it_writes_is_what_it_prints_and_can_be_used(result, tmp_path):
     start = lines.index("ProcessorRow(")
     printed = eval("\n".join(lines[start:]), {"ProcessorRow": ProcessorRow})
     assert printed.products == row.products == json_products(file)
-    assert (printed.has, printed.pairs, printed.training) == (row.has, row.pairs, row.training)
+    for name in ("has", "pairs", "training", "backward"):
+        assert getattr(printed, name) == getattr(row, name)
     assert printed.pairs_of_int8 == row.pairs_of_int8 <= 3
     assert printed.words_to_widen == row.words_to_widen > 0
     assert printed.words_to_widen_once == row.words_to_widen_once > 0
@@ -67,6 +68,23 @@ def test_where_there_is_no_product_of_8_bits_nothing_is_paired(monkeypatch):
     monkeypatch.setattr(torch.ops.quantized, "linear_prepack", Mock(side_effect=RuntimeError("no engine")))
     assert tune._times_of_int8() == {}
     assert tune._rows_of_pairs("small", {}) == 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        # To make it, packed, plain: in 25 steps the copy costs as much as is saved by a fortieth of a second in each.
+        ([1.0, 0.10, 0.15], "packed"),
+        ([1.0, 0.10, 0.13], "plain"),
+        ([0.0, 0.15, 0.10], "plain"),
+    ],
+)
+def test_the_copy_for_gradients_is_to_pay_for_itself(monkeypatch, seconds, expected):
+    monkeypatch.setattr(tune, "_SIZES", {"large": (32, 5)})
+    monkeypatch.setattr("hf_elmo.model.products.matrix_products.has_onednn", lambda weight: True)
+    monkeypatch.setattr("hf_elmo.model.products.matrix_products.packed_product", lambda weight, transposed: None)
+    monkeypatch.setattr(tune, "_seconds", lambda run: seconds.pop(0))
+    assert tune._faster_backward() == expected
 
 
 def test_another_product_is_taken_where_a_copy_pays():

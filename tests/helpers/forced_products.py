@@ -3,7 +3,7 @@
 from contextlib import ExitStack, contextmanager
 from unittest.mock import patch
 
-from hf_elmo.model.lstm import prepacked_weights
+from hf_elmo.model.lstm import lstm_training, prepacked_weights
 from hf_elmo.model.products import matrix_products
 from hf_elmo.model.products.processor_table import ProcessorRow
 
@@ -25,6 +25,7 @@ def row_of(float32, sixteen_bits, **fields):
         "pairs": (0, 0),
         "pairs_of_int8": 0,
         "training": "float32",
+        "backward": "packed",
         "source": "a test",
     }
     return ProcessorRow(**{**values, **fields})
@@ -39,7 +40,7 @@ def forced(row, large=False):
         large: Whether all weights are large ones, of which no copies in float32 are kept.
     """
     with ExitStack() as stack:
-        for module in (matrix_products, prepacked_weights):
+        for module in (matrix_products, prepacked_weights, lstm_training):
             stack.enter_context(patch.object(module, "row_in_use", lambda: row))
         if large:
             for module in (matrix_products, prepacked_weights):

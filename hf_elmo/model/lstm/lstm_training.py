@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from ..products.matrix_products import Product, choose, linear, plain_product, product_of
+from ..products.processor import row_in_use
 from .lstm_layer import LstmInputs, LstmLayer, LstmOutputs, only_plain_operations_reason, run_layers
 
 # From this many steps on, prepacking a weight takes less time than it saves: about so on a Zen 4, in float32, at
@@ -275,4 +276,6 @@ def _product(weight: Tensor, sizes: list[int], transposed: bool = False) -> Prod
     steps, words = len(sizes), sum(sizes)
     choice = choose(weight, -(-words // max(steps, 1)), words)
     pays = steps >= (_STEPS_TO_PACK_TRANSPOSED if transposed else _STEPS_TO_PACK)
+    if transposed and weight.dtype == torch.float32:
+        pays = pays and row_in_use().backward == "packed"
     return product_of(weight, choice, transposed) if pays or choice.widens else plain_product(weight, transposed)

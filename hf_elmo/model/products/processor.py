@@ -122,6 +122,7 @@ def _row_of(values: Mapping[str, Any], file: str) -> ProcessorRow:
     }
     words = {name: values[name] for name in ("words_to_widen", "words_to_widen_once")}
     pairs, pairs_of_int8, training = values["pairs"], values["pairs_of_int8"], values["training"]
+    backward = values["backward"]
     for name, count in words.items():
         if not _is_count(count):
             raise ValueError(f"{name} is {count!r}, not a number of words")
@@ -131,6 +132,8 @@ def _row_of(values: Mapping[str, Any], file: str) -> ProcessorRow:
         raise ValueError(f"pairs_of_int8 is {pairs_of_int8!r}, not a number of rows")
     if training not in ("float32", "bfloat16"):
         raise ValueError(f"training is {training!r}, not float32 or bfloat16")
+    if backward not in ("packed", "plain"):
+        raise ValueError(f"backward is {backward!r}, not packed or plain")
     return ProcessorRow(
         name=str(values["name"]),
         has=frozenset(values["has"]),
@@ -140,6 +143,7 @@ def _row_of(values: Mapping[str, Any], file: str) -> ProcessorRow:
         pairs=(pairs[0], pairs[1]),
         pairs_of_int8=pairs_of_int8,
         training=training,
+        backward=backward,
         source=file,
     )
 

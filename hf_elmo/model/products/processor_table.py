@@ -44,6 +44,8 @@ class ProcessorRow:
         pairs: Up to how many rows the two directions of small and of large float32 weights are one product of MKL's.
         pairs_of_int8: The same of small weights in 8 bits, of which float32 copies are then kept, too.
         training: The quicker dtype of products in training, ``float32`` or ``bfloat16``.
+        backward: The quicker product of a float32 weight with gradients, ``rows @ weight``: ``packed``, of a copy made
+            for each batch of many steps, or ``plain``.
         source: Where this comes from.
     """
 
@@ -56,6 +58,7 @@ class ProcessorRow:
     pairs: tuple[int, int]
     pairs_of_int8: int
     training: str
+    backward: str
     source: str
 
     def product(self, dtype: str, numbers: int, rows: int) -> str:
@@ -93,6 +96,7 @@ TABLE = (
         pairs=(3, 1),
         pairs_of_int8=0,
         training="bfloat16",
+        backward="packed",
         source="Not measured. float32 as without AMX; AMX multiplies bfloat16 faster than AVX-512 does float32.",
     ),
     ProcessorRow(
@@ -109,6 +113,7 @@ TABLE = (
         pairs=(3, 1),
         pairs_of_int8=0,
         training="float32",
+        backward="packed",
         source="A Xeon, two cores, products of (16,384 x 512) with 1, 8, 32, 128 rows, GFLOP/s: float32 plain 28, 71, "
         "142, 278, packed 23, 128, 231, 257 to 306, transposed 26, 157, 184, 269; bfloat16 packed 39, 146, 171, 162; "
         "at small size the whole model 1.9 and 6.3 times AllenNLP in float32, 1.8 and 4.9 in bfloat16. What it costs "
@@ -128,6 +133,7 @@ TABLE = (
         pairs=(3, 1),
         pairs_of_int8=1,
         training="bfloat16",
+        backward="packed",
         source="Zen 4, two cores: docs/performance.md (python -m benchmarks.run, benchmarks.breakdown); training in "
         "bfloat16 is 1.9 times faster. float16 as on Zen 3. pairs_of_int8 from the whole small model, which read "
         "single sentences no faster in 8 bits than in float32. Zen 5 was not measured.",
@@ -146,6 +152,7 @@ TABLE = (
         pairs=(3, 0),
         pairs_of_int8=1,
         training="float32",
+        backward="plain",
         source="Ice Lake (a Xeon with AVX-512 and VNNI), two cores, `hf-elmo tune`; products of (16,384 x 512) with 1, "
         "4, 8, 32, 128 rows, GFLOP/s: float32 plain 14, 23, 30, 61, 165, packed 16, 57, 71, 132, 177, transposed "
         "21, 34, 51, 102, 176; bfloat16 packed 33, 33, 37, 51, 51; float16 plain 17 to 21. Pairs are those of the "
@@ -167,6 +174,7 @@ TABLE = (
         pairs=(3, 1),
         pairs_of_int8=1,
         training="float32",
+        backward="packed",
         source="Zen 3, two cores, `hf-elmo tune`; products of (16,384 x 512) with 1, 2, 4, 8, 32, 128 rows, GFLOP/s: "
         "float32 plain 5, 4, 8, 17, 48, 68, packed 9, 17, 27, 45, 88, 112, transposed 10, 10, 6, 14, 41, 74; bfloat16 "
         "plain 15 to 18, widened 6, 10, 18, 31, 73, 105; float16 as bfloat16. (It would have pairs of large weights "
@@ -186,6 +194,7 @@ TABLE = (
         pairs=(3, 1),
         pairs_of_int8=0,
         training="float32",
+        backward="packed",
         source="Not measured (ARM with NEON or SVE among them).",
     ),
 )

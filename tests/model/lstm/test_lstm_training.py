@@ -3,10 +3,12 @@
 import copy
 import logging
 import weakref
+from unittest.mock import patch
 
 import pytest
 import torch
 from amounts import examples
+from forced_products import forced, row_of
 from hypothesis import example, given
 from hypothesis import strategies as st
 from low_precision import assert_as_near_on_average, double
@@ -21,6 +23,7 @@ from hf_elmo.model.lstm.bilstm import BiLstm, run_first_that_applies
 from hf_elmo.model.lstm.lstm_layer import ElmoState, LstmInputs, LstmLayer, reference_lstm
 from hf_elmo.model.lstm.lstm_training import read_layer, unsupported_reason
 from hf_elmo.model.lstm.packing import Packing, Words
+from hf_elmo.model.products.matrix_products import PRODUCTS, has_onednn
 
 SIZES = st.sampled_from([(7, 5), (5, 5), (64, 16)])
 CLIPS = st.sampled_from([(0.6, 0.5), (3.0, 3.0), (None, None), (0.3, None), (None, 0.4)])
@@ -395,6 +398,29 @@ def test_without_onednn_it_is_torchs_own_products(dtype):
             results.append([*outputs, *gradients_of(outputs, [*layer.parameters(), inputs, hidden, cell])])
     for one, other in zip(*results, strict=True):
         assert (one - other).norm() <= (1e-5 if dtype == torch.float32 else 0.05) * other.norm()
+
+
+@pytest.mark.skipif(not has_onednn(torch.empty(1)), reason="this torch has no oneDNN")
+@pytest.mark.parametrize("backward", ["packed", "plain"])
+def test_the_table_says_how_gradients_are_multiplied(backward):
+    layer = layer_of((64, 16), (3.0, 3.0))
+    packing = Packing.from_mask(mask_of([20, 18]))
+    inputs, hidden, cell = arguments_for(layer, packing, dtype=torch.float32)
+    made = []
+    make = PRODUCTS["packed"]
+    note = patch.dict(
+        PRODUCTS, packed=lambda weight, transposed=False: made.append(transposed) or make(weight, transposed)
+    )
+    with forced(row_of("packed", "packed", backward=backward)), note:
+        outputs = read_layer(layer, inputs, packing.batch_sizes, hidden, cell, False)
+        ours = gradients_of(outputs, [*layer.parameters(), inputs, hidden, cell])
+    # Of two weights, forward and, where it pays, backward.
+    assert made == [False, False] + ([True, True] if backward == "packed" else [])
+    expected = gradients_of(
+        by_hand(layer, inputs, packing, hidden, cell, False), [*layer.parameters(), inputs, hidden, cell]
+    )
+    for one, other in zip(ours, expected, strict=True):
+        assert (one - other).norm() <= 1e-5 * other.norm()
 
 
 def test_tensors_may_lie_in_memory_as_they_like():

@@ -70,7 +70,7 @@ def test_products_of_avx512_without_bf16():
         assert [row.product(dtype, LARGE, rows) for rows in (1, 47, 48)] == ["half", "half", "widened"]
         assert {row.product(dtype, SMALL, rows) for rows in (1, 8, 32, 128)} == {"widened"}
     assert [row.product("float32", LARGE, rows) for rows in (1, 2, 128)] == ["transposed", "packed", "packed"]
-    assert (row.pairs, row.pairs_of_int8) == ((3, 0), 1)
+    assert (row.pairs, row.pairs_of_int8, row.backward) == ((3, 0), 1, "plain")
 
 
 def test_every_row_is_whole_and_is_reached():
@@ -213,6 +213,7 @@ class TestFile:
             (lambda values: values | {"pairs": [1]}, r"pairs is \[1\], not two numbers of rows"),
             (lambda values: values | {"pairs_of_int8": None}, "pairs_of_int8 is None, not a number of rows"),
             (lambda values: values | {"training": "int8"}, "training is 'int8', not float32 or bfloat16"),
+            (lambda values: values | {"backward": "half"}, "backward is 'half', not packed or plain"),
             (
                 lambda values: values["products"]["float32"].update(large=[[1, "widened"]]) or values,
                 "float32 large has the product 'widened', not one of packed, plain, transposed",
