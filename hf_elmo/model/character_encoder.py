@@ -5,7 +5,8 @@
 the others, so with their weights filled up with zeros all convolutions are one product (for the published sizes with
 17 % more arithmetic, as the widest filter is the most numerous). Words are taken in the order of their length, some at
 a time, so that a long word makes few others long, and the windows' features stay in the cache until the maximum is
-taken. `unsupported_reason` says where `run` does not apply.
+taken. `unsupported_reason` says where `run` does not apply. In training `maxima_of_filters` (`character_training.py`)
+does the same, and the pass backward.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.utils import logging
 
-from .fingerprint import Fingerprint, is_bare
+from .character_training import WORDS_AT_ONCE, in_order_of_length, maxima_of_filters
+from .fingerprint import Fingerprint, is_bare, only_plain_operations_reason
 from .products.matrix_products import WORDS_TO_WIDEN, Choice, Int8Linear, choose, linear, product_of
 
 if TYPE_CHECKING:
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
 
 logger = logging.get_logger(__name__)
 
-# The number of words whose convolutions are computed at once.
-_WORDS_AT_ONCE = 64
 # The filling with zeros may multiply the arithmetic by this factor at most.
 _MOST_FILLING = 1.5
 
@@ -167,7 +167,10 @@ class CharacterEncoder(nn.Module):
         characters = self.char_embedding(rows).transpose(1, 2)
         # The activation after the maximum gives what the activation before it would: both kinds are monotone.
         features = [self.activation(convolution(characters).amax(dim=-1)) for convolution in self.convolutions]
-        vectors = torch.cat(features, dim=-1)
+        return self._combine(torch.cat(features, dim=-1), word_ids)
+
+    def _combine(self, vectors: Tensor, word_ids: Tensor | None) -> Tensor:
+        """What becomes of the features of words: ``(words, filters)`` to ``(words, projection_dim)``."""
         for highway in self.highways:
             vectors = highway(vectors)
         if self.word_embedding is not None:
@@ -194,7 +197,14 @@ class CharacterEncoder(nn.Module):
             if reason is None:
                 logger.info_once("The character CNN of words that are only read is one product for all its filters.")
                 return run(self, characters, word_ids)
-            logger.info_once(f"The character CNN is computed filter by filter: {reason}.")
+            in_training = unsupported_reason(self, characters, in_training=True)
+            if in_training is None:
+                logger.info_once("The character CNN in training is one product for all its filters.")
+                weights, biases = zip(*((each.weight, each.bias) for each in _convolutions(self)))
+                embedding = self.char_embedding
+                maxima = maxima_of_filters(characters, embedding.weight, weights, biases, embedding.padding_idx)
+                return self._combine(self.activation(maxima), word_ids)
+            logger.info_once(f"The character CNN is computed filter by filter: {in_training}.")
         return self.encode(self.trim(characters), word_ids)
 
     def _cache_in_use(self) -> VectorCache | None:
@@ -315,13 +325,23 @@ def distinct_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
     return torch.unique(rows, dim=0, return_inverse=True)
 
 
-def unsupported_reason(encoder: CharacterEncoder, rows: Tensor) -> str | None:
-    """Why `run` does not compute these rows, ``(words, chars)``; None if it does."""
+def unsupported_reason(encoder: CharacterEncoder, rows: Tensor, in_training: bool = False) -> str | None:
+    """Why one product for all filters does not compute these rows, ``(words, chars)``; None if it does.
+
+    Args:
+        encoder: The encoder.
+        rows: The rows.
+        in_training: Whether by `maxima_of_filters`, which records gradients, or by `run`.
+    """
     if rows.device.type != "cpu":
         return f"the words are on {rows.device.type}"
     parameters = list(encoder.parameters())
-    if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in parameters):
+    if not in_training and torch.is_grad_enabled() and any(parameter.requires_grad for parameter in parameters):
         return "gradients are recorded"
+    if in_training and any(parameter.dtype not in (torch.float32, torch.float64) for parameter in parameters):
+        return "its weights are of 16 bits"
+    if in_training and (reason := only_plain_operations_reason(parameters)) is not None:
+        return reason
     if torch.is_autocast_enabled("cpu"):
         return "autocast is on"
     if any(parameter.is_inference() or parameter.is_meta for parameter in parameters):
@@ -380,15 +400,11 @@ def _half(layer: nn.Linear, choice: Choice) -> Callable[[Tensor], Tensor]:
 def _features(encoder: CharacterEncoder, rows: Tensor) -> Tensor:
     """Convolutions, maximum and activation: ``(words, chars)`` to ``(words, filters)``."""
     widest, chars = _widest(encoder), rows.shape[1]
-    # Behind its last character that differs a row only repeats one (the padding of words); of the windows that see
-    # nothing else one is as good as many.
-    places = torch.arange(1, chars + 1)
-    used = ((rows != rows[:, -1:]) * places).amax(dim=1)
-    order = used.argsort()
     filters = _filters(encoder)
     features = encoder.char_embedding.weight.new_empty(len(rows), sum(c.out_channels for c in _convolutions(encoder)))
-    for some in order.split(_WORDS_AT_ONCE):
-        length = int(used[some[-1]]) + widest
+    for some, longest in in_order_of_length(rows):
+        # Of the windows that see nothing but the last character, repeated, one is as good as many.
+        length = longest + widest
         if length <= chars:
             embedded = F.embedding(rows[some, :length], encoder.char_embedding.weight)
             windows = embedded.unfold(1, widest, 1).transpose(2, 3).flatten(2)
@@ -417,7 +433,7 @@ def _filters(encoder: CharacterEncoder) -> Callable[[Tensor], Tensor]:
         weight = torch.cat(filled).flatten(1)
         bias = torch.cat(biases)
     # A product has a row for each window of some words.
-    product = product_of(weight, choose(weight, _WORDS_AT_ONCE))
+    product = product_of(weight, choose(weight, WORDS_AT_ONCE))
 
     def filters(windows: Tensor) -> Tensor:
         return product(windows).add_(bias)

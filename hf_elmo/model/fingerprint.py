@@ -10,6 +10,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 # Numbers are compared bit by bit, so that NaN is the same as NaN.
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -111,6 +112,24 @@ def is_bare(module: nn.Module, classes: tuple[type[nn.Module], ...]) -> bool:
     return type(module) in classes or type(module).__module__.startswith("torch.nn.modules.")
 
 
+def only_plain_operations_reason(tensors: Iterable[Tensor]) -> str | None:
+    """Why nothing but plain operations will do for these tensors here; None if anything will.
+
+    What writes in place, or calls operators of its own, is beyond tracing, the transforms of `torch.func`, forward
+    derivatives, and tensors of other classes than torch's own (distributed, quantised or fake ones).
+    """
+    if torch.jit.is_tracing():
+        return "the model is being traced"
+    # Both are private. Where they are gone, torch itself raises an error.
+    if getattr(torch._C, "_are_functorch_transforms_active", bool)():
+        return "a transform of torch.func is at work"
+    if getattr(forward_ad, "_current_level", -1) >= 0:
+        return "derivatives are taken forward"
+    if any(type(tensor) not in (Tensor, nn.Parameter) for tensor in tensors):
+        return "there are tensors of other classes than torch's own"
+    return None
+
+
 def layout_of(parameter: Tensor) -> tuple[Hashable, ...]:
     """Where a parameter lies and how, and how often it was changed.
 
@@ -158,4 +177,4 @@ def _are_equal(one: bytes | Tensor | None, other: bytes | Tensor | None) -> bool
     return one is None or other is None or one == other
 
 
-__all__ = ["Fingerprint", "forget_weights", "is_bare", "layout_of"]
+__all__ = ["Fingerprint", "forget_weights", "is_bare", "layout_of", "only_plain_operations_reason"]

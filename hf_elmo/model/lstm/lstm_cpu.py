@@ -22,6 +22,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from ..fingerprint import only_plain_operations_reason
 from ..products.matrix_products import Choice, choose
 from .lstm_layer import (
     ElmoState,
@@ -30,7 +31,6 @@ from .lstm_layer import (
     LstmOutputs,
     is_quantized,
     not_bare_reason,
-    only_plain_operations_reason,
 )
 from .packing import Words
 from .prepacked_weights import Gates, PrepackedPair, PrepackedWeights, Widening, each_gate, prepacked

@@ -38,8 +38,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from ..fingerprint import Fingerprint
-from .lstm_layer import ElmoState, LstmInputs, LstmLayer, LstmOutputs, not_bare_reason, only_plain_operations_reason
+from ..fingerprint import Fingerprint, only_plain_operations_reason
+from .lstm_layer import ElmoState, LstmInputs, LstmLayer, LstmOutputs, not_bare_reason
 
 #: Triton runs programs one by one in Python, on tensors of any device.
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"

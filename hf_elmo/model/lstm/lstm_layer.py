@@ -15,7 +15,6 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..configuration_elmo import ElmoConfig
@@ -242,24 +241,6 @@ def not_bare_reason(layers: Iterable[nn.Module]) -> str | None:
     """Why layers must be called as modules; None if their weights tell all that they compute."""
     if not all(is_bare(layer, (LstmLayer,)) for layer in layers):
         return "an adapter, a hook or a class of another's stands between layers and weights"
-    return None
-
-
-def only_plain_operations_reason(tensors: Iterable[Tensor]) -> str | None:
-    """Why nothing but plain operations will do for these tensors here; None if anything will.
-
-    What writes in place, or calls operators of its own, is beyond tracing, the transforms of `torch.func`, forward
-    derivatives, and tensors of other classes than torch's own (distributed, quantised or fake ones).
-    """
-    if torch.jit.is_tracing():
-        return "the model is being traced"
-    # Both are private. Where they are gone, torch itself raises an error.
-    if getattr(torch._C, "_are_functorch_transforms_active", bool)():
-        return "a transform of torch.func is at work"
-    if getattr(forward_ad, "_current_level", -1) >= 0:
-        return "derivatives are taken forward"
-    if any(type(tensor) not in (Tensor, nn.Parameter) for tensor in tensors):
-        return "there are tensors of other classes than torch's own"
     return None
 
 

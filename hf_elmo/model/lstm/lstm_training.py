@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from ..fingerprint import only_plain_operations_reason
 from ..products.matrix_products import Product, choose, linear, plain_product, product_of
 from ..products.processor import row_in_use
-from .lstm_layer import LstmInputs, LstmLayer, LstmOutputs, only_plain_operations_reason, run_layers
+from .lstm_layer import LstmInputs, LstmLayer, LstmOutputs, run_layers
 
 # From this many steps on, prepacking a weight takes less time than it saves: about so on a Zen 4, in float32, at
 # elmo-mini's size and the original's.
