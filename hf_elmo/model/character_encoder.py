@@ -24,7 +24,7 @@ from transformers.utils import logging
 
 from .character_training import WORDS_AT_ONCE, in_order_of_length, maxima_of_filters
 from .fingerprint import Fingerprint, is_bare, only_plain_operations_reason
-from .products.matrix_products import WORDS_TO_WIDEN, Choice, Int8Linear, choose, linear, product_of
+from .products.matrix_products import WORDS_TO_WIDEN, Choice, Int8Linear, Product, choose, linear, product_of
 
 if TYPE_CHECKING:
     from .configuration_elmo import ElmoConfig
@@ -38,7 +38,7 @@ _MOST_FILLING = 1.5
 # saved, moved or copied with them.
 _packed: WeakKeyDictionary[nn.Module, tuple[Fingerprint, Callable[[Tensor], Tensor]]] = WeakKeyDictionary()
 # The same for linear layers that read few words by copies of 16 bits.
-_halves: WeakKeyDictionary[nn.Module, tuple[Fingerprint, Callable[[Tensor], Tensor]]] = WeakKeyDictionary()
+_halves: WeakKeyDictionary[nn.Module, tuple[Fingerprint, Product]] = WeakKeyDictionary()
 
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "tanh": torch.tanh}
@@ -380,11 +380,12 @@ def _apply_linear(layer: nn.Module, x: Tensor) -> Tensor:
     if len(x) < WORDS_TO_WIDEN:
         choice = choose(layer.weight, len(x))
         if choice.product == "half":
-            return _half(layer, choice)(x).add_(layer.bias)
+            # Added in float32, before the sum is rounded.
+            return _half(layer, choice)(x, layer.bias.expand(len(x), -1))
     return linear(x, layer.weight, layer.bias)
 
 
-def _half(layer: nn.Linear, choice: Choice) -> Callable[[Tensor], Tensor]:
+def _half(layer: nn.Linear, choice: Choice) -> Product:
     """The product of a layer's weight of 16 bits by a copy, which is kept until the weight changes."""
     kept = _halves.get(layer)
     if kept is not None and kept[0].matches([layer.weight]):
