@@ -153,14 +153,15 @@ TABLE = (
         pairs_of_int8=1,
         training="float32",
         backward="plain",
-        source="Ice Lake (a Xeon with AVX-512 and VNNI), two cores, `hf-elmo tune`; products of (16,384 x 512) with 1, "
-        "4, 8, 32, 128 rows, GFLOP/s: float32 plain 13, 23, 29, 74, 235, packed 14, 46, 67, 136, 242, transposed "
-        "19, 32, 47, 112, 197; bfloat16 packed 45, 41, 41, 52, 59, half 42, 144, 216, 230, 219; float16 plain 18 to "
-        "28, half 36, 125, 171, 155, 176; of (4,096 x 128): float32 packed 19, 63, 97, 198, 253, transposed 55, 148, "
-        "229, 212, 296. In the whole model many rows were widened faster than halved. Pairs are those of the whole models "
-        "(tune would have none), which read a sentence 1.07 times as fast with them at small size, 1.03 times as fast "
-        "without at original size; in 8 bits at small size 1.23 times as fast as in float32 with them, 0.97 times "
-        "without. Skylake and Cascade Lake were not measured.",
+        source="Ice Lake (a Xeon with AVX-512 and VNNI), two cores, `hf-elmo tune`; products of (16,384 x 512) with "
+        "1, 4, 8, 32, 128 rows, GFLOP/s: float32 plain 13, 23, 29, 74, 235, packed 14, 46, 67, 136, 242, "
+        "transposed 19, 32, 47, 112, 197; bfloat16 packed 45, 41, 41, 52, 59, half 42, 144, 216, 230, 219; "
+        "float16 plain 18 to 28, half 36, 125, 171, 155, 176; of (4,096 x 128): float32 packed 19, 63, 97, "
+        "198, 253, transposed 55, 148, 229, 212, 296. In the whole model many rows were widened faster than "
+        "halved. Pairs are those of the whole models (tune would have none), which read a sentence 1.07 times "
+        "as fast with them at small size, 1.03 times as fast without at original size; in 8 bits at small "
+        "size 1.23 times as fast as in float32 with them, 0.97 times without. Skylake and Cascade Lake were "
+        "not measured.",
     ),
     ProcessorRow(
         name="AVX2 without AVX-512",
