@@ -197,14 +197,17 @@ class CharacterEncoder(nn.Module):
             if reason is None:
                 logger.info_once("The character CNN of words that are only read is one product for all its filters.")
                 return run(self, characters, word_ids)
-            in_training = unsupported_reason(self, characters, in_training=True)
-            if in_training is None:
+            if self._is_trained():
+                reason = unsupported_reason(self, characters, in_training=True)
+            if reason is None:
                 logger.info_once("The character CNN in training is one product for all its filters.")
-                weights, biases = zip(*((each.weight, each.bias) for each in _convolutions(self)))
-                embedding = self.char_embedding
-                maxima = maxima_of_filters(characters, embedding.weight, weights, biases, embedding.padding_idx)
+                rows = self.trim(characters)
+                convolutions = _convolutions(self)
+                weights = [each.weight for each in convolutions]
+                biases = [cast("Tensor", each.bias) for each in convolutions]  # all have one
+                maxima = maxima_of_filters(rows, self.char_embedding(rows), weights, biases)
                 return self._combine(self.activation(maxima), word_ids)
-            logger.info_once(f"The character CNN is computed filter by filter: {in_training}.")
+            logger.info_once(f"The character CNN is computed filter by filter: {reason}.")
         return self.encode(self.trim(characters), word_ids)
 
     def _cache_in_use(self) -> VectorCache | None:
@@ -230,6 +233,13 @@ class CharacterEncoder(nn.Module):
         return all(is_bare(part, _OWN_CLASSES) for part in parts) and all(
             type(parameter) in (Tensor, nn.Parameter) for parameter in self.parameters()
         )
+
+    @property
+    def has_bare_convolutions(self) -> bool:
+        """Whether `encode` is our own, and the weights of the convolutions alone make their features."""
+        if type(self) is not CharacterEncoder or "encode" in self.__dict__:
+            return False
+        return all(is_bare(part, ()) for part in (self.convolutions, *self.convolutions))
 
     @property
     def is_quantized(self) -> bool:
@@ -338,10 +348,13 @@ def unsupported_reason(encoder: CharacterEncoder, rows: Tensor, in_training: boo
     parameters = list(encoder.parameters())
     if not in_training and torch.is_grad_enabled() and any(parameter.requires_grad for parameter in parameters):
         return "gradients are recorded"
-    if in_training and any(parameter.dtype not in (torch.float32, torch.float64) for parameter in parameters):
-        return "its weights are of 16 bits"
-    if in_training and (reason := only_plain_operations_reason(parameters)) is not None:
-        return reason
+    if in_training:
+        # All other modules are called.
+        parameters = [encoder.char_embedding.weight, *encoder.convolutions.parameters()]
+        if any(parameter.dtype not in (torch.float32, torch.float64) for parameter in parameters):
+            return "its weights are of 16 bits"
+        if (reason := only_plain_operations_reason(parameters)) is not None:
+            return reason
     if torch.is_autocast_enabled("cpu"):
         return "autocast is on"
     if any(parameter.is_inference() or parameter.is_meta for parameter in parameters):
@@ -351,7 +364,7 @@ def unsupported_reason(encoder: CharacterEncoder, rows: Tensor, in_training: boo
     filled = _widest(encoder) * encoder.char_embedding.embedding_dim * sum(c.out_channels for c in convolutions)
     if filled > _MOST_FILLING * exact:
         return "its filters are too unlike in width for one product"
-    if not encoder.is_bare:
+    if not (encoder.has_bare_convolutions if in_training else encoder.is_bare):
         return "there is an adapter, a hook or a module of another class"
     return None
 

@@ -127,6 +127,16 @@ class TestWhichWay:
         assert "filter by filter" in said.text
         assert reason in said.text
 
+    def test_with_hooks_and_adapters_elsewhere(self, said):
+        """As transformers registers one on the embedding for gradient checkpointing."""
+        encoder = encoder_of({}, 8)
+        called = []
+        for part in (encoder.char_embedding, encoder.projection):
+            part.register_forward_hook(lambda module, *_: called.append(module))
+        encoder(random_words([3])[0]).sum().backward()
+        assert "in training is one product" in said.text
+        assert called == [encoder.char_embedding, encoder.projection]
+
     def test_under_autocast(self, said):
         encoder = encoder_of({}, 8, torch.float32)
         with torch.autocast("cpu", torch.bfloat16):
