@@ -345,7 +345,7 @@ def unsupported_reason(encoder: CharacterEncoder, rows: Tensor, in_training: boo
     """
     if rows.device.type != "cpu":
         return f"the words are on {rows.device.type}"
-    parameters = list(encoder.parameters())
+    parameters: list[Tensor] = list(encoder.parameters())
     if not in_training and torch.is_grad_enabled() and any(parameter.requires_grad for parameter in parameters):
         return "gradients are recorded"
     if in_training:
